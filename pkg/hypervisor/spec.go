@@ -1,0 +1,110 @@
+package hypervisor
+
+import "os"
+
+// Accelerator is how guest code is executed.
+type Accelerator string
+
+// Accelerators. AccelAuto is resolved by the driver before the start.
+const (
+	AccelAuto Accelerator = "auto"
+	AccelKVM  Accelerator = "kvm"
+	AccelTCG  Accelerator = "tcg"
+)
+
+// Machine is the kind of board.
+type Machine string
+
+// Machines. MicroVM has no PCI bus, so nothing can be plugged into it.
+const (
+	MachineQ35     Machine = "q35"
+	MachineMicroVM Machine = "microvm"
+)
+
+// Spec describes a VM before it is booted. It knows nothing of the pod: what
+// belongs to the pod is plugged afterwards.
+type Spec struct {
+	// ID appears in the VMM's process title; the sandbox id.
+	ID string
+	// Binary is the path of the VMM.
+	Binary string
+	// Dir is an existing directory of mode 0700 for the monitor's and the
+	// ports' sockets. The caller owns it and removes it.
+	Dir string
+
+	Machine     Machine
+	Accelerator Accelerator // AccelKVM or AccelTCG; AccelAuto is an error here
+	CPUs        int         // at least 1
+	MaxCPUs     int         // 0 means CPUs
+	MemoryMiB   int         // at least 64
+	// SharedMemory backs the RAM with a memfd that vhost-user devices can map.
+	SharedMemory bool
+
+	Kernel string // path of a bzImage or of an ELF with a PVH note
+	Initrd string // path, may be ""
+	// KernelArgs are added to those that the driver needs.
+	KernelArgs []string
+
+	// Ports are virtio-serial ports, in this order.
+	Ports []Port
+	// Shares9P are 9p exports that exist from boot on (9p cannot be plugged).
+	Shares9P []Share9P
+	// HotplugSlots is how many devices can be plugged; 0 means 8. Ignored by MicroVM.
+	HotplugSlots int
+	// Setup, when set, is called with the VMM's pid after it was started and
+	// before the guest runs, e.g. to move it into a cgroup.
+	Setup func(pid int) error
+}
+
+// Port is one virtio-serial port whose host end is a listening Unix socket.
+type Port struct {
+	Name   string // as the guest sees it
+	Socket string // path, at most 107 bytes
+}
+
+// Share9P is one 9p export.
+type Share9P struct {
+	Tag string
+	Dir string
+}
+
+// Device is something that can be plugged: [BlockDevice], [NetDevice] or
+// [FSDevice].
+type Device interface {
+	// DeviceID is unique within the VM: letters, digits, '-' and '_', at most 32.
+	DeviceID() string
+}
+
+// BlockDevice is a virtio-blk disk.
+type BlockDevice struct {
+	ID       string
+	Path     string // file or block device on the host, raw format
+	ReadOnly bool
+	// Serial identifies the disk in the guest; at most 20 bytes.
+	Serial string
+}
+
+// NetDevice is a virtio-net interface on an open tap.
+type NetDevice struct {
+	ID  string
+	MAC string
+	MTU int // 0 means the guest's default
+	// Tap is an open tap device; Plug passes it to the VMM and does not close it.
+	Tap *os.File
+}
+
+// FSDevice is a vhost-user-fs device served by a virtiofsd on Socket.
+type FSDevice struct {
+	ID     string
+	Tag    string // at most 36 bytes
+	Socket string
+}
+
+// DeviceID implements [Device].
+func (d BlockDevice) DeviceID() string { return d.ID }
+
+// DeviceID implements [Device].
+func (d NetDevice) DeviceID() string { return d.ID }
+
+// DeviceID implements [Device].
+func (d FSDevice) DeviceID() string { return d.ID }

@@ -1,0 +1,78 @@
+// Package hypervisor says what a virtual machine is to the shim, not how one
+// is made; pkg/hypervisor/qemu makes them.
+//
+// A VM has three phases. Driver.Start returns when the machine runs (the VMM
+// answers its monitor and executes the guest's kernel). Then devices are
+// plugged and unplugged, and the machine is paused and resumed. It ends when
+// Done is closed: by Kill, by the guest's power-off, or because the VMM died.
+// Methods that need a running machine return an error of class
+// errdefs.ErrUnavailable after that.
+package hypervisor
+
+import (
+	"context"
+	"time"
+)
+
+// Driver makes VMs of one kind.
+type Driver interface {
+	// Start boots a VM. ctx bounds the start alone, not the VM's life. On
+	// error nothing is left: no process, no socket.
+	Start(ctx context.Context, spec Spec) (VM, error)
+	// Probe reports what the VMM binary can do.
+	Probe(ctx context.Context, binary string) (Capabilities, error)
+}
+
+// VM is one running virtual machine. All methods are safe for concurrent use.
+type VM interface {
+	// PID is the process id of the VMM on the host; it stays valid until Done
+	// is closed.
+	PID() int
+	// Done is closed when the VMM process has ended and was reaped.
+	Done() <-chan struct{}
+	// Exit says how the VMM ended. Its result is final once Done is closed,
+	// and the zero value before.
+	Exit() Exit
+	// ConsoleTail returns up to n last lines of the guest's console, oldest first.
+	ConsoleTail(n int) []string
+	// Timeline returns the phases of the start so far.
+	Timeline() Timeline
+
+	// Plug adds a device to the running machine and returns when the VMM has
+	// it; the guest may need some more time to see it.
+	Plug(ctx context.Context, dev Device) error
+	// Unplug removes the device with the given id and returns when the guest
+	// has let go of it. An unknown id is errdefs.ErrNotFound.
+	Unplug(ctx context.Context, id string) error
+
+	// Pause stops the vCPUs, Resume continues them. Both are idempotent.
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+
+	// Kill ends the VMM at once and waits until it is reaped. It is idempotent
+	// and returns an error only when the process does not go away.
+	Kill(ctx context.Context) error
+}
+
+// Exit says how a VMM process ended.
+type Exit struct {
+	Code   int    // exit code, or 0 when killed by a signal
+	Signal int    // signal number, or 0
+	Stderr string // last lines of the VMM's own error output
+}
+
+// Capabilities is the result of a probe.
+type Capabilities struct {
+	Version  string // e.g. "7.2.22"
+	Machines []string
+	Seccomp  bool // the -sandbox option exists
+	VirtioFS bool // vhost-user-fs-pci exists
+	Virtio9P bool // virtio-9p-pci exists
+}
+
+// Timeline has the instants of a start; a zero time has not been reached.
+type Timeline struct {
+	Exec    time.Time // the VMM process was started
+	Monitor time.Time // the monitor answered
+	Running time.Time // the vCPUs run
+}
