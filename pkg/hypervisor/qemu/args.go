@@ -1,0 +1,199 @@
+package qemu
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// File descriptors that QEMU inherits: os/exec numbers extra files from 3 on.
+const (
+	monitorFD = 3
+	consoleFD = 4
+)
+
+// tbSizeMiB bounds QEMU's cache of translated code. The default is an eighth
+// of the host's memory, up to 1 GiB, for every single VM; a Linux guest with a
+// few processes fills less than 64 MiB, and boots as fast with 64 as with 512.
+const tbSizeMiB = 128
+
+// argv collects arguments.
+type argv []string
+
+func (a *argv) flag(flag string)       { *a = append(*a, flag) }
+func (a *argv) add(flag, value string) { *a = append(*a, flag, value) }
+
+// commandLine returns QEMU's arguments for a valid spec, without the program's name.
+// It depends on nothing but its own arguments.
+func commandLine(spec hypervisor.Spec, host hostFacts) []string {
+	var a argv
+	a.flag("-nodefaults")
+	a.flag("-no-user-config")
+	a.flag("-no-reboot") // a reset, hence also a panic, ends QEMU
+	a.flag("-S")         // no guest code runs before the set-up is complete
+	a.add("-name", "guest="+escape(spec.ID)+",debug-threads=on")
+	a.add("-display", "none")
+	a.add("-vga", "none")
+	if host.seccomp {
+		a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+	}
+	a.machine(spec)
+	a.processors(spec)
+	a.memory(spec)
+	a.kernel(spec, host)
+	a.monitor()
+	a.devices(spec)
+	return a
+}
+
+func (a *argv) machine(spec hypervisor.Spec) {
+	// Everything that a board brings and that no container needs is off: less
+	// to emulate, less to attack. Core dumps would contain the guest's secrets.
+	m := "q35,sata=off,smbus=off,i8042=off,vmport=off,usb=off"
+	if spec.Machine == hypervisor.MachineMicroVM {
+		// The board's own serial line is the console. The devices are announced
+		// through ACPI; a command line that names them is for kernels without.
+		m = "microvm,rtc=on,isa-serial=on,auto-kernel-cmdline=off"
+	}
+	m += ",dump-guest-core=off"
+	if spec.SharedMemory {
+		m += ",memory-backend=ram"
+	}
+	a.add("-machine", m)
+	a.add("-rtc", "base=utc")
+}
+
+func (a *argv) processors(spec hypervisor.Spec) {
+	if spec.Accelerator == hypervisor.AccelKVM {
+		a.add("-accel", "kvm")
+		a.add("-cpu", "host")
+	} else {
+		a.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSizeMiB))
+		a.add("-cpu", "max")
+	}
+	a.add("-smp", fmt.Sprintf("cpus=%d,maxcpus=%d", spec.CPUs, max(spec.MaxCPUs, spec.CPUs)))
+}
+
+func (a *argv) memory(spec hypervisor.Spec) {
+	a.add("-m", fmt.Sprintf("size=%dM", spec.MemoryMiB))
+	if spec.SharedMemory {
+		a.add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", spec.MemoryMiB))
+	}
+}
+
+func (a *argv) kernel(spec hypervisor.Spec, host hostFacts) {
+	a.add("-kernel", spec.Kernel)
+	if spec.Initrd != "" {
+		a.add("-initrd", spec.Initrd)
+	}
+	a.add("-append", strings.Join(append(kernelArgs(spec, host), spec.KernelArgs...), " "))
+}
+
+// kernelArgs are the guest's kernel arguments that the driver needs; later
+// ones win, so the caller's come after them.
+func kernelArgs(spec hypervisor.Spec, host hostFacts) []string {
+	args := []string{
+		"console=ttyS0", // every character costs an exit, hence:
+		"quiet",         // errors and panics only
+		"panic=-1",      // a panic restarts at once, and -no-reboot ends QEMU
+		"8250.nr_uarts=1",
+		"cryptomgr.notests",
+		"rcupdate.rcu_expedited=1",
+		"random.trust_cpu=on",
+		"no_timer_check",
+	}
+	if spec.Machine == hypervisor.MachineMicroVM {
+		args = append(args, "reboot=t") // there is nothing else to reset it with
+	}
+	if spec.Accelerator == hypervisor.AccelTCG && host.tscKHz > 0 {
+		// Under TCG the guest reads the host's time stamp counter. Telling its
+		// frequency saves a calibration that a busy host spoils (and on which
+		// microvm can hang). It must be the true one: the guest's clock runs by it.
+		args = append(args, "tsc=reliable", "tsc_early_khz="+strconv.Itoa(host.tscKHz))
+	}
+	return args
+}
+
+func (a *argv) monitor() {
+	a.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorFD))
+	a.add("-mon", "chardev=monitor,mode=control")
+	a.add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", consoleFD))
+	a.add("-serial", "chardev:console")
+}
+
+func (a *argv) devices(spec hypervisor.Spec) {
+	transport := "pci"
+	if spec.Machine == hypervisor.MachineMicroVM {
+		transport = "device"
+	}
+	a.add("-object", "rng-random,id=entropy,filename=/dev/urandom")
+	a.add("-device", "virtio-rng-"+transport+",id=rng0,rng=entropy")
+	a.ports(spec, transport)
+	for i, share := range spec.Shares9P {
+		// The shim runs as root, and so do the guest's file operations: the
+		// owner and mode that a container sees are those on the host.
+		a.add("-fsdev", fmt.Sprintf("local,id=fs%d,path=%s,security_model=passthrough,multidevs=remap", i, escape(share.Dir)))
+		a.add("-device", fmt.Sprintf("virtio-9p-%s,id=9p%d,fsdev=fs%d,mount_tag=%s", transport, i, i, escape(share.Tag)))
+	}
+	if spec.Machine == hypervisor.MachineQ35 {
+		a.rootPorts(hotplugSlots(spec))
+	}
+}
+
+func (a *argv) ports(spec hypervisor.Spec, transport string) {
+	if len(spec.Ports) == 0 {
+		return
+	}
+	// Port 0 is reserved for a console, so numbers start from 1.
+	a.add("-device", fmt.Sprintf("virtio-serial-%s,id=serial0,max_ports=%d", transport, len(spec.Ports)+1))
+	for i, p := range spec.Ports {
+		a.add("-chardev", fmt.Sprintf("socket,id=port%d,path=%s,server=on,wait=off", i, escape(p.Socket)))
+		a.add("-device", fmt.Sprintf("virtserialport,bus=serial0.0,nr=%d,chardev=port%d,name=%s", i+1, i, escape(p.Name)))
+	}
+}
+
+// firstRootPortSlot is where root ports begin on the root bus, above what QEMU
+// numbers by itself.
+const firstRootPortSlot = 0x10
+
+// rootPorts adds PCIe ports that devices can be plugged into, eight to a slot.
+func (a *argv) rootPorts(n int) {
+	for i := range n {
+		multi := ""
+		if i%8 == 0 {
+			multi = ",multifunction=on"
+		}
+		a.add("-device", fmt.Sprintf("pcie-root-port,id=%s,bus=pcie.0,chassis=%d,addr=0x%x.%d%s",
+			rootPort(i), i+1, firstRootPortSlot+i/8, i%8, multi))
+	}
+}
+
+func rootPort(i int) string { return "slot" + strconv.Itoa(i) }
+
+// hotplugSlots is the number of devices that can be plugged at the same time.
+func hotplugSlots(spec hypervisor.Spec) int {
+	const byDefault = 8
+	switch {
+	case spec.Machine != hypervisor.MachineQ35:
+		return 0
+	case spec.HotplugSlots == 0:
+		return byDefault
+	default:
+		return spec.HotplugSlots
+	}
+}
+
+// escape doubles commas, as QEMU's option lists want it.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+// sockets returns the paths that QEMU creates.
+func sockets(spec hypervisor.Spec) []string {
+	paths := make([]string, 0, len(spec.Ports))
+	for _, p := range spec.Ports {
+		paths = append(paths, filepath.Clean(p.Socket))
+	}
+	return paths
+}

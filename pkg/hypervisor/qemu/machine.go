@@ -1,0 +1,237 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp"
+)
+
+// machine is one running QEMU.
+type machine struct {
+	spec    hypervisor.Spec
+	proc    *process
+	monitor *qmp.Client
+	console *console
+	slots   *slotTable
+	done    chan struct{} // closed when the process is reaped and all goroutines have ended
+
+	mu       sync.Mutex // guards what follows
+	timeline hypervisor.Timeline
+}
+
+var _ hypervisor.VM = (*machine)(nil)
+
+// start runs QEMU with args and returns when the guest runs.
+func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine, err error) {
+	monitor, monitorPeer, err := socketpair("monitor")
+	if err != nil {
+		return nil, err
+	}
+	defer monitorPeer.Close()
+	tty, ttyPeer, err := socketpair("console")
+	if err != nil {
+		return nil, errors.Join(err, monitor.Close())
+	}
+	defer ttyPeer.Close()
+	removeSockets(spec) // what another QEMU may have left behind
+	proc, err := launch(spec.Binary, args, monitorPeer, ttyPeer)
+	if err != nil {
+		return nil, errors.Join(err, monitor.Close(), tty.Close())
+	}
+	// From here on the peers must be QEMU's alone, or its end goes unnoticed.
+	_, _ = monitorPeer.Close(), ttyPeer.Close()
+
+	m := &machine{
+		spec: spec, proc: proc, console: new(console),
+		slots: newSlotTable(hotplugSlots(spec)), done: make(chan struct{}),
+	}
+	m.timeline.Exec = proc.started
+	consoleDone := make(chan struct{})
+	go func() {
+		defer close(consoleDone)
+		defer tty.Close()
+		_, _ = io.Copy(m.console, tty) // until QEMU's end is closed
+	}()
+	if err := m.run(ctx, monitor); err != nil {
+		_ = proc.kill()
+		<-proc.done
+		<-consoleDone
+		removeSockets(spec)
+		return nil, m.explain(ctx, err)
+	}
+	events := m.monitor.Subscribe(eventQueue, isDeviceDeleted)
+	go m.reap(events, consoleDone)
+	return m, nil
+}
+
+// run brings a started process to a running guest.
+func (m *machine) run(ctx context.Context, conn net.Conn) (err error) {
+	if m.monitor, err = qmp.New(ctx, conn); err != nil {
+		return fmt.Errorf("connect monitor: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.monitor.Close())
+		}
+	}()
+	m.mark(func(t *hypervisor.Timeline) { t.Monitor = time.Now() })
+	if m.spec.Setup != nil {
+		if err := m.spec.Setup(m.proc.pid); err != nil {
+			return fmt.Errorf("set up process %d: %w", m.proc.pid, err)
+		}
+	}
+	if err := m.monitor.Execute(ctx, "cont", nil, nil); err != nil {
+		return fmt.Errorf("run guest: %w", err)
+	}
+	m.mark(func(t *hypervisor.Timeline) { t.Running = time.Now() })
+	return nil
+}
+
+// explain prefers the reason that QEMU itself gave over the broken connection
+// that followed. The process has ended.
+func (m *machine) explain(ctx context.Context, err error) error {
+	exit := m.proc.exit
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w (last qemu output: %q)", err, exit.Stderr)
+	case errors.Is(err, qmp.ErrClosed):
+		return ended(exit)
+	default:
+		return err
+	}
+}
+
+// eventQueue is enough for every slot's event at once.
+const eventQueue = maxSlots
+
+// exitGrace is how long QEMU may take to end after it closed its monitor. It
+// frees the guest's memory meanwhile, some 100 ms per GiB.
+const exitGrace = 10 * time.Second
+
+// reap notes what the guest lets go of until the monitor closes, and then waits
+// for all else.
+func (m *machine) reap(events *qmp.Subscription, consoleDone <-chan struct{}) {
+	for ev := range events.C {
+		m.slots.deleted(ev)
+	}
+	// The monitor closes first when QEMU ends by itself. A machine that lives
+	// on without one cannot be managed, so it must not live on.
+	timer := time.NewTimer(exitGrace)
+	select {
+	case <-m.proc.done:
+	case <-timer.C:
+		_ = m.proc.kill()
+		<-m.proc.done
+	}
+	timer.Stop()
+	_ = m.monitor.Close()
+	<-consoleDone
+	removeSockets(m.spec)
+	close(m.done)
+}
+
+// PID implements [hypervisor.VM].
+func (m *machine) PID() int { return m.proc.pid }
+
+// Done implements [hypervisor.VM].
+func (m *machine) Done() <-chan struct{} { return m.done }
+
+// Exit implements [hypervisor.VM].
+func (m *machine) Exit() hypervisor.Exit {
+	select {
+	case <-m.done:
+		return m.proc.exit
+	default:
+		return hypervisor.Exit{}
+	}
+}
+
+// ConsoleTail implements [hypervisor.VM].
+func (m *machine) ConsoleTail(n int) []string { return m.console.tail(n) }
+
+// Timeline implements [hypervisor.VM].
+func (m *machine) Timeline() hypervisor.Timeline {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.timeline
+}
+
+func (m *machine) mark(set func(*hypervisor.Timeline)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	set(&m.timeline)
+}
+
+// Pause implements [hypervisor.VM].
+func (m *machine) Pause(ctx context.Context) error {
+	return m.execute(ctx, "pause vm", "stop", nil)
+}
+
+// Resume implements [hypervisor.VM].
+func (m *machine) Resume(ctx context.Context) error {
+	return m.execute(ctx, "resume vm", "cont", nil)
+}
+
+// Kill implements [hypervisor.VM].
+func (m *machine) Kill(ctx context.Context) error {
+	if err := m.proc.kill(); err != nil {
+		return fmt.Errorf("kill qemu %d: %w", m.proc.pid, err)
+	}
+	select {
+	case <-m.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("kill qemu %d: still there after SIGKILL: %w", m.proc.pid, ctx.Err())
+	}
+}
+
+// execute runs a monitor command; op leads the error.
+func (m *machine) execute(ctx context.Context, op, command string, args any) error {
+	return m.classify(op, m.monitor.Execute(ctx, command, args, nil))
+}
+
+// classify gives an error of the monitor its class.
+func (m *machine) classify(op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, qmp.ErrClosed):
+		return fmt.Errorf("%s: the vm has ended: %w", op, errdefs.ErrUnavailable)
+	default:
+		return fmt.Errorf("%s: %w", op, err)
+	}
+}
+
+// socketpair returns a stream connection and its other end for a child.
+func socketpair(name string) (net.Conn, *os.File, error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s socketpair: %w", name, err)
+	}
+	ours := os.NewFile(uintptr(fds[0]), name)
+	theirs := os.NewFile(uintptr(fds[1]), name)
+	defer ours.Close() // FileConn duplicates it
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s socketpair: %w", name, err), theirs.Close())
+	}
+	return conn, theirs, nil
+}
+
+// removeSockets removes the ports' sockets: QEMU leaves them when it is killed.
+func removeSockets(spec hypervisor.Spec) {
+	for _, path := range sockets(spec) {
+		_ = os.Remove(path)
+	}
+}

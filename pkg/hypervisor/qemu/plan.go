@@ -1,0 +1,139 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// step is one monitor command and its inverse.
+type step struct {
+	command string
+	args    object
+	file    *os.File // passed with the command; may be nil
+	undo    string   // the command that takes it back
+	undoArg object
+}
+
+// object is a set of command arguments.
+type object map[string]any
+
+// plan returns the steps that add dev to slot: its back-ends, and last the
+// device that the guest sees. Back-ends are named by their slot, for QEMU
+// allows some of their names 31 bytes only.
+func plan(dev hypervisor.Device, slot int, spec hypervisor.Spec) ([]step, error) {
+	var (
+		steps []step
+		front object
+		err   error
+	)
+	switch d := dev.(type) {
+	case hypervisor.BlockDevice:
+		steps, front, err = planBlock(d, fmt.Sprintf("disk%d", slot))
+	case hypervisor.NetDevice:
+		steps, front, err = planNet(d, fmt.Sprintf("net%d", slot))
+	case hypervisor.FSDevice:
+		steps, front, err = planFS(d, fmt.Sprintf("fs%d", slot), spec.SharedMemory)
+	default:
+		err = fmt.Errorf("device of type %T: %w", dev, errdefs.ErrNotImplemented)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Ids of devices begin with a letter in QEMU.
+	front["id"], front["bus"] = qdevID(dev.DeviceID()), rootPort(slot)
+	return append(steps, step{
+		command: "device_add", args: front,
+		undo: "device_del", undoArg: object{"id": front["id"]},
+	}), nil
+}
+
+func qdevID(id string) string { return "dev-" + id }
+
+func planBlock(d hypervisor.BlockDevice, back string) ([]step, object, error) {
+	const maxSerial = 20 // of virtio-blk
+	if len(d.Serial) > maxSerial {
+		return nil, nil, fmt.Errorf("serial %q: more than %d bytes: %w", d.Serial, maxSerial, errdefs.ErrInvalidArgument)
+	}
+	info, err := os.Stat(d.Path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil, fmt.Errorf("disk %s: %w", d.Path, errdefs.ErrNotFound)
+	case err != nil:
+		return nil, nil, fmt.Errorf("disk: %w", err)
+	}
+	file := object{"driver": "file", "filename": d.Path}
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+	case mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0:
+		file["driver"] = "host_device"
+	default:
+		return nil, nil, fmt.Errorf("disk %s: neither a file nor a block device: %w", d.Path, errdefs.ErrInvalidArgument)
+	}
+	// The format is given, never probed: a guest could write another format's
+	// header into a raw disk and have any file of the host opened.
+	node := object{"driver": "raw", "node-name": back, "read-only": d.ReadOnly, "file": file}
+	if !d.ReadOnly {
+		node["discard"] = "unmap" // space that the guest frees goes back to the host
+	}
+	front := object{"driver": "virtio-blk-pci", "drive": back}
+	if d.Serial != "" {
+		front["serial"] = d.Serial
+	}
+	return []step{{
+		command: "blockdev-add", args: node,
+		undo: "blockdev-del", undoArg: object{"node-name": back},
+	}}, front, nil
+}
+
+func planNet(d hypervisor.NetDevice, back string) ([]step, object, error) {
+	if d.Tap == nil {
+		return nil, nil, fmt.Errorf("interface without an open tap: %w", errdefs.ErrInvalidArgument)
+	}
+	mac, err := net.ParseMAC(d.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return nil, nil, fmt.Errorf("mac %q: want the address of one interface: %w", d.MAC, errdefs.ErrInvalidArgument)
+	}
+	// No option ROM: there is nothing to boot from a hot-plugged interface.
+	front := object{"driver": "virtio-net-pci", "netdev": back, "mac": mac.String(), "romfile": ""}
+	const minMTU, maxMTU = 68, 65535 // RFC 791, and the field's width
+	switch {
+	case d.MTU == 0:
+	case d.MTU < minMTU || d.MTU > maxMTU:
+		return nil, nil, fmt.Errorf("mtu %d: want %d to %d: %w", d.MTU, minMTU, maxMTU, errdefs.ErrInvalidArgument)
+	default:
+		front["host_mtu"] = d.MTU
+	}
+	return []step{
+		{
+			command: "getfd", args: object{"fdname": back}, file: d.Tap,
+			undo: "closefd", undoArg: object{"fdname": back},
+		},
+		{
+			// netdev_add consumes the descriptor.
+			command: "netdev_add", args: object{"type": "tap", "id": back, "fd": back, "vhost": false},
+			undo: "netdev_del", undoArg: object{"id": back},
+		},
+	}, front, nil
+}
+
+func planFS(d hypervisor.FSDevice, back string, sharedMemory bool) ([]step, object, error) {
+	const maxTag = 36 // of virtiofs
+	switch {
+	case !sharedMemory:
+		return nil, nil, fmt.Errorf("virtiofs needs a vm with shared memory: %w", errdefs.ErrFailedPrecondition)
+	case d.Tag == "" || len(d.Tag) > maxTag:
+		return nil, nil, fmt.Errorf("tag %q: want 1 to %d bytes: %w", d.Tag, maxTag, errdefs.ErrInvalidArgument)
+	}
+	addr := object{"type": "unix", "data": object{"path": d.Socket}}
+	socket := object{"type": "socket", "data": object{"addr": addr, "server": false}}
+	return []step{{
+		command: "chardev-add", args: object{"id": back, "backend": socket},
+		undo: "chardev-remove", undoArg: object{"id": back},
+	}}, object{"driver": "vhost-user-fs-pci", "chardev": back, "tag": d.Tag}, nil
+}
