@@ -1,8 +1,10 @@
 package hyperstart
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // Payloads and errors of the ccv2 dialect.
@@ -46,6 +48,7 @@ type CommandError struct {
 	ExitStatus uint8
 }
 
+// Error returns the command and the guest's reason.
 func (e *CommandError) Error() string {
 	msg := e.Message
 	if msg == "" {
@@ -54,26 +57,46 @@ func (e *CommandError) Error() string {
 	return fmt.Sprintf("guest: %s: %s", e.Code, msg)
 }
 
+// maxErrorText bounds the text of an error from the guest in bytes: enough for
+// a sentence and the paths in it; more is noise in a log.
+const maxErrorText = 4096
+
 // ParseError makes a [*CommandError] from the payload of an ERROR reply. The C
 // agents send none or text that ends with NUL, the Go agents text or JSON.
+//
+// The guest is not trusted: the message is valid UTF-8 of at most 4096 bytes,
+// whatever was sent, and the class is one of this package's.
 func ParseError(d Dialect, code Code, payload []byte) *CommandError {
 	e := &CommandError{Code: code}
 	if d == DialectCCv2 {
 		var reply ErrorReply
 		if json.Unmarshal(payload, &reply) == nil && reply.Message != "" {
-			e.Class, e.Message, e.ExitStatus = reply.Class, reply.Message, reply.ExitStatus
+			e.Class, e.ExitStatus = reply.Class.known(), reply.ExitStatus
+			e.Message = errorText(reply.Message)
 			return e
 		}
 	}
-	const maxText = 4096 // enough for a sentence; more is noise in a log
-	if len(payload) > maxText {
-		payload = payload[:maxText]
-	}
-	for len(payload) > 0 && payload[len(payload)-1] == 0 {
-		payload = payload[:len(payload)-1]
-	}
-	e.Message = string(payload)
+	e.Message = errorText(string(bytes.TrimRight(payload[:min(len(payload), maxErrorText)], "\x00")))
 	return e
+}
+
+// errorText makes text from the guest fit for a log and for a gRPC status,
+// which cannot carry invalid UTF-8.
+func errorText(s string) string {
+	if len(s) > maxErrorText {
+		s = strings.ToValidUTF8(s[:maxErrorText], "")
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// known returns c, or ClassUnknown when c is not one of the classes.
+func (c ErrorClass) known() ErrorClass {
+	switch c {
+	case ClassUnknown, ClassInvalidArgument, ClassNotFound, ClassAlreadyExists, ClassFailedPrecondition,
+		ClassUnavailable, ClassNotImplemented, ClassResourceExhausted:
+		return c
+	}
+	return ClassUnknown
 }
 
 // EventKind is the kind of an [EventMessage].
