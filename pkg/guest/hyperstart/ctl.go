@@ -11,8 +11,9 @@ import (
 const (
 	CtlHeaderLen = 8
 	TTYHeaderLen = 12
-	// MaxCtlPayload bounds a control message in both directions. It has room
-	// for a large OCI specification and is far below what would hurt the host.
+	// MaxCtlPayload bounds the payload of a control message in both
+	// directions. It has room for a large OCI specification and is far below
+	// what would hurt the host. A sender checks it; AppendCtl does not.
 	MaxCtlPayload = 4 << 20
 	// MaxTTYPayload is the largest payload of a tty message in the ccv2
 	// dialect; virtio-serial throughput stops growing at this size.
@@ -38,10 +39,12 @@ type MessageError struct {
 	Err     error  // ErrTooShort or ErrTooLong
 }
 
+// Error names the port, the message and what is wrong with its length.
 func (e *MessageError) Error() string {
 	return fmt.Sprintf("hyperstart: %s message %d: %v (%d bytes)", e.Channel, e.Code, e.Err, e.Length)
 }
 
+// Unwrap returns ErrTooShort or ErrTooLong.
 func (e *MessageError) Unwrap() error { return e.Err }
 
 // AppendCtl appends one control message to dst and returns the result.
@@ -78,26 +81,37 @@ func (c *CtlReader) Read() (Code, []byte, error) {
 	return Code(code), payload, err
 }
 
+const (
+	// growStep is how much memory a payload takes before its first byte is
+	// there; afterwards it takes at most about twice what has arrived.
+	growStep = 64 << 10
+	// retainLen is the largest buffer that a reader keeps while only smaller
+	// messages pass, so that one large message does not cost memory for ever.
+	retainLen = 128 << 10
+)
+
 // readPayload reads length-header bytes into *buf, growing it as data arrives
 // so that a hostile length costs nothing before its bytes are there.
 func readPayload(r io.Reader, buf *[]byte, length uint32, header, limit int) ([]byte, error) {
 	if length < uint32(header) {
 		return nil, ErrTooShort
 	}
-	n := int64(length) - int64(header)
-	if n > int64(limit) {
+	// In 64 bits, because int may have 32.
+	if int64(length)-int64(header) > int64(limit) {
 		return nil, ErrTooLong
 	}
-	const step = 64 << 10
+	n := int(length) - header
 	b := (*buf)[:0]
-	for int64(len(b)) < n {
-		chunk := min(int(n)-len(b), step)
-		start := len(b)
-		if cap(b)-start < chunk {
-			b = append(b, make([]byte, chunk)...)
-		} else {
-			b = b[:start+chunk]
+	if cap(b) > retainLen && n <= retainLen {
+		b = nil
+	}
+	for len(b) < n {
+		if len(b) == cap(b) {
+			room := min(n-len(b), max(len(b), growStep))
+			b = append(make([]byte, 0, len(b)+room), b...)
 		}
+		start := len(b)
+		b = b[:min(n, cap(b))]
 		if _, err := io.ReadFull(r, b[start:]); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
