@@ -1,0 +1,149 @@
+// Package child runs helper processes that never outlive this one.
+package child
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// stderrTail bounds what is kept of a process's own messages, in bytes.
+const stderrTail = 4 << 10
+
+// Process is a running or ended child in a process group of its own.
+type Process struct {
+	pid     int
+	started time.Time
+	done    chan struct{} // closed after exit is set and the process is reaped
+	exit    hypervisor.Exit
+
+	mu     sync.Mutex // guards what follows, and keeps pid from being reused
+	reaped bool
+}
+
+// Start runs binary with args, not searching PATH. files become its
+// descriptors 3, 4, … and stay the caller's. The environment is minimal and the
+// working directory the root.
+//
+// PR_SET_PDEATHSIG makes the kernel kill the child when the *thread* that
+// started it ends, so that thread is kept: a goroutine locked to it starts the
+// child and does nothing but wait for it.
+func Start(binary string, args []string, files ...*os.File) (*Process, error) {
+	p := &Process{done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		stderr := &tail{limit: stderrTail}
+		cmd := &exec.Cmd{
+			Path:        binary,
+			Args:        append([]string{binary}, args...),
+			Env:         []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+			Dir:         "/",
+			Stderr:      stderr,
+			ExtraFiles:  files,
+			SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+		}
+		err := cmd.Start()
+		if err == nil {
+			p.pid, p.started = cmd.Process.Pid, time.Now()
+		}
+		started <- err
+		if err != nil {
+			return
+		}
+		p.exit = p.wait(cmd)
+		p.exit.Stderr = stderr.String()
+		close(p.done)
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("%s: %w", binary, err)
+	}
+	return p, nil
+}
+
+// PID is the process id; it is not reused before Done is closed.
+func (p *Process) PID() int { return p.pid }
+
+// Started is when the process was started.
+func (p *Process) Started() time.Time { return p.started }
+
+// Done is closed when the process has ended and was reaped.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Exit says how the process ended: the zero value before Done is closed.
+func (p *Process) Exit() hypervisor.Exit {
+	select {
+	case <-p.done:
+		return p.exit
+	default:
+		return hypervisor.Exit{}
+	}
+}
+
+// Kill sends SIGKILL to the process group, without waiting. It is no error when
+// the process has ended.
+func (p *Process) Kill() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped { // the number may be someone else's
+		return nil
+	}
+	if err := unix.Kill(-p.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process group %d: %w", p.pid, err)
+	}
+	return nil
+}
+
+// wait returns when the process has ended and was reaped. Its own children are
+// killed first: while it is a zombie the group's number is still theirs, and
+// they may hold its standard error open, which would keep Wait waiting.
+func (p *Process) wait(cmd *exec.Cmd) hypervisor.Exit {
+	for {
+		err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	_ = p.Kill()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = cmd.Wait() // the state says more than the error
+	p.reaped = true
+	return exitOf(cmd.ProcessState)
+}
+
+// exitOf translates a wait status.
+func exitOf(state *os.ProcessState) hypervisor.Exit {
+	var e hypervisor.Exit
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		e.Signal = int(ws.Signal())
+		return e
+	}
+	e.Code = state.ExitCode()
+	return e
+}
+
+// Describe turns an exit that was not expected into an error of class
+// errdefs.ErrUnavailable; name is the program's.
+func Describe(name string, e hypervisor.Exit) error {
+	how := fmt.Sprintf("exited with code %d", e.Code)
+	if e.Signal != 0 {
+		how = "died of signal " + syscall.Signal(e.Signal).String()
+	}
+	if e.Stderr != "" {
+		how += ": " + strings.ReplaceAll(e.Stderr, "\n", "; ")
+	}
+	return fmt.Errorf("%s %s: %w", name, how, errdefs.ErrUnavailable)
+}
