@@ -1,0 +1,191 @@
+package virtiofsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/internal/child"
+)
+
+// Cache is how much the guest may keep without asking.
+type Cache string
+
+// Cache modes. CacheAuto sees changes of the host after a second, CacheNever at
+// once; CacheAlways is for trees that only the guest changes.
+const (
+	CacheAuto   Cache = "auto"
+	CacheNever  Cache = "none"
+	CacheAlways Cache = "always"
+)
+
+// Sandbox is how the server confines itself to the shared directory.
+type Sandbox string
+
+// Sandboxes. SandboxNamespace has mount, pid and net namespaces of its own and
+// needs CAP_SYS_ADMIN; SandboxChroot works inside containers.
+const (
+	SandboxNamespace Sandbox = "namespace"
+	SandboxChroot    Sandbox = "chroot"
+)
+
+// Options describe one server.
+type Options struct {
+	Binary    string // path of virtiofsd: QEMU's own (C) or the one in Rust
+	SharedDir string // absolute path of a directory; see the package's text on mounts
+	Socket    string // absolute path to listen on, at most 107 bytes; must not exist
+
+	Cache   Cache   // "" means CacheAuto
+	Sandbox Sandbox // "" means SandboxNamespace
+	// Threads of the server's pool; 0 means that requests are served by the
+	// thread that received them, which is faster on few CPUs.
+	Threads int
+	// Xattr passes extended attributes.
+	Xattr bool
+	// AnnounceSubmounts gives each file system below SharedDir a device number
+	// of its own in the guest, so that equal inode numbers are not mistaken for
+	// hard links.
+	AnnounceSubmounts bool
+}
+
+// Server is one running virtiofsd.
+type Server struct {
+	proc   *child.Process
+	socket string
+}
+
+// Start runs a server. ctx bounds the start alone. On error no process and no
+// socket is left; classes are errdefs.ErrNotFound for a missing binary or
+// directory and ErrInvalidArgument for bad options. A server that does not
+// like its directory ends later: see Done.
+func Start(ctx context.Context, opts Options) (*Server, error) {
+	s, err := start(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("start virtiofsd: %w", err)
+	}
+	return s, nil
+}
+
+func start(ctx context.Context, opts Options) (*Server, error) {
+	if err := validate(opts); err != nil {
+		return nil, err
+	}
+	kind, err := detect(ctx, opts.Binary)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := listen(opts.Socket)
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	proc, err := child.Start(opts.Binary, commandLine(opts, kind), listener)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(opts.Socket))
+	}
+	return &Server{proc: proc, socket: opts.Socket}, nil
+}
+
+// PID is the server's process id; it is not reused before Done is closed. In
+// the namespace sandbox the server has one child of its own while it is connected.
+func (s *Server) PID() int { return s.proc.PID() }
+
+// Done is closed when the server has ended and was reaped.
+func (s *Server) Done() <-chan struct{} { return s.proc.Done() }
+
+// Exit says how the server ended: the zero value before Done is closed.
+func (s *Server) Exit() hypervisor.Exit { return s.proc.Exit() }
+
+// Kill ends the server with its child at once, waits until it is reaped and
+// removes the socket. It is idempotent.
+func (s *Server) Kill(ctx context.Context) error {
+	if err := s.proc.Kill(); err != nil {
+		return fmt.Errorf("kill virtiofsd: %w", err)
+	}
+	select {
+	case <-s.proc.Done():
+	case <-ctx.Done():
+		return fmt.Errorf("kill virtiofsd %d: still there after SIGKILL: %w", s.PID(), ctx.Err())
+	}
+	if err := os.Remove(s.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("kill virtiofsd: %w", err)
+	}
+	return nil
+}
+
+func validate(opts Options) error {
+	const maxSocket = 107 // sun_path without its terminator
+	if !filepath.IsAbs(opts.Socket) || len(opts.Socket) > maxSocket {
+		return fmt.Errorf("socket %q has %d bytes: want an absolute path of at most %d: %w",
+			opts.Socket, len(opts.Socket), maxSocket, errdefs.ErrInvalidArgument)
+	}
+	if !filepath.IsAbs(opts.SharedDir) {
+		return fmt.Errorf("shared directory %q: want an absolute path: %w", opts.SharedDir, errdefs.ErrInvalidArgument)
+	}
+	switch opts.Cache {
+	case "", CacheAuto, CacheNever, CacheAlways:
+	default:
+		return fmt.Errorf("cache %q: want auto, none or always: %w", opts.Cache, errdefs.ErrInvalidArgument)
+	}
+	switch opts.Sandbox {
+	case "", SandboxNamespace, SandboxChroot:
+	default:
+		return fmt.Errorf("sandbox %q: want namespace or chroot: %w", opts.Sandbox, errdefs.ErrInvalidArgument)
+	}
+	info, err := os.Stat(opts.SharedDir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("shared directory %s: %w", opts.SharedDir, errdefs.ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("shared directory: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("shared directory %s: not a directory: %w", opts.SharedDir, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// kind is a family of servers that take the same options.
+type kind int
+
+const (
+	kindC    kind = iota // QEMU up to 7.2
+	kindRust             // https://gitlab.com/virtio-fs/virtiofsd
+)
+
+// detect asks binary for its version. The two families speak of themselves as
+// "virtiofsd version 7.2.22 (…)" and "virtiofsd 1.10.0".
+func detect(ctx context.Context, binary string) (kind, error) {
+	out, err := exec.CommandContext(ctx, binary, "--version").Output()
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return 0, fmt.Errorf("%s: %w; install virtiofsd or set [hypervisor] virtiofsd", binary, errdefs.ErrNotFound)
+	case err != nil:
+		return 0, fmt.Errorf("%s --version: %w", binary, err)
+	case strings.HasPrefix(string(out), "virtiofsd version "):
+		return kindC, nil
+	case strings.HasPrefix(string(out), "virtiofsd "):
+		return kindRust, nil
+	default:
+		line, _, _ := strings.Cut(string(out), "\n")
+		return 0, fmt.Errorf("%s: not a virtiofsd, it calls itself %q: %w", binary, line, errdefs.ErrInvalidArgument)
+	}
+}
+
+// listen makes the socket and returns its descriptor; the path stays.
+func listen(path string) (*os.File, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close() // File duplicates it
+	return l.File()
+}
