@@ -14,13 +14,14 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/internal/child"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp"
 )
 
 // machine is one running QEMU.
 type machine struct {
 	spec    hypervisor.Spec
-	proc    *process
+	proc    *child.Process
 	monitor *qmp.Client
 	console *console
 	slots   *slotTable
@@ -45,7 +46,7 @@ func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine
 	}
 	defer ttyPeer.Close()
 	removeSockets(spec) // what another QEMU may have left behind
-	proc, err := launch(spec.Binary, args, monitorPeer, ttyPeer)
+	proc, err := child.Start(spec.Binary, args, monitorPeer, ttyPeer)
 	if err != nil {
 		return nil, errors.Join(err, monitor.Close(), tty.Close())
 	}
@@ -56,7 +57,7 @@ func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine
 		spec: spec, proc: proc, console: new(console),
 		slots: newSlotTable(hotplugSlots(spec)), done: make(chan struct{}),
 	}
-	m.timeline.Exec = proc.started
+	m.timeline.Exec = proc.Started()
 	consoleDone := make(chan struct{})
 	go func() {
 		defer close(consoleDone)
@@ -64,8 +65,8 @@ func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine
 		_, _ = io.Copy(m.console, tty) // until QEMU's end is closed
 	}()
 	if err := m.run(ctx, monitor); err != nil {
-		_ = proc.kill()
-		<-proc.done
+		_ = proc.Kill()
+		<-proc.Done()
 		<-consoleDone
 		removeSockets(spec)
 		return nil, m.explain(ctx, err)
@@ -87,8 +88,8 @@ func (m *machine) run(ctx context.Context, conn net.Conn) (err error) {
 	}()
 	m.mark(func(t *hypervisor.Timeline) { t.Monitor = time.Now() })
 	if m.spec.Setup != nil {
-		if err := m.spec.Setup(m.proc.pid); err != nil {
-			return fmt.Errorf("set up process %d: %w", m.proc.pid, err)
+		if err := m.spec.Setup(m.proc.PID()); err != nil {
+			return fmt.Errorf("set up process %d: %w", m.proc.PID(), err)
 		}
 	}
 	if err := m.monitor.Execute(ctx, "cont", nil, nil); err != nil {
@@ -101,12 +102,12 @@ func (m *machine) run(ctx context.Context, conn net.Conn) (err error) {
 // explain prefers the reason that QEMU itself gave over the broken connection
 // that followed. The process has ended.
 func (m *machine) explain(ctx context.Context, err error) error {
-	exit := m.proc.exit
+	exit := m.proc.Exit()
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w (last qemu output: %q)", err, exit.Stderr)
 	case errors.Is(err, qmp.ErrClosed):
-		return ended(exit)
+		return child.Describe("qemu", exit)
 	default:
 		return err
 	}
@@ -129,10 +130,10 @@ func (m *machine) reap(events *qmp.Subscription, consoleDone <-chan struct{}) {
 	// on without one cannot be managed, so it must not live on.
 	timer := time.NewTimer(exitGrace)
 	select {
-	case <-m.proc.done:
+	case <-m.proc.Done():
 	case <-timer.C:
-		_ = m.proc.kill()
-		<-m.proc.done
+		_ = m.proc.Kill()
+		<-m.proc.Done()
 	}
 	timer.Stop()
 	_ = m.monitor.Close()
@@ -142,7 +143,7 @@ func (m *machine) reap(events *qmp.Subscription, consoleDone <-chan struct{}) {
 }
 
 // PID implements [hypervisor.VM].
-func (m *machine) PID() int { return m.proc.pid }
+func (m *machine) PID() int { return m.proc.PID() }
 
 // Done implements [hypervisor.VM].
 func (m *machine) Done() <-chan struct{} { return m.done }
@@ -151,7 +152,7 @@ func (m *machine) Done() <-chan struct{} { return m.done }
 func (m *machine) Exit() hypervisor.Exit {
 	select {
 	case <-m.done:
-		return m.proc.exit
+		return m.proc.Exit()
 	default:
 		return hypervisor.Exit{}
 	}
@@ -185,14 +186,14 @@ func (m *machine) Resume(ctx context.Context) error {
 
 // Kill implements [hypervisor.VM].
 func (m *machine) Kill(ctx context.Context) error {
-	if err := m.proc.kill(); err != nil {
-		return fmt.Errorf("kill qemu %d: %w", m.proc.pid, err)
+	if err := m.proc.Kill(); err != nil {
+		return fmt.Errorf("kill qemu %d: %w", m.proc.PID(), err)
 	}
 	select {
 	case <-m.done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("kill qemu %d: still there after SIGKILL: %w", m.proc.pid, ctx.Err())
+		return fmt.Errorf("kill qemu %d: still there after SIGKILL: %w", m.proc.PID(), ctx.Err())
 	}
 }
 
