@@ -1,0 +1,57 @@
+// Command ccv2 is the operator's tool.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+)
+
+// command is one subcommand. run gets the arguments after the name and returns
+// an error that is printed as one line.
+type command struct {
+	name  string
+	usage string // one line
+	run   func(args []string, stdout, stderr io.Writer) error
+}
+
+// commands is the table of subcommands, in the order of the help text.
+var commands = []command{
+	{"image", "build the guest's kernel and initramfs", runImage},
+}
+
+func main() {
+	os.Exit(dispatch(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// dispatch runs one command and returns the exit status: 2 for wrong usage.
+func dispatch(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 {
+		usage(stderr)
+		return 2
+	}
+	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		usage(stdout)
+		return 0
+	}
+	for _, c := range commands {
+		if c.name != args[0] {
+			continue
+		}
+		if err := c.run(args[1:], stdout, stderr); err != nil {
+			fmt.Fprintf(stderr, "ccv2 %s: %v\n", c.name, err)
+			return 1
+		}
+		return 0
+	}
+	fmt.Fprintf(stderr, "ccv2: unknown command %q\n", args[0])
+	usage(stderr)
+	return 2
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "usage: ccv2 COMMAND [ARGUMENT...]\n\ncommands:")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.usage)
+	}
+}

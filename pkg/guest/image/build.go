@@ -1,0 +1,313 @@
+package image
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Names of the files that Build writes.
+const (
+	KernelFile   = "vmlinux"
+	InitrdFile   = "initrd.img"
+	ManifestFile = "manifest.json"
+)
+
+// Paths in the guest, shared with the agent.
+const (
+	// RuntimePath is the OCI runtime.
+	RuntimePath = "/usr/bin/crun"
+	// ModuleList names the modules to load: "phase path" per line, in order.
+	ModuleList = "/etc/ccv2/modules"
+)
+
+// Phase says when the agent loads a module.
+type Phase string
+
+// Phases. Boot time matters, so only what is needed to talk to the host is
+// loaded before READY.
+const (
+	PhaseBoot Phase = "boot" // before READY
+	PhaseMMIO Phase = "mmio" // before READY on a machine without PCI
+	PhaseLate Phase = "late" // after READY, in the background
+)
+
+// moduleSets are the modules of each phase; those that a kernel has built in
+// or lacks are left out.
+var moduleSets = []struct {
+	phase Phase
+	names []string
+}{
+	{PhaseBoot, []string{"virtio_pci", "virtio_console"}},
+	{PhaseMMIO, []string{"virtio_mmio"}},
+	{PhaseLate, []string{
+		"virtiofs", "virtio_net", "virtio_blk", "overlay", "9p", "9pnet_virtio",
+		"erofs", "ext4", "virtio_rng", "af_packet",
+	}},
+}
+
+// Options say what goes into the image.
+type Options struct {
+	Kernel  string   // bzImage or ELF
+	Modules string   // directory /lib/modules/<release>; "" means none
+	Agent   string   // ccv2-agent binary, becomes /init
+	Runtime string   // crun or runc binary
+	Roots   []string // unpacked packages, searched for libraries before the host
+	Add     []Addition
+	Out     string // directory, made when missing
+}
+
+// Addition is a file or directory of the host that is copied into the image.
+type Addition struct {
+	Source string
+	Dest   string // absolute path in the guest
+}
+
+// Manifest says what an image was made of.
+type Manifest struct {
+	KernelVersion string       `json:"kernelVersion"`
+	KernelFormat  KernelFormat `json:"kernelFormat"`
+	Modules       []string     `json:"modules"` // names, in load order
+	Outputs       []File       `json:"outputs"` // the kernel and the initramfs
+	Files         []File       `json:"files"`   // members of the initramfs
+}
+
+// File is one file with its content's hash.
+type File struct {
+	Path   string `json:"path"`
+	Mode   string `json:"mode,omitempty"` // octal, type included
+	Size   int    `json:"size"`
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// Build writes kernel, initramfs and manifest to opts.Out.
+func Build(opts Options) (*Manifest, error) {
+	image, err := os.ReadFile(opts.Kernel)
+	if err != nil {
+		return nil, fmt.Errorf("build image: kernel: %w", err)
+	}
+	m := &Manifest{KernelVersion: kernelVersion(image)}
+	kernel, format, err := ExtractKernel(image)
+	if err != nil {
+		return nil, fmt.Errorf("build image: %s: %w", opts.Kernel, err)
+	}
+	m.KernelFormat = format
+	a, err := assemble(opts, m)
+	if err != nil {
+		return nil, fmt.Errorf("build image: %w", err)
+	}
+	var initrd bytes.Buffer
+	if err := a.writeTo(&initrd); err != nil {
+		return nil, fmt.Errorf("build image: %w", err)
+	}
+	m.describe(a, kernel, initrd.Bytes())
+	if err := writeOutputs(opts.Out, m, kernel, initrd.Bytes()); err != nil {
+		return nil, fmt.Errorf("build image: %w", err)
+	}
+	return m, nil
+}
+
+// assemble collects the members of the initramfs.
+func assemble(opts Options, m *Manifest) (*archive, error) {
+	a := newArchive()
+	if err := addSkeleton(a); err != nil {
+		return nil, err
+	}
+	if err := addProgram(a, "/init", opts.Agent); err != nil {
+		return nil, err
+	}
+	if err := addProgram(a, RuntimePath, opts.Runtime); err != nil {
+		return nil, err
+	}
+	libs, err := newFinder(opts.Roots).closure(opts.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	for _, lib := range libs {
+		if err := addProgram(a, "/lib/"+lib.name, lib.path); err != nil {
+			return nil, err
+		}
+	}
+	if err := addModules(a, opts.Modules, m); err != nil {
+		return nil, err
+	}
+	for _, add := range opts.Add {
+		if err := addTree(a, add); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// addSkeleton makes the directories, the links through which every dynamic
+// loader finds /lib, and the console that the kernel opens for init.
+func addSkeleton(a *archive) error {
+	var errs []error
+	for _, dir := range []string{"dev", "etc", "lib", "proc", "root", "run", "sys", "usr", "var"} {
+		errs = append(errs, a.addDir(dir, 0o755))
+	}
+	errs = append(errs, a.addDir("tmp", 0o1777),
+		a.addSymlink("lib64", "lib"), a.addSymlink("usr/lib", "../lib"), a.addSymlink("usr/lib64", "../lib"),
+		a.add("dev/console", entry{mode: modeChar | 0o600, major: 5, minor: 1}),
+		a.addFile("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\n")),
+		a.addFile("etc/group", 0o644, []byte("root:x:0:\n")))
+	return errors.Join(errs...)
+}
+
+func addProgram(a *archive, dest, source string) error {
+	data, err := os.ReadFile(source)
+	if err != nil {
+		return err
+	}
+	return a.addFile(dest, 0o755, data)
+}
+
+func addModules(a *archive, dir string, m *Manifest) error {
+	var list bytes.Buffer
+	if dir != "" {
+		tree, err := openModules(dir)
+		if err != nil {
+			return err
+		}
+		r := &resolver{tree: tree, seen: map[string]bool{}}
+		for _, set := range moduleSets {
+			first := len(r.ordered)
+			for _, name := range set.names {
+				if _, err := r.add(name); err != nil {
+					return err
+				}
+			}
+			for _, mod := range r.ordered[first:] {
+				p := "/lib/modules/" + mod.path
+				if err := a.addFile(p, 0o644, mod.data); err != nil {
+					return err
+				}
+				fmt.Fprintf(&list, "%s %s\n", set.phase, p)
+				m.Modules = append(m.Modules, mod.name)
+			}
+		}
+	}
+	return a.addFile(ModuleList, 0o644, list.Bytes())
+}
+
+// addTree copies files, directories and symbolic links; anything else in the
+// source is an error.
+func addTree(a *archive, add Addition) error {
+	return filepath.WalkDir(add.Source, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(add.Source, p)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		dest := filepath.ToSlash(filepath.Join(add.Dest, rel))
+		switch info.Mode().Type() {
+		case 0:
+			data, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			return a.addFile(dest, info.Mode(), data)
+		case fs.ModeDir:
+			return a.addDir(dest, unixPerm(info.Mode()))
+		case fs.ModeSymlink:
+			target, err := os.Readlink(p)
+			if err != nil {
+				return err
+			}
+			return a.addSymlink(dest, target)
+		}
+		return fmt.Errorf("add %s: neither a file nor a directory nor a symbolic link", p)
+	})
+}
+
+func unixPerm(mode fs.FileMode) uint32 {
+	perm := uint32(mode.Perm())
+	if mode&fs.ModeSticky != 0 {
+		perm |= 0o1000
+	}
+	return perm
+}
+
+// describe fills in the lists of files.
+func (m *Manifest) describe(a *archive, kernel, initrd []byte) {
+	m.Outputs = []File{
+		{Path: KernelFile, Size: len(kernel), SHA256: hash(kernel)},
+		{Path: InitrdFile, Size: len(initrd), SHA256: hash(initrd)},
+	}
+	for _, name := range a.names() {
+		e := a.entries[name]
+		f := File{Path: "/" + name, Mode: fmt.Sprintf("%06o", e.mode), Size: len(e.data)}
+		if e.mode&0o170000 == modeRegular {
+			f.SHA256 = hash(e.data)
+		}
+		m.Files = append(m.Files, f)
+	}
+}
+
+func hash(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+func writeOutputs(dir string, m *Manifest, kernel, initrd []byte) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	manifest, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{KernelFile, kernel}, {InitrdFile, initrd}, {ManifestFile, append(manifest, '\n')}} {
+		if err := writeAtomic(filepath.Join(dir, f.name), f.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeAtomic replaces the file in one step, since a VM may be booting from
+// the old one.
+func writeAtomic(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".image-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+// Overlay returns an archive that can be appended to an initramfs; its members
+// replace those of the same path.
+func Overlay(additions []Addition) ([]byte, error) {
+	a := newArchive()
+	for _, add := range additions {
+		if err := addTree(a, add); err != nil {
+			return nil, fmt.Errorf("build overlay: %w", err)
+		}
+	}
+	var b bytes.Buffer
+	if err := a.writeTo(&b); err != nil {
+		return nil, fmt.Errorf("build overlay: %w", err)
+	}
+	return b.Bytes(), nil
+}
