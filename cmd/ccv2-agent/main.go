@@ -1,0 +1,21 @@
+// Command ccv2-agent is PID 1 of the guest. It takes no arguments.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "ccv2-agent: this is the init of a ccv2 guest; it does nothing elsewhere")
+		os.Exit(2)
+	}
+	agent.Main(context.Background(), agent.Config{Version: version})
+}

@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	runc "github.com/containerd/go-runc"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// bootDeadline bounds the wait for the ports. It is generous because under
+// emulation on a busy host a guest is slow; the host has its own deadline.
+const bootDeadline = 30 * time.Second
+
+// Config is what the program tells its agent.
+type Config struct {
+	// Version is reported by GUESTINFO.
+	Version string
+}
+
+// Agent is the guest's side of one pod.
+type Agent struct {
+	version    string
+	bootMillis int64
+
+	events *uevents
+	reaper *reaper
+	ctl    *ctlWriter
+	port   *port // of ctl
+	tty    *tty
+	oci    *ociRuntime
+	oom    *oomWatcher
+	pod    pod
+
+	mu         sync.Mutex            // guards containers
+	containers map[string]*container // by id
+
+	// booted is closed when everything after READY is done; bootErr is valid then.
+	booted  chan struct{}
+	bootErr error
+}
+
+// Run boots the guest and serves the host. It returns only on an error, which
+// the guest cannot survive. As PID 1 it is to be called once.
+func Run(ctx context.Context, cfg Config) error {
+	defer guard()
+	a := &Agent{
+		version:    cfg.Version,
+		containers: map[string]*container{},
+		booted:     make(chan struct{}),
+		reaper:     newReaper(),
+	}
+	list, err := a.bootEarly()
+	if err != nil {
+		return fmt.Errorf("boot: %w", err)
+	}
+	findCtx, cancel := context.WithTimeout(ctx, bootDeadline)
+	ctl, ttyPort, err := findPorts(findCtx, a.events)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("boot: %w", err)
+	}
+	a.port = ctl
+	a.ctl = &ctlWriter{w: ctl}
+	a.tty = newTTY(ttyPort)
+	a.oci = newRuntime(a.reaper)
+	a.bootMillis = uptimeMillis()
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stop := make(chan struct{})
+	defer close(stop)
+	wg.Go(func() { defer guard(); a.reaper.run(stop) })
+	wg.Go(func() { defer guard(); a.bootLate(list) })
+	wg.Go(func() { defer guard(); fatal(a.tty.serve()) })
+	a.ctl.send(hyperstart.Ready, nil)
+	return newMux(a.ctl, a.handlers(), powerOff).serve(ctx, ctl)
+}
+
+// bootEarly does what is needed to find the ports, and no more: it is part of
+// every pod's start time.
+func (a *Agent) bootEarly() (list string, err error) {
+	if err := moveRoot(); err != nil {
+		return "", err
+	}
+	if err := mountAll(earlyMounts); err != nil {
+		return "", err
+	}
+	if a.events, err = openUevents(); err != nil {
+		return "", err
+	}
+	go a.events.run() // ends with the VM
+	if list, err = readModuleList(); err != nil {
+		return "", err
+	}
+	boot := modulesOf(list, phaseBoot)
+	if !hasPCI() {
+		boot = append(modulesOf(list, phaseMMIO), boot...)
+	}
+	return list, loadModules(boot)
+}
+
+// bootLate prepares the guest for containers while the host reacts to READY.
+func (a *Agent) bootLate(list string) {
+	defer close(a.booted)
+	steps := []func() error{
+		func() error { return mountAll(lateMounts) },
+		linkDev,
+		func() error { return enableControllers(cgroupRoot) },
+		func() error { return prepareCgroup(cgroupBase) },
+		loopbackUp,
+		func() error { return os.MkdirAll(containersDir, 0o700) },
+		func() (err error) { a.oom, err = newOOMWatcher(a.sendOOM); return err },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			a.bootErr = err
+			return
+		}
+	}
+	// A module that cannot be loaded shows when it is needed; most guests
+	// need few of them.
+	if err := loadModules(modulesOf(list, phaseLate)); err != nil {
+		logf("%v", err)
+	}
+	if err := wideWriteFile("/proc/sys/kernel/pid_max", "4194304"); err != nil {
+		logf("raise pid_max: %v", err)
+	}
+}
+
+// ready waits until the guest can run containers.
+func (a *Agent) ready(ctx context.Context) error {
+	select {
+	case <-a.booted:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if a.bootErr != nil {
+		return failf(hyperstart.ClassUnavailable, "guest is not usable: %w", a.bootErr)
+	}
+	return nil
+}
+
+// handlers is the table of commands. Codes that are deprecated or go from
+// guest to host are not in it and so are answered with not_implemented.
+func (a *Agent) handlers() map[hyperstart.Code]handler {
+	return map[hyperstart.Code]handler{
+		hyperstart.GetVersion:      a.getVersion,
+		hyperstart.StartPod:        a.startPod,
+		hyperstart.DestroyPod:      a.destroyPod,
+		hyperstart.ExecCmd:         a.execCmd,
+		hyperstart.Ready:           a.rescan,
+		hyperstart.WinSize:         a.winSize,
+		hyperstart.Ping:            func(context.Context, []byte) ([]byte, error) { return nil, nil },
+		hyperstart.WriteFile:       a.writeFile,
+		hyperstart.ReadFile:        a.readFile,
+		hyperstart.NewContainer:    a.newContainer,
+		hyperstart.KillContainer:   a.killContainer,
+		hyperstart.OnlineCPUMem:    a.onlineCPUMem,
+		hyperstart.RemoveContainer: a.removeContainer,
+		hyperstart.StartContainer:  a.startContainer,
+		hyperstart.PauseContainer:  a.pauseContainer,
+		hyperstart.ResumeContainer: a.resumeContainer,
+		hyperstart.UpdateContainer: a.updateContainer,
+		hyperstart.StatsContainer:  a.statsContainer,
+		hyperstart.ListProcesses:   a.listProcesses,
+		hyperstart.DumpStacks:      a.dumpStacks,
+		hyperstart.GuestInfo:       a.guestInfo,
+		hyperstart.SignalProcess:   a.signalProcess,
+	}
+}
+
+var _ runc.ProcessMonitor = (*reaper)(nil)

@@ -1,0 +1,69 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// logf writes one line to the console, which the host keeps the tail of. Only
+// errors go there: the console is slow and usually the only log of a guest.
+func logf(format string, args ...any) {
+	line := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
+	fmt.Fprintf(os.Stderr, "ccv2-agent: %s\n", line)
+}
+
+// fatal reports why the guest cannot go on and powers it off.
+func fatal(err error) {
+	logf("fatal: %v", err)
+	powerOff()
+}
+
+// guard turns a panic of its goroutine into one console line and a power-off;
+// as PID 1 an unrecovered panic would end in a kernel panic that hides it.
+func guard() {
+	if r := recover(); r != nil {
+		fatal(fmt.Errorf("panic: %v at %s", r, panicSite(debug.Stack())))
+	}
+}
+
+// panicSite returns file and line of the innermost frame of this module that
+// is not part of the panic's own machinery.
+func panicSite(stack []byte) string {
+	lines := strings.Split(string(stack), "\n")
+	start := 0
+	for i, line := range lines {
+		if strings.HasPrefix(line, "panic(") {
+			start = i + 2
+		}
+	}
+	for _, line := range lines[min(start, len(lines)):] {
+		if strings.HasPrefix(line, "\t") && !strings.Contains(line, "/runtime/") {
+			site, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+			return site
+		}
+	}
+	return "unknown place"
+}
+
+// powerOff ends the VM. It returns only where the process may not do that.
+func powerOff() {
+	unix.Sync()
+	if os.Getpid() != 1 {
+		os.Exit(1)
+	}
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	// A machine without ACPI cannot power off; a reset ends it under -no-reboot.
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+}
+
+// Main is [Run] for PID 1: when the guest cannot go on, it says why on the
+// console and powers off. It does not return.
+func Main(ctx context.Context, cfg Config) {
+	fatal(Run(ctx, cfg))
+	select {}
+}

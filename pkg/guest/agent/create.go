@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// newContainer creates a container: everything is set up and its first process
+// waits for STARTCONTAINER.
+func (a *Agent) newContainer(ctx context.Context, payload []byte) ([]byte, error) {
+	req, err := decode[hyperstart.NewContainerRequest](payload)
+	if err != nil {
+		return nil, err
+	}
+	if req.Process == nil || len(req.Spec) == 0 {
+		return nil, failf(hyperstart.ClassInvalidArgument, "container %s: process and spec are needed", req.ID)
+	}
+	if err := a.podReady(ctx); err != nil {
+		return nil, err
+	}
+	c, err := a.reserve(req.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.create(ctx, c, &req); err != nil {
+		a.erase(c)
+		a.drop(c)
+		return nil, err
+	}
+	return nil, nil
+}
+
+func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewContainerRequest) error {
+	config, terminal, err := guestSpec(req.Spec, strings.TrimPrefix(c.cgroup, cgroupRoot))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return fmt.Errorf("make bundle: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, "config.json"), config, 0o600); err != nil {
+		return fmt.Errorf("make bundle: %w", err)
+	}
+	p, err := a.newProcess(c, hyperstart.InitProcess, req.Process, terminal)
+	if err != nil {
+		return err
+	}
+	w := a.reaper.open()
+	defer w.close()
+	pid, err := a.launch(c, p, req.Process, func() error { return a.oci.create(ctx, c, p.streams) })
+	if err != nil {
+		a.abandon(p)
+		return err
+	}
+	a.oom.add(c.id, c.cgroup)
+	c.mu.Lock()
+	c.init, c.procs[p.id], p.pid = p, p, pid
+	c.state = stateCreated
+	c.mu.Unlock()
+	a.run(p, w.claim(pid))
+	return nil
+}
+
+// launch runs the OCI runtime and takes the terminal and the pid from it.
+func (a *Agent) launch(c *container, p *process, spec *hyperstart.Process, invoke func() error) (int, error) {
+	if err := invoke(); err != nil {
+		return 0, err
+	}
+	if err := p.streams.attach(spec.Rows, spec.Columns); err != nil {
+		return 0, err
+	}
+	pid, err := readPid(c.pidFile(p.id))
+	if err != nil {
+		return 0, fmt.Errorf("read pid of process %s: %w", p.id, err)
+	}
+	return pid, nil
+}
+
+// guestSpec fits a specification to this guest: cgroups are the guest's
+// business. Everything else passes unchanged, keys that the agent does not
+// know included.
+func guestSpec(raw json.RawMessage, cgroup string) (config []byte, terminal bool, err error) {
+	var spec map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &spec); err != nil {
+		return nil, false, failf(hyperstart.ClassInvalidArgument, "decode spec: %w", err)
+	}
+	var process struct {
+		Terminal bool     `json:"terminal"`
+		Args     []string `json:"args"`
+	}
+	if err := json.Unmarshal(spec["process"], &process); err != nil {
+		return nil, false, failf(hyperstart.ClassInvalidArgument, "decode process of spec: %w", err)
+	}
+	if len(process.Args) == 0 || process.Args[0] == "" {
+		return nil, false, failf(hyperstart.ClassInvalidArgument, "spec has no command to run")
+	}
+	linux := map[string]json.RawMessage{}
+	if section, ok := spec["linux"]; ok {
+		if err := json.Unmarshal(section, &linux); err != nil {
+			return nil, false, failf(hyperstart.ClassInvalidArgument, "decode linux section of spec: %w", err)
+		}
+	}
+	if linux["cgroupsPath"], err = json.Marshal(cgroup); err != nil {
+		return nil, false, err
+	}
+	if spec["linux"], err = json.Marshal(linux); err != nil {
+		return nil, false, err
+	}
+	config, err = json.Marshal(spec)
+	return config, process.Terminal, err
+}
+
+// execCmd starts a process in a container.
+func (a *Agent) execCmd(ctx context.Context, payload []byte) ([]byte, error) {
+	req, err := decode[hyperstart.ExecCmdRequest](payload)
+	if err != nil {
+		return nil, err
+	}
+	if req.Process == nil || len(req.Process.OCI) == 0 {
+		return nil, failf(hyperstart.ClassInvalidArgument, "exec in container %s: process with oci is needed", req.Container)
+	}
+	spec, err := decode[specs.Process](req.Process.OCI)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkID("process", req.Process.ID); err != nil {
+		return nil, err
+	}
+	c, err := a.find(req.Container)
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.exec(ctx, c, req.Process, spec)
+}
+
+func (a *Agent) exec(ctx context.Context, c *container, req *hyperstart.Process, spec specs.Process) error {
+	p, err := a.newProcess(c, req.ID, req, spec.Terminal)
+	if err != nil {
+		return err
+	}
+	if err := c.begin(p); err != nil {
+		a.abandon(p)
+		return err
+	}
+	w := a.reaper.open()
+	defer w.close()
+	pid, err := a.launch(c, p, req, func() error { return a.oci.exec(ctx, c, p, spec, p.streams) })
+	if err != nil {
+		c.forget(p)
+		a.abandon(p)
+		return err
+	}
+	if err := os.Remove(c.pidFile(p.id)); err != nil {
+		logf("container %s: %v", c.id, err)
+	}
+	c.setPID(p, pid)
+	a.run(p, w.claim(pid))
+	return nil
+}
+
+// erase removes every trace of a container that could not be created or has
+// ended. What is not there is no error.
+func (a *Agent) erase(c *container) {
+	if err := killCgroup(c.cgroup); err != nil {
+		logf("container %s: %v", c.id, err)
+	}
+	if _, err := os.Stat(filepath.Join(runtimeState, c.id)); err == nil {
+		if err := a.oci.delete(context.Background(), c, true); err != nil {
+			logf("container %s: %v", c.id, err)
+		}
+	}
+	err := errors.Join(
+		removeCgroup(c.cgroup),
+		os.RemoveAll(filepath.Join(runtimeState, c.id)),
+		os.RemoveAll(c.dir))
+	if err != nil {
+		logf("container %s: %v", c.id, err)
+	}
+}

@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+func (a *Agent) statsContainer(_ context.Context, payload []byte) ([]byte, error) {
+	c, err := a.ref(payload)
+	if err != nil {
+		return nil, err
+	}
+	stats, err := readStats(c.cgroup)
+	if err != nil {
+		return nil, failf(hyperstart.ClassNotFound, "read statistics of container %s: %w", c.id, err)
+	}
+	return json.Marshal(stats)
+}
+
+func (a *Agent) listProcesses(_ context.Context, payload []byte) ([]byte, error) {
+	c, err := a.ref(payload)
+	if err != nil {
+		return nil, err
+	}
+	pids, err := cgroupPIDs(c.cgroup)
+	if err != nil {
+		return nil, fmt.Errorf("list processes of container %s: %w", c.id, err)
+	}
+	ids := c.processIDs()
+	list := hyperstart.ProcessList{Processes: make([]hyperstart.ProcessInfo, 0, len(pids))}
+	for _, pid := range pids {
+		list.Processes = append(list.Processes, hyperstart.ProcessInfo{PID: pid, Process: ids[pid]})
+	}
+	return json.Marshal(list)
+}
+
+// maxStacks bounds a stack dump; it fits in a control message.
+const maxStacks = 1 << 20
+
+func (a *Agent) dumpStacks(context.Context, []byte) ([]byte, error) {
+	for size := 64 << 10; ; size *= 2 {
+		b := make([]byte, size)
+		if n := runtime.Stack(b, true); n < size || size >= maxStacks {
+			return b[:n], nil
+		}
+	}
+}
+
+func (a *Agent) guestInfo(context.Context, []byte) ([]byte, error) {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return nil, fmt.Errorf("read kernel release: %w", err)
+	}
+	info := hyperstart.GuestInfoReply{
+		Kernel:       unix.ByteSliceToString(uts.Release[:]),
+		AgentVersion: a.version,
+		BootMillis:   a.bootMillis,
+	}
+	mem, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return nil, fmt.Errorf("read memory: %w", err)
+	}
+	info.MemTotal, info.MemAvailable = kibField(mem, "MemTotal:"), kibField(mem, "MemAvailable:")
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return nil, fmt.Errorf("read memory: %w", err)
+	}
+	info.AgentRSS = kibField(status, "VmRSS:")
+	return json.Marshal(info)
+}
+
+// kibField returns the value of a line "name 123 kB" in bytes, 0 when missing.
+func kibField(b []byte, name string) uint64 {
+	for _, line := range strings.Split(string(b), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) >= 2 && fields[0] == name {
+			n, err := strconv.ParseUint(fields[1], 10, 64)
+			if err != nil {
+				return 0
+			}
+			return n << 10
+		}
+	}
+	return 0
+}
+
+// onlineCPUMem brings up what was plugged in and is not used yet.
+func (a *Agent) onlineCPUMem(context.Context, []byte) ([]byte, error) {
+	return nil, errors.Join(
+		setOffline("/sys/devices/system/cpu/cpu[0-9]*/online", "0", "1"),
+		setOffline("/sys/devices/system/memory/memory[0-9]*/state", "offline", "online"))
+}
+
+// setOffline writes on to every file of the pattern that contains off.
+func setOffline(pattern, off, on string) error {
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil || strings.TrimSpace(string(b)) != off {
+			continue
+		}
+		if err := wideWriteFile(path, on); err != nil {
+			errs = append(errs, fmt.Errorf("bring online: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// fileRequest is the payload of READFILE, and of WRITEFILE before the content.
+type fileRequest struct {
+	Container string `json:"container"` // "" means the guest itself
+	File      string `json:"file"`
+}
+
+func (a *Agent) readFile(_ context.Context, payload []byte) ([]byte, error) {
+	req, err := decode[fileRequest](payload)
+	if err != nil {
+		return nil, err
+	}
+	f, err := a.openFile(req, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, maxAnswer+1)
+	n := 0
+	for n < len(b) {
+		m, err := f.Read(b[n:])
+		n += m
+		if m == 0 || err != nil {
+			break
+		}
+	}
+	return b[:n], nil
+}
+
+func (a *Agent) writeFile(_ context.Context, payload []byte) ([]byte, error) {
+	// The content follows the JSON object immediately.
+	d := json.NewDecoder(bytes.NewReader(payload))
+	var req fileRequest
+	if err := d.Decode(&req); err != nil {
+		return nil, failf(hyperstart.ClassInvalidArgument, "decode payload: %w", err)
+	}
+	f, err := a.openFile(req, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(payload[d.InputOffset():])
+	return nil, errors.Join(err, f.Close())
+}
+
+// openFile opens a file as a container's processes see it. No link leads out
+// of the container.
+func (a *Agent) openFile(req fileRequest, flags int) (*os.File, error) {
+	root := "/"
+	if req.Container != "" {
+		c, err := a.find(req.Container)
+		if err != nil {
+			return nil, err
+		}
+		p, err := c.process(hyperstart.InitProcess)
+		if err != nil {
+			return nil, err
+		}
+		if !p.alive() {
+			return nil, failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
+		}
+		root = fmt.Sprintf("/proc/%d/root", p.pid)
+	}
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", req.File, err)
+	}
+	defer unix.Close(dir)
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Resolve: unix.RESOLVE_IN_ROOT}
+	if flags&unix.O_CREAT != 0 {
+		how.Mode = 0o644
+	}
+	fd, err := unix.Openat2(dir, req.File, &how)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, failf(hyperstart.ClassNotFound, "open %s: %w", req.File, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", req.File, err)
+	}
+	return os.NewFile(uintptr(fd), req.File), nil
+}

@@ -1,0 +1,218 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// ref decodes the payload of a command that names a container only.
+func (a *Agent) ref(payload []byte) (*container, error) {
+	req, err := decode[hyperstart.ContainerRef](payload)
+	if err != nil {
+		return nil, err
+	}
+	return a.find(req.Container)
+}
+
+func (a *Agent) startContainer(ctx context.Context, payload []byte) ([]byte, error) {
+	c, err := a.ref(payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.to(stateStarting); err != nil {
+		return nil, err
+	}
+	if err := a.oci.start(ctx, c); err != nil {
+		// The init cannot be started again; its end is reported as usual.
+		return nil, errors.Join(err, killCgroup(c.cgroup))
+	}
+	c.settle(stateStarting, stateRunning)
+	return nil, nil
+}
+
+func (a *Agent) pauseContainer(ctx context.Context, payload []byte) ([]byte, error) {
+	c, err := a.ref(payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.to(statePausing); err != nil {
+		return nil, err
+	}
+	if err := a.oci.pause(ctx, c); err != nil {
+		c.settle(statePausing, stateRunning)
+		return nil, err
+	}
+	c.settle(statePausing, statePaused)
+	return nil, nil
+}
+
+func (a *Agent) resumeContainer(ctx context.Context, payload []byte) ([]byte, error) {
+	c, err := a.ref(payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.to(stateResuming); err != nil {
+		return nil, err
+	}
+	if err := a.oci.resume(ctx, c); err != nil {
+		c.settle(stateResuming, statePaused)
+		return nil, err
+	}
+	c.settle(stateResuming, stateRunning)
+	return nil, nil
+}
+
+func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, error) {
+	req, err := decode[hyperstart.UpdateContainerRequest](payload)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := decode[specs.LinuxResources](req.Resources)
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.find(req.Container)
+	if err != nil {
+		return nil, err
+	}
+	if s := c.current(); s == stateCreating || s >= stateStopped {
+		return nil, failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, s)
+	}
+	return nil, a.oci.update(ctx, c, &resources)
+}
+
+func (a *Agent) killContainer(_ context.Context, payload []byte) ([]byte, error) {
+	req, err := decode[hyperstart.KillContainerRequest](payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSignal(req.Signal); err != nil {
+		return nil, err
+	}
+	c, err := a.find(req.Container)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.process(hyperstart.InitProcess)
+	if err != nil {
+		return nil, failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
+	}
+	if !req.AllProcesses {
+		return nil, a.signal(p, req.Signal)
+	}
+	if unix.Signal(req.Signal) == unix.SIGKILL {
+		return nil, killCgroup(c.cgroup)
+	}
+	return nil, signalCgroup(c.cgroup, unix.Signal(req.Signal))
+}
+
+func (a *Agent) signalProcess(_ context.Context, payload []byte) ([]byte, error) {
+	req, err := decode[hyperstart.SignalProcessRequest](payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSignal(req.Signal); err != nil {
+		return nil, err
+	}
+	c, err := a.find(req.Container)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.process(req.Process)
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.signal(p, req.Signal)
+}
+
+func checkSignal(sig int) error {
+	const sigMax = 64 // _NSIG
+	if sig < 0 || sig > sigMax {
+		return failf(hyperstart.ClassInvalidArgument, "signal %d does not exist", sig)
+	}
+	return nil
+}
+
+// winSize names the process by sequence number or by ids. A process that has
+// gone or has no terminal is no error: the message crossed its end.
+func (a *Agent) winSize(_ context.Context, payload []byte) ([]byte, error) {
+	type either struct {
+		hyperstart.WinSizeByName
+		Seq uint64 `json:"seq"`
+	}
+	req, err := decode[either](payload)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range a.all() {
+		for id, p := range c.processes() {
+			if p.stdio == req.Seq || req.Seq == 0 && c.id == req.Container && id == req.Process {
+				return nil, p.streams.resize(req.Row, req.Column)
+			}
+		}
+	}
+	return nil, nil
+}
+
+// removeContainer frees everything that a container has. A created container
+// is ended first; a running one must be killed by the host.
+func (a *Agent) removeContainer(ctx context.Context, payload []byte) ([]byte, error) {
+	c, err := a.ref(payload)
+	if err != nil {
+		return nil, err
+	}
+	if c.current() == stateCreated {
+		if err := a.endCreated(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.to(stateRemoving); err != nil {
+		return nil, err
+	}
+	for _, p := range c.processes() {
+		p.discard()
+		<-p.sent
+	}
+	if err := a.remove(ctx, c); err != nil {
+		c.settle(stateRemoving, stateStopped)
+		return nil, err
+	}
+	a.drop(c)
+	return nil, nil
+}
+
+func (a *Agent) endCreated(ctx context.Context, c *container) error {
+	if err := killCgroup(c.cgroup); err != nil {
+		return err
+	}
+	p, err := c.process(hyperstart.InitProcess)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.reaped:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *Agent) remove(ctx context.Context, c *container) error {
+	a.oom.remove(c.id)
+	err := a.oci.delete(ctx, c, false)
+	if _, serr := os.Stat(filepath.Join(runtimeState, c.id)); err != nil && serr == nil {
+		return fmt.Errorf("remove container %s: %w", c.id, err)
+	}
+	if err := removeCgroup(c.cgroup); err != nil {
+		return fmt.Errorf("remove container %s: %w", c.id, err)
+	}
+	return os.RemoveAll(c.dir)
+}

@@ -1,0 +1,73 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// moduleList is written by the image builder: "phase path" per line.
+const moduleList = "/etc/ccv2/modules"
+
+// Phases of the module list.
+const (
+	phaseBoot = "boot"
+	phaseMMIO = "mmio"
+	phaseLate = "late"
+)
+
+// modulesOf returns the paths of one phase in load order. An image without a
+// list has a kernel with everything built in.
+func modulesOf(list, phase string) []string {
+	var paths []string
+	for _, line := range strings.Split(list, "\n") {
+		if p, path, ok := strings.Cut(line, " "); ok && p == phase {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+func readModuleList() (string, error) {
+	b, err := os.ReadFile(moduleList)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return string(b), err
+}
+
+// loadModules loads the modules in order. A module that is loaded already is
+// no error.
+func loadModules(paths []string) error {
+	var errs []error
+	for _, p := range paths {
+		if err := loadModule(p); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func loadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("load module: %w", err)
+	}
+	defer f.Close()
+	err = unix.FinitModule(int(f.Fd()), "", 0)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load module %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+// hasPCI reports whether the machine has a PCI bus; without one its virtio
+// devices are on the memory bus.
+func hasPCI() bool {
+	entries, err := os.ReadDir("/sys/bus/pci/devices")
+	return err == nil && len(entries) > 0
+}

@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// maxCalls is how many CALLs run at once. Each may hold an OCI runtime process
+// and a spec of up to MaxCtlPayload, so it also bounds the agent's memory.
+const maxCalls = 64
+
+// handler runs one command and returns the payload of its ACK. The payload is
+// valid until the handler returns.
+type handler func(ctx context.Context, payload []byte) ([]byte, error)
+
+// mux reads commands and answers them.
+type mux struct {
+	handlers map[hyperstart.Code]handler
+	out      *ctlWriter
+	// final is called after the reply to a successful DESTROYPOD was written.
+	final func()
+
+	calls chan struct{} // one token per running CALL
+	wg    sync.WaitGroup
+}
+
+func newMux(out *ctlWriter, handlers map[hyperstart.Code]handler, final func()) *mux {
+	return &mux{handlers: handlers, out: out, final: final, calls: make(chan struct{}, maxCalls)}
+}
+
+// serve answers commands until the stream ends, then waits for running CALLs.
+func (m *mux) serve(ctx context.Context, r io.Reader) error {
+	defer m.wg.Wait()
+	reader := hyperstart.NewCtlReader(bufio.NewReaderSize(r, keepBuffer))
+	for {
+		code, payload, err := reader.Read()
+		if err != nil {
+			return fmt.Errorf("read control message: %w", err)
+		}
+		if code == hyperstart.Call {
+			m.call(ctx, payload)
+			continue
+		}
+		answer, err := m.run(ctx, code, payload)
+		if err != nil {
+			m.out.send(hyperstart.Error, errorPayload(err))
+			continue
+		}
+		m.out.send(hyperstart.Ack, answer)
+		m.finish(code)
+	}
+}
+
+// call acknowledges a CALL and runs the wrapped command beside the others.
+func (m *mux) call(ctx context.Context, payload []byte) {
+	ticket, code, inner, err := hyperstart.ParseCall(payload)
+	if err != nil {
+		m.out.send(hyperstart.Error, errorPayload(failf(hyperstart.ClassInvalidArgument, "%w", err)))
+		return
+	}
+	m.out.send(hyperstart.Ack, nil)
+	select {
+	case m.calls <- struct{}{}:
+	default:
+		m.result(ticket, nil, failf(hyperstart.ClassResourceExhausted, "%d commands are running already", maxCalls))
+		return
+	}
+	inner = bytes.Clone(inner) // the reader's buffer is reused
+	m.wg.Go(func() {
+		defer guard()
+		defer func() { <-m.calls }()
+		answer, err := m.run(ctx, code, inner)
+		m.result(ticket, answer, err)
+		if err == nil {
+			m.finish(code)
+		}
+	})
+}
+
+func (m *mux) result(ticket uint32, answer []byte, err error) {
+	status := hyperstart.Ack
+	if err != nil {
+		status, answer = hyperstart.Error, errorPayload(err)
+	}
+	m.out.send(hyperstart.Result, hyperstart.AppendCall(nil, ticket, status, answer))
+}
+
+func (m *mux) run(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
+	h, ok := m.handlers[code]
+	if !ok {
+		name := hyperstart.DialectCCv2.CodeName(code)
+		return nil, failf(hyperstart.ClassNotImplemented, "%s is not a command of this guest", name)
+	}
+	answer, err := h(ctx, payload)
+	if err == nil && len(answer) > maxAnswer {
+		return nil, failf(hyperstart.ClassResourceExhausted, "answer of %d bytes, at most %d fit in a message", len(answer), maxAnswer)
+	}
+	return answer, err
+}
+
+// maxAnswer leaves room for the header of a RESULT.
+const maxAnswer = hyperstart.MaxCtlPayload - 8
+
+func (m *mux) finish(code hyperstart.Code) {
+	if code == hyperstart.DestroyPod {
+		m.final()
+	}
+}

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// drainDelay is how long after a process's end its output is awaited when some
+// descendant keeps the stream open.
+const drainDelay = 2 * time.Second
+
+// output pumps one stream of a process to the host.
+type output struct {
+	seq    uint64
+	file   *os.File // read end of the pipe, or the terminal's master
+	credit *credit
+	write  func([]byte) error
+}
+
+// pump sends everything until the end of the stream. It waits for credit of
+// its own stream only. It reads straight behind the room for a header, so that
+// a message is one write without a copy.
+func (o *output) pump() {
+	buf := make([]byte, hyperstart.TTYHeaderLen+hyperstart.MaxTTYPayload)
+	data := buf[hyperstart.TTYHeaderLen:]
+	limit := -1 // bytes still to be read after the deadline; -1 before it
+	for limit != 0 {
+		room := data
+		if limit > 0 {
+			room = data[:min(limit, len(data))]
+		}
+		n, err := o.file.Read(room)
+		if n > 0 && !o.send(buf, n) {
+			return
+		}
+		if limit > 0 {
+			limit -= n
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// What the process itself wrote is in the pipe already; take that
+			// and leave what descendants go on writing.
+			limit = o.pending()
+			if o.file.SetReadDeadline(time.Time{}) != nil {
+				return
+			}
+			continue
+		}
+		if err != nil {
+			return // io.EOF, or EIO from a terminal that nobody has open
+		}
+	}
+}
+
+// send sends n bytes that stand in buf behind the header. The header of every
+// further piece overwrites the end of the piece before, which is sent by then.
+func (o *output) send(buf []byte, n int) bool {
+	for off := 0; off < n; {
+		got := o.credit.take(n - off)
+		if got == 0 {
+			return false
+		}
+		end := off + hyperstart.TTYHeaderLen + got
+		hyperstart.PutTTYHeader(buf[off:], o.seq, got)
+		if err := o.write(buf[off:end]); err != nil {
+			fatal(err)
+			return false
+		}
+		off += got
+	}
+	return true
+}
+
+// pending is the number of bytes that can be read without waiting.
+func (o *output) pending() int {
+	raw, err := o.file.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	cerr := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	if err != nil || cerr != nil {
+		return 0
+	}
+	return n
+}
+
+// stopSoon bounds how long the pump waits for a stream that stays open.
+func (o *output) stopSoon() { _ = o.file.SetReadDeadline(time.Now().Add(drainDelay)) }

@@ -1,0 +1,115 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names of the virtio-serial ports, part of the contract with the host.
+const (
+	ctlPortName = "sh.hyper.channel.0"
+	ttyPortName = "sh.hyper.channel.1"
+)
+
+// portClass has one directory per virtio-serial port.
+const portClass = "/sys/class/virtio-ports"
+
+// port is one virtio-serial port. While the host end is closed, reads wait and
+// writes wait too, so a host that reconnects finds everything in place.
+type port struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+// findPorts waits until both ports have their names.
+func findPorts(ctx context.Context, events *uevents) (ctl, tty *port, err error) {
+	found := map[string]string{}
+	err = events.wait(ctx, func() (bool, error) {
+		scanPorts(portClass, found)
+		return found[ctlPortName] != "" && found[ttyPortName] != "", nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("find ports %s and %s: have %d of 2: %w", ctlPortName, ttyPortName, len(found), err)
+	}
+	if ctl, err = openPort(found[ctlPortName]); err != nil {
+		return nil, nil, err
+	}
+	if tty, err = openPort(found[ttyPortName]); err != nil {
+		return nil, nil, err
+	}
+	return ctl, tty, nil
+}
+
+// scanPorts fills found with the device nodes of the two ports by name. A port
+// gets its name some time after its directory.
+func scanPorts(class string, found map[string]string) {
+	names, _ := filepath.Glob(filepath.Join(class, "*/name"))
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		switch s := strings.TrimSpace(string(b)); s {
+		case ctlPortName, ttyPortName:
+			found[s] = "/dev/" + filepath.Base(filepath.Dir(name))
+		}
+	}
+}
+
+func openPort(path string) (*port, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open port: %w", err)
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("open port: %w", err)
+	}
+	return &port{file: f, raw: raw}, nil
+}
+
+// Read implements [io.Reader]. The driver reports a closed host end as end of
+// file; it wakes pollers when the host connects again, so that is waited for.
+func (p *port) Read(b []byte) (int, error) {
+	var n int
+	var err error
+	cerr := p.raw.Read(func(fd uintptr) bool {
+		for {
+			n, err = unix.Read(int(fd), b)
+			if !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		return n > 0 || err != nil && !errors.Is(err, unix.EAGAIN)
+	})
+	if cerr != nil {
+		return 0, cerr
+	}
+	if err != nil {
+		return 0, &os.PathError{Op: "read", Path: p.file.Name(), Err: err}
+	}
+	return n, nil
+}
+
+// Write implements [io.Writer].
+func (p *port) Write(b []byte) (int, error) { return p.file.Write(b) }
+
+// setBlocking makes a write return only when the host has taken it, which is
+// how the driver treats a port in blocking mode.
+func (p *port) setBlocking() error {
+	var err error
+	cerr := p.raw.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), false) })
+	return errors.Join(cerr, err)
+}
+
+var _ io.ReadWriter = (*port)(nil)
+
+func isOverrun(err error) bool { return errors.Is(err, unix.ENOBUFS) }

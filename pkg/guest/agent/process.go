@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"sync"
+	"time"
+
+	runc "github.com/containerd/go-runc"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// process is one process that the host asked for: the init of a container or
+// an exec.
+type process struct {
+	id            string
+	container     *container
+	stdio, stderr uint64 // sequence numbers; stderr is 0 with a terminal
+	pid           int    // set before the process is visible to others
+
+	streams *stdio
+	in      *stdin
+	outputs []*output
+	pumps   sync.WaitGroup
+
+	// reaped is closed when the process has ended, sent when the host was told.
+	reaped chan struct{}
+	sent   chan struct{}
+}
+
+// newProcess claims the sequence numbers of p. The caller must call abandon or
+// run.
+func (a *Agent) newProcess(c *container, id string, spec *hyperstart.Process, terminal bool) (*process, error) {
+	p := &process{
+		id: id, container: c, stdio: spec.Stdio, stderr: spec.Stderr,
+		reaped: make(chan struct{}), sent: make(chan struct{}),
+	}
+	if terminal {
+		p.stderr = 0
+	} else if p.stderr == 0 {
+		return nil, failf(hyperstart.ClassInvalidArgument, "process %s: a sequence number for stderr is needed without a terminal", id)
+	}
+	p.in = newStdin(terminal, func(n int) {
+		if err := a.tty.grant(p.stdio, n); err != nil {
+			fatal(err)
+		}
+	})
+	out, errs, err := a.tty.register(p.stdio, p.stderr, p.in)
+	if err != nil {
+		return nil, err
+	}
+	if p.streams, err = newStdio(terminal, c.dir, "console-"+id); err != nil {
+		a.tty.unregister(p.stdio, p.stderr)
+		return nil, err
+	}
+	p.outputs = []*output{{seq: p.stdio, credit: out, write: a.tty.write}}
+	if errs != nil {
+		p.outputs = append(p.outputs, &output{seq: p.stderr, credit: errs, write: a.tty.write})
+	}
+	return p, nil
+}
+
+// abandon gives back what newProcess took, for a process that was not started.
+func (a *Agent) abandon(p *process) {
+	a.tty.unregister(p.stdio, p.stderr)
+	p.in.close()
+	p.streams.close()
+	close(p.sent)
+}
+
+// run starts the pumps and the goroutine that reports the end.
+func (a *Agent) run(p *process, exit <-chan runc.Exit) {
+	p.outputs[0].file = p.streams.out
+	if len(p.outputs) > 1 {
+		p.outputs[1].file = p.streams.err
+	}
+	go func() {
+		defer guard()
+		p.in.pump(p.streams.in)
+		// The end of the input is what the process sees as end of file. A
+		// terminal's master serves the output as well and stays open.
+		if !p.streams.terminal {
+			p.streams.in.Close()
+		}
+	}()
+	for _, o := range p.outputs {
+		p.pumps.Go(func() { defer guard(); o.pump() })
+	}
+	go func() {
+		defer guard()
+		a.finish(p, <-exit)
+	}()
+}
+
+// finish reports the end of p after its output; the end of an init comes after
+// those of the execs in its container.
+func (a *Agent) finish(p *process, e runc.Exit) {
+	c := p.container
+	c.exited(p)
+	close(p.reaped)
+	if p.id == hyperstart.InitProcess {
+		// Without its init a container is over. The kernel sees to that only
+		// when the container has a pid namespace of its own.
+		if err := killCgroup(c.cgroup); err != nil {
+			logf("container %s: %v", c.id, err)
+		}
+		a.awaitExecs(c)
+	}
+	for _, o := range p.outputs {
+		o.stopSoon()
+	}
+	p.pumps.Wait()
+	p.in.close()
+	a.oom.check(c.id)
+	a.tty.unregister(p.stdio, p.stderr)
+	p.streams.close()
+	if err := a.tty.sendExit(p.stdio, uint8(e.Status)); err != nil {
+		fatal(err)
+	}
+	c.forget(p)
+	close(p.sent)
+}
+
+// execGrace is how long an init's end waits for a host that does not take the
+// output of an exec; then that output is lost, or one stuck client could keep
+// a dead container alive.
+const execGrace = 10 * time.Second
+
+func (a *Agent) awaitExecs(c *container) {
+	grace := time.NewTimer(execGrace)
+	defer grace.Stop()
+	for _, exec := range c.execs() {
+		select {
+		case <-exec.sent:
+			continue
+		case <-grace.C:
+		}
+		for _, late := range c.execs() {
+			late.discard()
+		}
+		<-exec.sent
+	}
+}
+
+// discard gives up output that the host does not take, so that the container
+// can be removed.
+func (p *process) discard() {
+	for _, o := range p.outputs {
+		o.credit.close()
+	}
+}
+
+// alive reports whether the process has not been reaped.
+func (p *process) alive() bool {
+	select {
+	case <-p.reaped:
+		return false
+	default:
+		return true
+	}
+}
+
+// signal sends a signal to the process.
+func (a *Agent) signal(p *process, sig int) error {
+	if !p.alive() {
+		return failf(hyperstart.ClassNotFound, "process %s of container %s: %w", p.id, p.container.id, errExited)
+	}
+	if err := a.reaper.signal(p.pid, unix.Signal(sig)); err != nil {
+		return failf(hyperstart.ClassNotFound, "process %s of container %s: %w", p.id, p.container.id, err)
+	}
+	return nil
+}

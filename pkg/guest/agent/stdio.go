@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	runc "github.com/containerd/go-runc"
+	"golang.org/x/sys/unix"
+)
+
+// stdio is the agent's end of a process's standard streams, and until the
+// process is started also the other end.
+type stdio struct {
+	terminal bool
+	in       *os.File // write end of stdin; the terminal's master when terminal
+	out      *os.File // read end of stdout; the terminal's master when terminal
+	err      *os.File // read end of stderr; nil when terminal
+
+	child   [3]*os.File    // given to the OCI runtime
+	console *consoleSocket // receives the master; nil unless terminal
+}
+
+// newStdio makes the streams. dir is a directory for the console socket.
+func newStdio(terminal bool, dir, name string) (*stdio, error) {
+	s := &stdio{terminal: terminal}
+	var err error
+	if terminal {
+		s.console, err = listenConsole(filepath.Join(dir, name+".sock"))
+	} else {
+		err = s.pipes()
+	}
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("make standard streams: %w", err)
+	}
+	return s, nil
+}
+
+func (s *stdio) pipes() error {
+	var err error
+	if s.child[0], s.in, err = os.Pipe(); err != nil {
+		return err
+	}
+	if s.out, s.child[1], err = os.Pipe(); err != nil {
+		return err
+	}
+	s.err, s.child[2], err = os.Pipe()
+	return err
+}
+
+// Set implements [runc.IO].
+func (s *stdio) Set(cmd *exec.Cmd) {
+	if s.terminal {
+		return
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.child[0], s.child[1], s.child[2]
+}
+
+// CloseAfterStart implements [runc.StartCloser]: with the child's ends closed
+// here, the streams end when the container lets go of them.
+func (s *stdio) CloseAfterStart() error {
+	for i, f := range s.child {
+		if f != nil {
+			f.Close()
+			s.child[i] = nil
+		}
+	}
+	return nil
+}
+
+// Stdin implements [runc.IO]; go-runc does not use it.
+func (s *stdio) Stdin() io.WriteCloser { return s.in }
+
+// Stdout implements [runc.IO]; go-runc does not use it.
+func (s *stdio) Stdout() io.ReadCloser { return s.out }
+
+// Stderr implements [runc.IO]; go-runc does not use it.
+func (s *stdio) Stderr() io.ReadCloser { return s.err }
+
+// Close implements [runc.IO].
+func (s *stdio) Close() error {
+	s.close()
+	return nil
+}
+
+// socket returns the console socket for go-runc, nil without a terminal.
+func (s *stdio) socket() runc.ConsoleSocket {
+	if s.console == nil {
+		return nil
+	}
+	return s.console
+}
+
+// attach takes the master of the terminal after the OCI runtime has sent it.
+func (s *stdio) attach(rows, columns uint16) error {
+	if s.console == nil {
+		return nil
+	}
+	master, err := s.console.receive()
+	if err != nil {
+		return fmt.Errorf("receive terminal: %w", err)
+	}
+	s.in, s.out = master, master
+	if rows == 0 || columns == 0 {
+		return nil
+	}
+	return s.resize(rows, columns)
+}
+
+func (s *stdio) resize(rows, columns uint16) error {
+	if !s.terminal || s.out == nil {
+		return nil
+	}
+	raw, err := s.out.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})
+	})
+	return errors.Join(cerr, err)
+}
+
+func (s *stdio) close() {
+	_ = s.CloseAfterStart()
+	for _, f := range []*os.File{s.in, s.out, s.err} {
+		if f != nil {
+			f.Close() // the master is closed twice, which is harmless
+		}
+	}
+	if s.console != nil {
+		s.console.close()
+	}
+}
+
+// consoleSocket receives the master of a terminal from the OCI runtime.
+type consoleSocket struct {
+	path     string
+	listener *net.UnixListener
+}
+
+func listenConsole(path string) (*consoleSocket, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	return &consoleSocket{path: path, listener: l}, nil
+}
+
+// Path implements [runc.ConsoleSocket].
+func (c *consoleSocket) Path() string { return c.path }
+
+// consoleDeadline bounds the wait for the terminal. The OCI runtime has ended
+// by then, so what it sent is there already.
+const consoleDeadline = 2 * time.Second
+
+func (c *consoleSocket) receive() (*os.File, error) {
+	deadline := time.Now().Add(consoleDeadline)
+	if err := c.listener.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	conn, err := c.listener.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	// The name of the terminal comes as data beside the one descriptor.
+	data, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := conn.ReadMsgUnix(data, oob)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil {
+		return nil, err
+	}
+	if len(messages) != 1 {
+		return nil, fmt.Errorf("got %d control messages, want 1", len(messages))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil, err
+	}
+	unix.CloseOnExec(fds[0])
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		unix.Close(fds[0])
+		return nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "terminal"), nil
+}
+
+func (c *consoleSocket) close() {
+	c.listener.Close() // removes the socket as well
+}
+
+// withTimeout bounds one invocation of the OCI runtime.
+func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, runtimeDeadline)
+}
+
+var (
+	_ runc.IO            = (*stdio)(nil)
+	_ runc.StartCloser   = (*stdio)(nil)
+	_ runc.ConsoleSocket = (*consoleSocket)(nil)
+)
