@@ -136,7 +136,7 @@ func (a *argv) devices(spec hypervisor.Spec) {
 		// The shim runs as root, and so do the guest's file operations: the
 		// owner and mode that a container sees are those on the host.
 		a.add("-fsdev", fmt.Sprintf("local,id=fs%d,path=%s,security_model=passthrough,multidevs=remap", i, escape(share.Dir)))
-		a.add("-device", fmt.Sprintf("virtio-9p-%s,id=9p%d,fsdev=fs%d,mount_tag=%s", transport, i, i, escape(share.Tag)))
+		a.add("-device", fmt.Sprintf("virtio-9p-%s,id=share%d,fsdev=fs%d,mount_tag=%s", transport, i, i, escape(share.Tag)))
 	}
 	if spec.Machine == hypervisor.MachineQ35 {
 		a.rootPorts(hotplugSlots(spec))
