@@ -65,6 +65,8 @@ type container struct {
 	dir    string
 	cgroup string // absolute path
 
+	update sync.Mutex // held during an update
+
 	mu    sync.Mutex // guards what follows
 	state containerState
 	init  *process

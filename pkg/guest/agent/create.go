@@ -40,7 +40,7 @@ func (a *Agent) newContainer(ctx context.Context, payload []byte) ([]byte, error
 }
 
 func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewContainerRequest) error {
-	config, terminal, err := guestSpec(req.Spec, strings.TrimPrefix(c.cgroup, cgroupRoot))
+	config, program, err := guestSpec(req.Spec, strings.TrimPrefix(c.cgroup, cgroupRoot))
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewCon
 	if err := os.WriteFile(filepath.Join(c.dir, "config.json"), config, 0o600); err != nil {
 		return fmt.Errorf("make bundle: %w", err)
 	}
-	p, err := a.newProcess(c, hyperstart.InitProcess, req.Process, terminal)
+	p, err := a.newProcess(c, hyperstart.InitProcess, req.Process, program.Terminal)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewCon
 	pid, err := a.launch(c, p, req.Process, func() error { return a.oci.create(ctx, c, p.streams) })
 	if err != nil {
 		a.abandon(p)
-		return err
+		return nameProgram(err, program.Args[0])
 	}
 	a.oom.add(c.id, c.cgroup)
 	c.mu.Lock()
@@ -85,38 +85,40 @@ func (a *Agent) launch(c *container, p *process, spec *hyperstart.Process, invok
 	return pid, nil
 }
 
+// program is what the agent needs to know of a process.
+type program struct {
+	Terminal bool     `json:"terminal"`
+	Args     []string `json:"args"` // at least one
+}
+
 // guestSpec fits a specification to this guest: cgroups are the guest's
 // business. Everything else passes unchanged, keys that the agent does not
 // know included.
-func guestSpec(raw json.RawMessage, cgroup string) (config []byte, terminal bool, err error) {
+func guestSpec(raw json.RawMessage, cgroup string) (config []byte, p program, err error) {
 	var spec map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &spec); err != nil {
-		return nil, false, failf(hyperstart.ClassInvalidArgument, "decode spec: %w", err)
+		return nil, p, failf(hyperstart.ClassInvalidArgument, "decode spec: %w", err)
 	}
-	var process struct {
-		Terminal bool     `json:"terminal"`
-		Args     []string `json:"args"`
+	if err := json.Unmarshal(spec["process"], &p); err != nil {
+		return nil, p, failf(hyperstart.ClassInvalidArgument, "decode process of spec: %w", err)
 	}
-	if err := json.Unmarshal(spec["process"], &process); err != nil {
-		return nil, false, failf(hyperstart.ClassInvalidArgument, "decode process of spec: %w", err)
-	}
-	if len(process.Args) == 0 || process.Args[0] == "" {
-		return nil, false, failf(hyperstart.ClassInvalidArgument, "spec has no command to run")
+	if len(p.Args) == 0 || p.Args[0] == "" {
+		return nil, p, failf(hyperstart.ClassInvalidArgument, "spec has no command to run")
 	}
 	linux := map[string]json.RawMessage{}
 	if section, ok := spec["linux"]; ok {
 		if err := json.Unmarshal(section, &linux); err != nil {
-			return nil, false, failf(hyperstart.ClassInvalidArgument, "decode linux section of spec: %w", err)
+			return nil, p, failf(hyperstart.ClassInvalidArgument, "decode linux section of spec: %w", err)
 		}
 	}
 	if linux["cgroupsPath"], err = json.Marshal(cgroup); err != nil {
-		return nil, false, err
+		return nil, p, err
 	}
 	if spec["linux"], err = json.Marshal(linux); err != nil {
-		return nil, false, err
+		return nil, p, err
 	}
 	config, err = json.Marshal(spec)
-	return config, process.Terminal, err
+	return config, p, err
 }
 
 // execCmd starts a process in a container.
@@ -135,6 +137,9 @@ func (a *Agent) execCmd(ctx context.Context, payload []byte) ([]byte, error) {
 	if err := checkID("process", req.Process.ID); err != nil {
 		return nil, err
 	}
+	if len(spec.Args) == 0 || spec.Args[0] == "" {
+		return nil, failf(hyperstart.ClassInvalidArgument, "exec in container %s: no command to run", req.Container)
+	}
 	c, err := a.find(req.Container)
 	if err != nil {
 		return nil, err
@@ -151,13 +156,17 @@ func (a *Agent) exec(ctx context.Context, c *container, req *hyperstart.Process,
 		a.abandon(p)
 		return err
 	}
+	if spec.Terminal && req.Rows != 0 && req.Columns != 0 {
+		// An exec runs at once, before its terminal could be resized from here.
+		spec.ConsoleSize = &specs.Box{Height: uint(req.Rows), Width: uint(req.Columns)}
+	}
 	w := a.reaper.open()
 	defer w.close()
 	pid, err := a.launch(c, p, req, func() error { return a.oci.exec(ctx, c, p, spec, p.streams) })
 	if err != nil {
 		c.forget(p)
 		a.abandon(p)
-		return err
+		return nameProgram(err, spec.Args[0])
 	}
 	if err := os.Remove(c.pidFile(p.id)); err != nil {
 		logf("container %s: %v", c.id, err)

@@ -149,6 +149,23 @@ func TestGuest(t *testing.T) {
 		test func(*testing.T, *vm)
 	}{
 		{"output and exit", testOutput},
+		{"exit statuses", testStatuses},
+		{"pod", testPod},
+		{"stdin round trip", testStdin},
+		{"slow reader", testSlowReader},
+		{"terminal", testTerminal},
+		{"exec", testExec},
+		{"exit order", testExitOrder},
+		{"grandchild", testGrandchild},
+		{"pause", testPause},
+		{"oom", testOOM},
+		{"missing binary", testMissing},
+		{"signals and lists", testSignals},
+		{"update and stats", testUpdate},
+		{"files", testFiles},
+		{"concurrent calls", testConcurrent},
+		{"refusals", testRefusals},
+		{"info", testInfo},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			outer := v.t

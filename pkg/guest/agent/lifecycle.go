@@ -86,6 +86,8 @@ func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, er
 	if s := c.current(); s == stateCreating || s >= stateStopped {
 		return nil, failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, s)
 	}
+	c.update.Lock()
+	defer c.update.Unlock()
 	return nil, a.oci.update(ctx, c, &resources)
 }
 

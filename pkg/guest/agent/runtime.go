@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -40,30 +41,36 @@ func newRuntime(r *reaper) *ociRuntime {
 	return &ociRuntime{base: runc.Runc{Command: runtimePath, Root: runtimeState, LogFormat: runc.JSON}}
 }
 
-// with returns the runtime with a log of its own in dir, from which the reason
-// of a failure is read.
-func (o *ociRuntime) with(dir string) *runc.Runc {
+// invoke runs one command of the runtime with a log of its own, from which the
+// reason of a failure is read. name makes the log's name unique among what can
+// run at once in a container.
+func (o *ociRuntime) invoke(ctx context.Context, c *container, name string, run func(context.Context, *runc.Runc) error) error {
+	ctx, cancel := context.WithTimeout(ctx, runtimeDeadline)
+	defer cancel()
 	r := o.base
-	r.Log = filepath.Join(dir, "runtime.log")
-	return &r
+	r.Log = filepath.Join(c.dir, name+".log")
+	err := run(ctx, &r)
+	if err == nil {
+		return nil
+	}
+	defer os.Remove(r.Log)
+	return reason(r.Log, err)
 }
 
 func (o *ociRuntime) create(ctx context.Context, c *container, io *stdio) error {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	err := o.with(c.dir).Create(ctx, c.id, c.dir, &runc.CreateOpts{
-		IO: ioOrNull(io), PidFile: c.pidFile(hyperstart.InitProcess), ConsoleSocket: io.socket(),
+	return o.invoke(ctx, c, "create", func(ctx context.Context, r *runc.Runc) error {
+		return r.Create(ctx, c.id, c.dir, &runc.CreateOpts{
+			IO: ioOrNull(io), PidFile: c.pidFile(hyperstart.InitProcess), ConsoleSocket: io.socket(),
+		})
 	})
-	return o.reason(c.dir, err)
 }
 
 func (o *ociRuntime) exec(ctx context.Context, c *container, p *process, spec specs.Process, io *stdio) error {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	err := o.with(c.dir).Exec(ctx, c.id, spec, &runc.ExecOpts{
-		IO: ioOrNull(io), PidFile: c.pidFile(p.id), ConsoleSocket: io.socket(), Detach: true,
+	return o.invoke(ctx, c, "exec-"+p.id, func(ctx context.Context, r *runc.Runc) error {
+		return r.Exec(ctx, c.id, spec, &runc.ExecOpts{
+			IO: ioOrNull(io), PidFile: c.pidFile(p.id), ConsoleSocket: io.socket(), Detach: true,
+		})
 	})
-	return o.reason(c.dir, err)
 }
 
 // ioOrNull keeps go-runc from reading the runtime's output through a pipe that
@@ -80,42 +87,35 @@ func ioOrNull(io *stdio) runc.IO {
 }
 
 func (o *ociRuntime) start(ctx context.Context, c *container) error {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	return o.reason(c.dir, o.with(c.dir).Start(ctx, c.id))
+	return o.invoke(ctx, c, "start", func(ctx context.Context, r *runc.Runc) error { return r.Start(ctx, c.id) })
 }
 
 func (o *ociRuntime) delete(ctx context.Context, c *container, force bool) error {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	return o.reason(c.dir, o.with(c.dir).Delete(ctx, c.id, &runc.DeleteOpts{Force: force}))
+	return o.invoke(ctx, c, "delete", func(ctx context.Context, r *runc.Runc) error {
+		return r.Delete(ctx, c.id, &runc.DeleteOpts{Force: force})
+	})
 }
 
 func (o *ociRuntime) pause(ctx context.Context, c *container) error {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	return o.reason(c.dir, o.with(c.dir).Pause(ctx, c.id))
+	return o.invoke(ctx, c, "pause", func(ctx context.Context, r *runc.Runc) error { return r.Pause(ctx, c.id) })
 }
 
 func (o *ociRuntime) resume(ctx context.Context, c *container) error {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	return o.reason(c.dir, o.with(c.dir).Resume(ctx, c.id))
+	return o.invoke(ctx, c, "resume", func(ctx context.Context, r *runc.Runc) error { return r.Resume(ctx, c.id) })
 }
 
-func (o *ociRuntime) update(ctx context.Context, c *container, r *specs.LinuxResources) error {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	return o.reason(c.dir, o.with(c.dir).Update(ctx, c.id, r))
+// update takes no name of its own: updates of one container are serialised by
+// its caller.
+func (o *ociRuntime) update(ctx context.Context, c *container, resources *specs.LinuxResources) error {
+	return o.invoke(ctx, c, "update", func(ctx context.Context, r *runc.Runc) error {
+		return r.Update(ctx, c.id, resources)
+	})
 }
 
 // reason replaces go-runc's "did not terminate successfully" by what the
 // runtime wrote to its log, and classifies it.
-func (o *ociRuntime) reason(dir string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if msg := lastLogError(filepath.Join(dir, "runtime.log")); msg != "" {
+func reason(log string, err error) error {
+	if msg := lastLogError(log); msg != "" {
 		err = errors.New(msg)
 	}
 	ce := &commandError{err: err}
@@ -162,6 +162,16 @@ func classify(msg string) (hyperstart.ErrorClass, uint8) {
 		return hyperstart.ClassInvalidArgument, exitNotExecutable
 	}
 	return hyperstart.ClassUnknown, 0
+}
+
+// nameProgram adds the program to a message that does not say which one could
+// not be run.
+func nameProgram(err error, program string) error {
+	var ce *commandError
+	if errors.As(err, &ce) && ce.exit != 0 && !strings.Contains(ce.Error(), program) {
+		ce.err = fmt.Errorf("run %s: %w", program, ce.err)
+	}
+	return err
 }
 
 // readPid reads a pid file.

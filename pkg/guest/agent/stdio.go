@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -201,11 +200,6 @@ func (c *consoleSocket) receive() (*os.File, error) {
 
 func (c *consoleSocket) close() {
 	c.listener.Close() // removes the socket as well
-}
-
-// withTimeout bounds one invocation of the OCI runtime.
-func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, runtimeDeadline)
 }
 
 var (
