@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Payloads and errors of the ccv2 dialect.
@@ -76,7 +77,8 @@ func ParseError(d Dialect, code Code, payload []byte) *CommandError {
 			return e
 		}
 	}
-	e.Message = errorText(string(bytes.TrimRight(payload[:min(len(payload), maxErrorText)], "\x00")))
+	payload = payload[:min(len(payload), maxErrorText+utf8.UTFMax)] // errorText does the exact cut
+	e.Message = errorText(string(bytes.TrimRight(payload, "\x00")))
 	return e
 }
 

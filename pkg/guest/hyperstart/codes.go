@@ -137,5 +137,7 @@ func (c Code) String() string {
 			}
 		}
 	}
-	return fmt.Sprintf("CODE(%d)", uint32(c))
+	return unnamed(c)
 }
+
+func unnamed(c Code) string { return fmt.Sprintf("CODE(%d)", uint32(c)) }

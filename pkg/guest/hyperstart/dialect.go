@@ -113,7 +113,8 @@ func KnownHyperName(hyperName string) bool {
 	return false
 }
 
-// CodeName returns the upper-case name of a code in this dialect.
+// CodeName returns the upper-case name of a code in this dialect, or "CODE(n)"
+// where the dialect does not have it.
 func (d Dialect) CodeName(code Code) string {
 	for _, table := range d.tables() {
 		for _, row := range table {
@@ -122,7 +123,7 @@ func (d Dialect) CodeName(code Code) string {
 			}
 		}
 	}
-	return code.String()
+	return unnamed(code)
 }
 
 // AsyncEvent returns the code with which the guest reports the end of a
