@@ -25,11 +25,14 @@ func AppendWriteFile(dst []byte, r FileRequest, content []byte) ([]byte, error) 
 	if strings.Contains(r.Container, "}") || strings.Contains(r.File, "}") {
 		return dst, fmt.Errorf("hyperstart: WRITEFILE cannot name %q, it contains a closing brace", r.File)
 	}
-	head, err := json.Marshal(r)
-	if err != nil {
+	var head bytes.Buffer
+	enc := json.NewEncoder(&head)
+	enc.SetEscapeHTML(false) // the C agents do not know \u escapes
+	if err := enc.Encode(r); err != nil {
 		return dst, fmt.Errorf("hyperstart: encode WRITEFILE: %w", err)
 	}
-	return append(append(dst, head...), content...), nil
+	dst = append(dst, bytes.TrimSuffix(head.Bytes(), []byte("\n"))...)
+	return append(dst, content...), nil
 }
 
 // ParseWriteFile splits the payload of WRITEFILE. content shares memory with it.
