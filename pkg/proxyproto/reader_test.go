@@ -21,48 +21,48 @@ func header(replace map[int]byte) []byte {
 	return b
 }
 
-// TestReadRules has one row for each way in which a header is judged.
+// readRules has one row for each way in which a header is judged.
+var readRules = []struct {
+	name    string
+	rule    string
+	in      []byte
+	strict  error // nil: accepted
+	lenient error
+	field   proxyproto.Field
+}{
+	{"valid", "F1", header(nil), nil, nil, 0},
+	{"version 1", "F3", header(map[int]byte{1: 1}), proxyproto.ErrVersion, proxyproto.ErrVersion, proxyproto.FieldVersion},
+	{"version 3", "F3", header(map[int]byte{1: 3}), proxyproto.ErrVersion, proxyproto.ErrVersion, proxyproto.FieldVersion},
+	{"version 0x0102", "F3", header(map[int]byte{0: 1}), proxyproto.ErrVersion, proxyproto.ErrVersion, proxyproto.FieldVersion},
+	{"no words", "F4", header(map[int]byte{2: 0}), proxyproto.ErrHeaderTooShort, proxyproto.ErrHeaderTooShort, proxyproto.FieldHeaderWords},
+	{"two words", "F4", header(map[int]byte{2: 2}), proxyproto.ErrHeaderTooShort, proxyproto.ErrHeaderTooShort, proxyproto.FieldHeaderWords},
+	{"255 words", "F4", append(header(map[int]byte{2: 255}), make([]byte, 252*4)...), nil, nil, 0},
+	{"reserved byte 3", "F5", header(map[int]byte{3: 1}), proxyproto.ErrReservedBits, nil, proxyproto.FieldReserved},
+	{"reserved byte 5", "F5", header(map[int]byte{5: 0x80}), proxyproto.ErrReservedBits, nil, proxyproto.FieldReserved},
+	{"reserved flag 0x80", "F5", header(map[int]byte{6: 0x80}), proxyproto.ErrReservedBits, nil, proxyproto.FieldReserved},
+	{"reserved flag 0x20", "F5", header(map[int]byte{6: 0x20}), proxyproto.ErrReservedBits, nil, proxyproto.FieldReserved},
+	{"error flag on a command", "F6", header(map[int]byte{6: 0x10}), proxyproto.ErrErrorFlag, nil, proxyproto.FieldErrorFlag},
+	{"error flag on a stream", "F6", header(map[int]byte{6: 0x12}), proxyproto.ErrErrorFlag, nil, proxyproto.FieldErrorFlag},
+	{"error flag on a response", "F6", header(map[int]byte{6: 0x11}), nil, nil, 0},
+	{"type 4", "F7", header(map[int]byte{6: 4}), proxyproto.ErrUnknownType, proxyproto.ErrUnknownType, proxyproto.FieldType},
+	{"type 15", "F7", header(map[int]byte{6: 15}), proxyproto.ErrUnknownType, proxyproto.ErrUnknownType, proxyproto.FieldType},
+	{"command 7", "F8", header(map[int]byte{7: 7}), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
+	{"response 7", "F8", header(map[int]byte{6: 1, 7: 7}), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
+	{"stream 4", "F8", header(map[int]byte{6: 2, 7: 4}), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
+	{"notification 1", "F8", header(map[int]byte{6: 3, 7: 1}), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
+	{"payload over the limit", "F9", withLength(proxyproto.MaxPayload + 1), proxyproto.ErrPayloadTooLarge, proxyproto.ErrPayloadTooLarge, proxyproto.FieldPayloadLength},
+	{"payload of 4 GiB", "F9", withLength(1<<32 - 1), proxyproto.ErrPayloadTooLarge, proxyproto.ErrPayloadTooLarge, proxyproto.FieldPayloadLength},
+	{"empty stream", "F12", nil, io.EOF, io.EOF, 0},
+	{"half a header", "F12", header(nil)[:5], io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
+	{"no extra words", "F12", header(map[int]byte{2: 4}), io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
+	{"half of the extra words", "F12", append(header(map[int]byte{2: 5}), 1, 2, 3), io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
+	{"no payload", "F12", header(map[int]byte{11: 1}), io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
+	{"half a payload", "F12", append(header(map[int]byte{11: 4}), 1, 2), io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
+}
+
+// TestReadRules applies the rules to strict and to lenient readers.
 func TestReadRules(t *testing.T) {
-	tests := []struct {
-		name    string
-		rule    string
-		in      []byte
-		strict  error // nil: accepted
-		lenient error
-		field   proxyproto.Field
-	}{
-		{"valid", "F1", header(nil), nil, nil, 0},
-		{"version 1", "F3", header(map[int]byte{1: 1}), proxyproto.ErrVersion, proxyproto.ErrVersion, proxyproto.FieldVersion},
-		{"version 3", "F3", header(map[int]byte{1: 3}), proxyproto.ErrVersion, proxyproto.ErrVersion, proxyproto.FieldVersion},
-		{"version 0x0102", "F3", header(map[int]byte{0: 1}), proxyproto.ErrVersion, proxyproto.ErrVersion, proxyproto.FieldVersion},
-		{"recorded version 3", "F3", readVector(t, "bad-version"), proxyproto.ErrVersion, proxyproto.ErrVersion, proxyproto.FieldVersion},
-		{"no words", "F4", header(map[int]byte{2: 0}), proxyproto.ErrHeaderTooShort, proxyproto.ErrHeaderTooShort, proxyproto.FieldHeaderWords},
-		{"two words", "F4", header(map[int]byte{2: 2}), proxyproto.ErrHeaderTooShort, proxyproto.ErrHeaderTooShort, proxyproto.FieldHeaderWords},
-		{"255 words", "F4", append(header(map[int]byte{2: 255}), make([]byte, 252*4)...), nil, nil, 0},
-		{"reserved byte 3", "F5", header(map[int]byte{3: 1}), proxyproto.ErrReservedBits, nil, proxyproto.FieldReserved},
-		{"reserved byte 5", "F5", header(map[int]byte{5: 0x80}), proxyproto.ErrReservedBits, nil, proxyproto.FieldReserved},
-		{"reserved flag 0x80", "F5", header(map[int]byte{6: 0x80}), proxyproto.ErrReservedBits, nil, proxyproto.FieldReserved},
-		{"reserved flag 0x20", "F5", header(map[int]byte{6: 0x20}), proxyproto.ErrReservedBits, nil, proxyproto.FieldReserved},
-		{"error flag on a command", "F6", header(map[int]byte{6: 0x10}), proxyproto.ErrErrorFlag, nil, proxyproto.FieldErrorFlag},
-		{"error flag on a stream", "F6", header(map[int]byte{6: 0x12}), proxyproto.ErrErrorFlag, nil, proxyproto.FieldErrorFlag},
-		{"error flag on a response", "F6", header(map[int]byte{6: 0x11}), nil, nil, 0},
-		{"type 4", "F7", header(map[int]byte{6: 4}), proxyproto.ErrUnknownType, proxyproto.ErrUnknownType, proxyproto.FieldType},
-		{"type 15", "F7", header(map[int]byte{6: 15}), proxyproto.ErrUnknownType, proxyproto.ErrUnknownType, proxyproto.FieldType},
-		{"command 7", "F8", header(map[int]byte{7: 7}), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
-		{"recorded command 9", "F8", readVector(t, "bad-opcode"), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
-		{"response 7", "F8", header(map[int]byte{6: 1, 7: 7}), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
-		{"stream 4", "F8", header(map[int]byte{6: 2, 7: 4}), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
-		{"notification 1", "F8", header(map[int]byte{6: 3, 7: 1}), proxyproto.ErrUnknownOpcode, proxyproto.ErrUnknownOpcode, proxyproto.FieldOpcode},
-		{"payload over the limit", "F9", withLength(proxyproto.MaxPayload + 1), proxyproto.ErrPayloadTooLarge, proxyproto.ErrPayloadTooLarge, proxyproto.FieldPayloadLength},
-		{"payload of 4 GiB", "F9", withLength(1<<32 - 1), proxyproto.ErrPayloadTooLarge, proxyproto.ErrPayloadTooLarge, proxyproto.FieldPayloadLength},
-		{"empty stream", "F12", nil, io.EOF, io.EOF, 0},
-		{"half a header", "F12", header(nil)[:5], io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
-		{"no extra words", "F12", header(map[int]byte{2: 4}), io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
-		{"half of the extra words", "F12", append(header(map[int]byte{2: 5}), 1, 2, 3), io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
-		{"no payload", "F12", header(map[int]byte{11: 1}), io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
-		{"half a payload", "F12", append(header(map[int]byte{11: 4}), 1, 2), io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, 0},
-	}
-	for _, tt := range tests {
+	for _, tt := range readRules {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, lenient := range []bool{false, true} {
 				want := tt.strict
@@ -89,6 +89,17 @@ func TestReadRules(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestReadRecordedFaults: the frames on which the original closed the connection.
+func TestReadRecordedFaults(t *testing.T) {
+	for name, want := range map[string]error{
+		"bad-version": proxyproto.ErrVersion, "bad-opcode": proxyproto.ErrUnknownOpcode,
+	} {
+		if _, err := decode(readVector(t, name)); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", name, err, want)
+		}
 	}
 }
 

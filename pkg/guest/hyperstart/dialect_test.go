@@ -62,12 +62,14 @@ func TestParseDialect(t *testing.T) {
 	}
 }
 
+// no is the code of a command that a dialect does not have.
+const no = math.MaxUint32
+
 // TestCodeOf: C1 to C4, the dialect table.
 func TestCodeOf(t *testing.T) {
-	const no = math.MaxUint32
 	tests := []struct {
-		name                            string
-		hyperhq, clearC, clearGo, ccv2_ uint32
+		name                           string
+		hyperhq, clearC, clearGo, ours uint32
 	}{
 		{"version", 0, 0, 0, 0},
 		{"startpod", 1, 1, 1, 1},
@@ -112,7 +114,7 @@ func TestCodeOf(t *testing.T) {
 		known := false
 		for d, want := range map[hyperstart.Dialect]uint32{
 			hyperstart.DialectHyperhq: tt.hyperhq, hyperstart.DialectClearC: tt.clearC,
-			hyperstart.DialectClearGo: tt.clearGo, hyperstart.DialectCCv2: tt.ccv2_,
+			hyperstart.DialectClearGo: tt.clearGo, hyperstart.DialectCCv2: tt.ours,
 		} {
 			got, ok := d.CodeOf(tt.name)
 			if ok != (want != no) || ok && uint32(got) != want {
