@@ -1,0 +1,227 @@
+package host
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// errUnasked is a reply to no command.
+var errUnasked = errors.New("guest sent a reply that nobody asked for")
+
+// maxCalls bounds the commands that a ccv2 guest works on at a time.
+const maxCalls = 256
+
+// Command sends a command and returns the payload of its ACK. An ERROR reply
+// is a [*hyperstart.CommandError]. When ctx ends first the command is
+// abandoned: the guest still carries it out.
+//
+// With a ccv2 guest commands do not wait for each other; with others they are
+// sent one after the other.
+func (c *Conn) Command(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
+	if len(payload) > hyperstart.MaxCtlPayload-hyperstart.CtlHeaderLen {
+		return nil, fmt.Errorf("send %s: payload of %d bytes is above the limit of %d", code, len(payload), hyperstart.MaxCtlPayload)
+	}
+	if c.Dialect().HasCalls() {
+		return c.call(ctx, code, payload)
+	}
+	return c.bare(ctx, code, payload)
+}
+
+// bare sends the command as it is and holds the control port until the reply.
+func (c *Conn) bare(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
+	select {
+	case c.slot <- struct{}{}:
+	case <-c.done:
+		return nil, fmt.Errorf("send %s: %w", code, c.Err())
+	case <-ctx.Done():
+		return nil, fmt.Errorf("send %s: %w", code, ctx.Err())
+	}
+	p := &pending{code: code, reply: make(chan reply, 1)}
+	message := hyperstart.AppendCtl(nil, code, payload)
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		<-c.slot
+		return nil, fmt.Errorf("send %s: %w", code, c.Err())
+	}
+	c.pending = p
+	c.sent += uint64(len(message))
+	c.mu.Unlock()
+	if _, err := c.ctl.Write(message); err != nil {
+		c.fail(fmt.Errorf("control port: %w", err))
+	}
+	return p.wait(ctx)
+}
+
+// call wraps the command in CALL, so that the control port is free again as
+// soon as the guest has taken it.
+func (c *Conn) call(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
+	p := &pending{code: code, reply: make(chan reply, 1)}
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return nil, fmt.Errorf("send %s: %w", code, c.Err())
+	}
+	if len(c.calls) >= maxCalls {
+		c.mu.Unlock()
+		return nil, fmt.Errorf("send %s: the guest has not answered %d earlier commands", code, maxCalls)
+	}
+	c.ticket++
+	ticket := c.ticket
+	c.calls[ticket] = p
+	c.mu.Unlock()
+	if _, err := c.bare(ctx, hyperstart.Call, hyperstart.AppendCall(nil, ticket, code, payload)); err != nil {
+		if ctx.Err() == nil { // the guest refused the CALL itself; no RESULT will come
+			c.mu.Lock()
+			delete(c.calls, ticket)
+			c.mu.Unlock()
+		}
+		return nil, err
+	}
+	return p.wait(ctx)
+}
+
+func (p *pending) wait(ctx context.Context) ([]byte, error) {
+	select {
+	case r := <-p.reply:
+		if r.err != nil {
+			var refused *hyperstart.CommandError
+			if errors.As(r.err, &refused) {
+				return nil, r.err
+			}
+			return nil, fmt.Errorf("%s: %w", p.code, r.err)
+		}
+		return r.payload, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%s: no answer from the guest: %w", p.code, ctx.Err())
+	}
+}
+
+func (c *Conn) readCtl() error {
+	r := hyperstart.NewCtlReader(bufio.NewReader(c.ctl))
+	for {
+		code, payload, err := r.Read()
+		if err != nil {
+			return fmt.Errorf("control port: %w", err)
+		}
+		if err := c.handleCtl(code, payload); err != nil {
+			return fmt.Errorf("control port: %w", err)
+		}
+	}
+}
+
+func (c *Conn) handleCtl(code hyperstart.Code, payload []byte) error {
+	dialect := c.Dialect()
+	asyncEvent, hasAsync := dialect.AsyncEvent()
+	switch {
+	case code == hyperstart.Ready:
+		return c.handleReady()
+	case code == hyperstart.Ack || code == hyperstart.Error:
+		return c.handleReply(dialect, code, payload)
+	case code == hyperstart.Next:
+		return c.handleNext(payload)
+	case code == hyperstart.Result && dialect.HasCalls():
+		return c.handleResult(dialect, payload)
+	case code == hyperstart.Event && dialect.HasCalls():
+		return c.handleEvent(payload)
+	case hasAsync && code == asyncEvent:
+		return c.handleAsync(payload)
+	}
+	return fmt.Errorf("guest sent %s, which dialect %s does not have", dialect.CodeName(code), dialect)
+}
+
+func (c *Conn) handleReady() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gotReady {
+		return errors.New("guest sent READY twice")
+	}
+	c.gotReady = true
+	close(c.ready)
+	return nil
+}
+
+func (c *Conn) handleReply(dialect hyperstart.Dialect, code hyperstart.Code, payload []byte) error {
+	c.mu.Lock()
+	p := c.pending
+	c.pending = nil
+	c.mu.Unlock()
+	if p == nil {
+		return errUnasked
+	}
+	<-c.slot
+	p.reply <- makeReply(dialect, p.code, code, payload)
+	return nil
+}
+
+func makeReply(dialect hyperstart.Dialect, command, code hyperstart.Code, payload []byte) reply {
+	if code == hyperstart.Error {
+		return reply{err: hyperstart.ParseError(dialect, command, payload)}
+	}
+	return reply{payload: bytes.Clone(payload)}
+}
+
+// handleNext checks the flow report of the C agents: the sum of all NEXT is
+// what the guest has consumed, so it cannot exceed what was sent.
+func (c *Conn) handleNext(payload []byte) error {
+	if len(payload) != 4 {
+		return fmt.Errorf("guest sent NEXT with %d bytes, not 4", len(payload))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.consumed += uint64(binary.BigEndian.Uint32(payload))
+	if c.consumed > c.sent && !c.opts.Reattach {
+		return fmt.Errorf("guest acknowledged %d bytes of %d sent", c.consumed, c.sent)
+	}
+	return nil
+}
+
+func (c *Conn) handleResult(dialect hyperstart.Dialect, payload []byte) error {
+	ticket, code, payload, err := hyperstart.ParseCall(payload)
+	if err != nil {
+		return err
+	}
+	if code != hyperstart.Ack && code != hyperstart.Error {
+		return fmt.Errorf("guest sent RESULT with code %d", uint32(code))
+	}
+	c.mu.Lock()
+	p := c.calls[ticket]
+	delete(c.calls, ticket)
+	c.mu.Unlock()
+	if p == nil {
+		return errUnasked
+	}
+	p.reply <- makeReply(dialect, p.code, code, payload)
+	return nil
+}
+
+func (c *Conn) handleEvent(payload []byte) error {
+	var event hyperstart.EventMessage
+	if err := json.Unmarshal(payload, &event); err != nil {
+		return fmt.Errorf("guest sent a malformed EVENT: %w", err)
+	}
+	if c.opts.Event != nil {
+		c.opts.Event(event)
+	}
+	return nil
+}
+
+func (c *Conn) handleAsync(payload []byte) error {
+	var event hyperstart.AsyncEvent
+	if err := json.Unmarshal(payload, &event); err != nil {
+		// The agent inserts names without escaping them, so this can be an odd
+		// container id as well as an attack; either way the exit is lost.
+		return fmt.Errorf("guest sent a malformed PROCESSASYNCEVENT: %w", err)
+	}
+	if c.opts.Exited != nil && event.Event == "finished" {
+		c.opts.Exited(event)
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
+)
+
+// hyper is the Hyper command: one command for the guest, or for the proxy
+// itself (local.go).
+func (c *clientConn) hyper(ctx context.Context, f proxyproto.Frame) (any, error) {
+	var r proxyproto.Hyper
+	if err := f.Decode(&r); err != nil {
+		return nil, err
+	}
+	if local, ok := localCommands[r.HyperName]; ok {
+		return nil, local(ctx, c, r)
+	}
+	if c.vm == nil {
+		return nil, errors.New("client not attached to a vm")
+	}
+	dialect := c.vm.conn.Dialect()
+	code, ok := dialect.CodeOf(r.HyperName)
+	switch {
+	case !ok && hyperstart.KnownHyperName(r.HyperName):
+		return nil, &proxyproto.RemoteError{
+			Command: proxyproto.CmdHyper,
+			Msg:     fmt.Sprintf("command '%s' is not in the guest's dialect %s", r.HyperName, dialect),
+			Class:   string(hyperstart.ClassNotImplemented),
+		}
+	case !ok:
+		return nil, fmt.Errorf("unknown command '%s'", r.HyperName)
+	}
+	if code == hyperstart.NewContainer || code == hyperstart.ExecCmd {
+		return c.startProcess(ctx, code, r)
+	}
+	if len(r.Tokens) > 0 {
+		return nil, fmt.Errorf("%s doesn't need tokens but %d token(s) were given", r.HyperName, len(r.Tokens))
+	}
+	return c.vm.conn.Command(ctx, code, r.Data)
+}
+
+// startProcess is newcontainer and execcmd: it gives the process its sequence
+// numbers, waits for a shim and only then asks the guest.
+func (c *clientConn) startProcess(ctx context.Context, code hyperstart.Code, r proxyproto.Hyper) (any, error) {
+	if len(r.Tokens) > 1 {
+		return nil, fmt.Errorf("expected 0 or 1 token, got %d", len(r.Tokens))
+	}
+	var s *session
+	var err error
+	if len(r.Tokens) == 1 {
+		s, err = c.vm.find(r.Tokens[0])
+	} else {
+		s, err = c.vm.newSession("")
+	}
+	if err != nil {
+		return nil, err
+	}
+	payload, err := s.relocate(code, r.Data)
+	if err == nil && s.token != "" {
+		err = s.waitClaimed(ctx)
+	}
+	var answer []byte
+	if err == nil {
+		answer, err = c.vm.conn.Command(ctx, code, payload)
+	}
+	if err != nil {
+		if s.token == "" {
+			c.vm.drop(s)
+		}
+		return nil, err
+	}
+	s.setStarted()
+	return answer, nil
+}
+
+// relocate fills in the sequence numbers of the process. Everything else in
+// data passes as it is: dialects differ in the keys that they know.
+func (s *session) relocate(code hyperstart.Code, data []byte) ([]byte, error) {
+	var outer map[string]json.RawMessage
+	if err := json.Unmarshal(data, &outer); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", code, err)
+	}
+	if len(outer["process"]) == 0 || bytes.Equal(outer["process"], []byte("null")) {
+		return nil, fmt.Errorf("%s has no process", code)
+	}
+	var process map[string]json.RawMessage
+	if err := json.Unmarshal(outer["process"], &process); err != nil {
+		return nil, fmt.Errorf("decode process of %s: %w", code, err)
+	}
+	var known struct {
+		ID, Container string
+		Process       hyperstart.Process
+	}
+	if err := json.Unmarshal(data, &known); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", code, err)
+	}
+	if known.Process.Stdio != 0 {
+		return nil, fmt.Errorf("expected process.Stdio to be 0, got %d", known.Process.Stdio)
+	}
+	if known.Process.Stderr != 0 {
+		return nil, fmt.Errorf("expected process.Stderr to be 0, got %d", known.Process.Stderr)
+	}
+	process["stdio"] = fmt.Appendf(nil, "%d", s.base)
+	delete(process, "stderr")
+	if !known.Process.Terminal {
+		process["stderr"] = fmt.Appendf(nil, "%d", s.base+1)
+	}
+	var err error
+	if outer["process"], err = marshal(process); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.exec = code == hyperstart.ExecCmd
+	s.container, s.process = known.ID, known.Process.ID
+	if s.exec {
+		s.container = known.Container
+	}
+	s.mu.Unlock()
+	return marshal(outer)
+}
+
+// marshal encodes without escaping HTML characters, which the guest would get.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// signalCommand translates a signal for the guest.
+func (s *session) signalCommand(sig proxyproto.Signal) (hyperstart.Code, []byte, error) {
+	dialect := s.vm.conn.Dialect()
+	s.mu.Lock()
+	container, process, exec := s.container, s.process, s.exec
+	s.mu.Unlock()
+	var code hyperstart.Code
+	var request any
+	signals, canSignal := dialect.CodeOf("signalprocess")
+	switch {
+	case syscall.Signal(sig.SignalNumber) == syscall.SIGWINCH && dialect.WinSizeBySeq():
+		code = hyperstart.WinSize
+		request = hyperstart.WinSizeBySeq{Seq: s.base, Row: uint16(sig.Rows), Column: uint16(sig.Columns)}
+	case syscall.Signal(sig.SignalNumber) == syscall.SIGWINCH:
+		code = hyperstart.WinSize
+		request = hyperstart.WinSizeByName{Container: container, Process: process, Row: uint16(sig.Rows), Column: uint16(sig.Columns)}
+	case exec && !canSignal:
+		return 0, nil, &proxyproto.RemoteError{
+			Command: proxyproto.CmdSignal,
+			Msg:     "Could not send the signal: Sending a signal to a process different from the initial container process is not supported",
+			Class:   string(hyperstart.ClassNotImplemented),
+		}
+	case exec:
+		code = signals
+		request = hyperstart.SignalProcessRequest{Container: container, Process: process, Signal: sig.SignalNumber}
+	default:
+		code = hyperstart.KillContainer
+		request = hyperstart.KillContainerRequest{Container: container, Signal: sig.SignalNumber}
+	}
+	payload, err := marshal(request)
+	return code, payload, err
+}
+
+func (s *session) isStarted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.started
+}
+
+func (s *session) setStarted() {
+	s.mu.Lock()
+	s.started = true
+	s.cond.Broadcast()
+	s.mu.Unlock()
+}
+
+// waitStarted waits until the guest has acknowledged the process.
+func (s *session) waitStarted(ctx context.Context) error {
+	return s.waitFor(ctx, func() bool { return s.started })
+}
+
+// waitClaimed waits until a shim has claimed the token.
+func (s *session) waitClaimed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	if err := s.waitFor(ctx, func() bool { return s.client != nil }); err != nil {
+		return fmt.Errorf("timeout waiting for shim with token %s", s.token)
+	}
+	return nil
+}
+
+// waitFor waits until cond, which runs under s.mu, holds.
+func (s *session) waitFor(ctx context.Context, cond func() bool) error {
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cond.Broadcast()
+	})
+	defer stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !cond() && !s.ended && ctx.Err() == nil {
+		s.cond.Wait()
+	}
+	switch {
+	case cond():
+		return nil
+	case s.ended:
+		return errSessionEnded
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,234 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
+)
+
+// claimTimeout is how long a command waits for a shim to claim its token, and
+// a shim for its process to start: the original's 30 s.
+const claimTimeout = 30 * time.Second
+
+// Options of a [Server].
+type Options struct {
+	// URL is told to clients as the place where shims connect; "" outside of a
+	// listening server.
+	URL string
+	// Dialect is used instead of asking the guest when it is not DialectUnknown.
+	Dialect hyperstart.Dialect
+	// Reattach is set when the guests have said READY before.
+	Reattach bool
+	// Event gets events of ccv2 guests. It must not block.
+	Event func(vm string, event hyperstart.EventMessage)
+	// Lost is told once when the connection to a guest has ended, and why.
+	Lost func(vm string, err error)
+	// Log gets valid log entries of clients. It must not block.
+	Log func(proxyproto.LogEntry)
+}
+
+// Server is the proxy. Its zero value is not usable; see [NewServer].
+type Server struct {
+	opts   Options
+	ctx    context.Context //nolint:containedctx // the one root of all waits, ended by Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // connections
+
+	mu    sync.Mutex // guards the fields below
+	vms   map[string]*vm
+	gone  []*vm // unregistered, joined by Close
+	conns map[net.Conn]struct{}
+	ended bool
+}
+
+// NewServer returns a proxy without VMs. The caller must Close it.
+func NewServer(opts Options) *Server {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Server{
+		opts: opts, ctx: ctx, cancel: cancel,
+		vms: make(map[string]*vm), conns: make(map[net.Conn]struct{}),
+	}
+}
+
+// Close ends all connections and VMs' channels and joins all goroutines. It is
+// idempotent. The VMs themselves live on.
+func (s *Server) Close() error {
+	s.cancel()
+	s.mu.Lock()
+	s.ended = true
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
+	all := s.gone
+	for _, v := range s.vms {
+		all = append(all, v)
+	}
+	s.vms, s.gone = map[string]*vm{}, nil
+	s.mu.Unlock()
+	for _, v := range all {
+		v.close()
+	}
+	s.wg.Wait()
+	return nil
+}
+
+// Listen serves every connection that l accepts until l or the server is closed.
+func (s *Server) Listen(l net.Listener) error {
+	stop := context.AfterFunc(s.ctx, func() { _ = l.Close() })
+	defer stop()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("accept client: %w", err)
+		}
+		s.wg.Go(func() { _ = s.Serve(conn) }) // a client's error is the client's
+	}
+}
+
+// Serve serves one connection until it ends, and closes it. It returns nil
+// when the client closed it between frames.
+func (s *Server) Serve(conn net.Conn) error {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		_ = conn.Close()
+		return net.ErrClosed
+	}
+	s.conns[conn] = struct{}{}
+	s.mu.Unlock()
+	c := &clientConn{server: s, conn: conn, w: proxyproto.NewWriter(conn)}
+	defer func() {
+		_ = conn.Close()
+		c.detach()
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.mu.Unlock()
+	}()
+	r := proxyproto.NewReader(conn)
+	r.Lenient = true // as the original; PROTOCOL.md says which rules that relaxes
+	for {
+		f, err := r.ReadFrame()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = c.handle(f)
+		}
+		if errors.Is(err, errDisconnected) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// find returns a registered VM.
+func (s *Server) find(id string) (*vm, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v := s.vms[id]; v != nil {
+		return v, nil
+	}
+	return nil, fmt.Errorf("unknown containerID: %s", id)
+}
+
+// register opens the channels of a VM, which must exist already.
+func (s *Server) register(ctx context.Context, r proxyproto.RegisterVM) (*vm, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	if _, err := s.find(r.ContainerID); err == nil {
+		return nil, fmt.Errorf("%s: container already registered", r.ContainerID)
+	}
+	var dialer net.Dialer
+	ctl, err := dialer.DialContext(ctx, "unix", r.CtlSerial)
+	if err != nil {
+		return nil, fmt.Errorf("connect to control port: %w", err)
+	}
+	tty, err := dialer.DialContext(ctx, "unix", r.IOSerial)
+	if err != nil {
+		_ = ctl.Close()
+		return nil, fmt.Errorf("connect to tty port: %w", err)
+	}
+	v, err := openVM(ctx, r.ContainerID, ctl, tty, s.opts)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	_, taken := s.vms[v.id]
+	if !taken && !s.ended {
+		s.vms[v.id] = v
+		s.mu.Unlock()
+		return v, nil
+	}
+	s.mu.Unlock()
+	v.close()
+	return nil, fmt.Errorf("%s: container already registered", v.id)
+}
+
+// unregister forgets the id. The channels and sessions live until the guest
+// goes or the server is closed, as with the original.
+func (s *Server) unregister(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.vms[id]
+	if v == nil {
+		return fmt.Errorf("unknown containerID: %s", id)
+	}
+	delete(s.vms, id)
+	s.gone = append(s.gone, v)
+	return nil
+}
+
+// Dialect returns what the guest of a registered VM speaks.
+func (s *Server) Dialect(id string) (hyperstart.Dialect, error) {
+	v, err := s.find(id)
+	if err != nil {
+		return hyperstart.DialectUnknown, err
+	}
+	return v.conn.Dialect(), nil
+}
+
+// tokenFreed reports whether a token was disconnected a short while ago.
+func (v *vm) tokenFreed(token string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Contains(v.freed, token)
+}
+
+// claim finds the session of a token in any VM and gives it to the client.
+func (s *Server) claim(token string, c *clientConn) (*session, error) {
+	s.mu.Lock()
+	vms := slices.Collect(func(yield func(*vm) bool) {
+		for _, v := range s.vms {
+			if !yield(v) {
+				return
+			}
+		}
+	})
+	s.mu.Unlock()
+	for _, v := range vms {
+		if v.tokenFreed(token) {
+			return nil, fmt.Errorf("token already claimed: %s", token)
+		}
+		if found, err := v.find(token); err == nil {
+			if err := found.attach(c); err != nil {
+				return nil, err
+			}
+			return found, nil
+		}
+	}
+	return nil, fmt.Errorf("unknown token: %s", token)
+}

@@ -1,0 +1,230 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/host"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
+)
+
+// firstBase is the first sequence number that a token gets, as in the original
+// proxy, where 1 and 2 belong to the null session.
+const firstBase = 3
+
+// maxSessions bounds the tokens of a VM that have not been disconnected.
+const maxSessions = 4096
+
+// vm is one registered VM.
+type vm struct {
+	id   string
+	conn *host.Conn
+	wg   sync.WaitGroup // session goroutines and the granter
+
+	grants chan hyperstart.Credit // for the granter goroutine
+
+	mu       sync.Mutex // guards the fields below
+	nextBase uint64
+	byToken  map[string]*session
+	freed    []string // the last tokens that were disconnected, oldest first
+	bySeq    map[uint64]*session
+	lost     bool
+}
+
+// freedTokens is how many disconnected tokens are remembered, so that claiming
+// one again gets the answer that the original gives.
+const freedTokens = 64
+
+// openVM takes over the two ports of a guest. ctx bounds the wait for READY.
+func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options) (*vm, error) {
+	v := &vm{
+		id:       id,
+		nextBase: firstBase,
+		byToken:  make(map[string]*session),
+		bySeq:    make(map[uint64]*session),
+		grants:   make(chan hyperstart.Credit, 64),
+	}
+	conn, err := host.Open(ctx, ctl, tty, host.Options{
+		Reattach: opts.Reattach,
+		Dialect:  opts.Dialect,
+		TTY:      v.receive,
+		Exited:   v.exited,
+		Event: func(e hyperstart.EventMessage) {
+			if opts.Event != nil {
+				opts.Event(id, e)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock() // receive may run already
+	v.conn = conn
+	v.mu.Unlock()
+	v.wg.Go(v.granter)
+	v.wg.Go(func() {
+		<-conn.Done()
+		v.endSessions()
+		if opts.Lost != nil {
+			opts.Lost(id, conn.Err())
+		}
+	})
+	return v, nil
+}
+
+// close ends the sessions and the connection, and joins all goroutines.
+func (v *vm) close() {
+	v.endSessions()
+	_ = v.conn.Close()
+	v.wg.Wait()
+}
+
+// endSessions ends all sessions and closes their connections, which is how
+// clients learn that the VM is lost.
+func (v *vm) endSessions() {
+	v.mu.Lock()
+	v.lost = true
+	var all []*session
+	seen := make(map[*session]bool)
+	for _, s := range v.bySeq {
+		if !seen[s] {
+			seen[s] = true
+			all = append(all, s)
+		}
+	}
+	v.mu.Unlock()
+	for _, s := range all {
+		s.mu.Lock()
+		client := s.client
+		s.mu.Unlock()
+		s.end()
+		if client != nil {
+			_ = client.conn.Close()
+		}
+	}
+}
+
+// receive is the handler of the tty port.
+func (v *vm) receive(seq uint64, payload []byte) error {
+	v.mu.Lock()
+	s, conn := v.bySeq[seq], v.conn
+	v.mu.Unlock()
+	if seq == hyperstart.CreditSeq && conn != nil && conn.Dialect().HasCredits() {
+		return hyperstart.ParseCredits(payload, v.addStdinCredit)
+	}
+	if s == nil { // late output of a process that was disconnected
+		return nil
+	}
+	err := s.receive(seq, payload)
+	if s.discarded() {
+		v.drop(s)
+	}
+	return err
+}
+
+func (v *vm) addStdinCredit(c hyperstart.Credit) {
+	v.mu.Lock()
+	s := v.bySeq[c.Seq]
+	v.mu.Unlock()
+	if s != nil && c.Seq == s.base {
+		s.addStdinCredit(c.Bytes)
+	}
+}
+
+// exited is the handler of exits on the control port.
+func (v *vm) exited(e hyperstart.AsyncEvent) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.bySeq {
+		s.mu.Lock()
+		match := s.container == e.Container && s.process == e.Process && !s.ended
+		s.mu.Unlock()
+		if match {
+			s.exitedAsync(uint8(e.Status))
+			return
+		}
+	}
+}
+
+// grant gives the guest credit. It is called by session writers.
+func (v *vm) grant(c hyperstart.Credit) { _ = v.conn.Grant(c) } // a lost VM needs none
+
+// grantLater gives credit from another goroutine, for callers that must not
+// wait for the port. When the queue is full the credit is dropped: the guest's
+// discarded stream stalls, and nothing else.
+func (v *vm) grantLater(c hyperstart.Credit) {
+	select {
+	case v.grants <- c:
+	default:
+	}
+}
+
+func (v *vm) granter() {
+	for {
+		select {
+		case c := <-v.grants:
+			v.grant(c)
+		case <-v.conn.Done():
+			return
+		}
+	}
+}
+
+// newTokens makes n sessions and returns their tokens, nil when n is not positive.
+func (v *vm) newTokens(n int) ([]string, error) {
+	var tokens []string
+	for range n {
+		s, err := v.newSession(proxyproto.NewToken())
+		if err != nil {
+			return nil, err
+		}
+		tokens = append(tokens, s.token)
+	}
+	return tokens, nil
+}
+
+// newSession reserves two sequence numbers. They are never used again.
+func (v *vm) newSession(token string) (*session, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lost {
+		return nil, fmt.Errorf("vm %s is lost", v.id)
+	}
+	if len(v.bySeq) >= 2*maxSessions {
+		return nil, fmt.Errorf("vm %s has %d sessions already", v.id, maxSessions)
+	}
+	s := newSession(v, token, v.nextBase)
+	v.nextBase += 2
+	v.bySeq[s.base], v.bySeq[s.base+1] = s, s
+	if token != "" {
+		v.byToken[token] = s
+	}
+	return s, nil
+}
+
+// find returns the session of a token.
+func (v *vm) find(token string) (*session, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.byToken[token]; s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("unknown token %s", token)
+}
+
+// drop frees a session: its token can never be used again, and output that
+// still comes is dropped.
+func (v *vm) drop(s *session) {
+	v.mu.Lock()
+	if s.token != "" {
+		v.freed = append(v.freed[max(0, len(v.freed)-freedTokens+1):], s.token)
+	}
+	delete(v.byToken, s.token)
+	delete(v.bySeq, s.base)
+	delete(v.bySeq, s.base+1)
+	v.mu.Unlock()
+	s.end()
+}
