@@ -1,0 +1,80 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+// Stop is the delete command: it gives back what a container has taken, from
+// disk alone, after its shim has died or when it is known to be done. It
+// answers with the recorded exit status, or 137 when there is none.
+//
+// The sandbox goes with its own container. It also goes when its shim is dead,
+// whichever container is deleted: nothing else would ever clean it up.
+func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
+	defer cancel()
+	bundle, err := bundleDir(ctx, id)
+	if err != nil {
+		return shim.StopStatus{}, err
+	}
+	b, err := store.LoadBundle(bundle)
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound): // nothing was taken
+	case err != nil:
+		return shim.StopStatus{}, fmt.Errorf("delete container %s: %w", id, err)
+	default:
+		if err := remove(ctx, id, b); err != nil {
+			return shim.StopStatus{}, fmt.Errorf("delete container %s: %w", id, err)
+		}
+	}
+	exit, err := store.LoadExit(bundle)
+	if err != nil {
+		if !errors.Is(err, errdefs.ErrNotFound) {
+			log.G(ctx).WithError(err).Warn("read exit status")
+		}
+		return shim.StopStatus{ExitedAt: time.Now(), ExitStatus: 128 + int(syscall.SIGKILL)}, nil
+	}
+	return shim.StopStatus{ExitedAt: exit.At, ExitStatus: int(exit.Status), Pid: exit.PID}, nil
+}
+
+// bundleDir is the bundle of a container: given by containerd, or found beside
+// the working directory, which is a bundle.
+func bundleDir(ctx context.Context, id string) (string, error) {
+	if opts, ok := ctx.Value(shim.OptsKey{}).(shim.Opts); ok && opts.BundlePath != "" {
+		return opts.BundlePath, nil
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find bundle: %w", err)
+	}
+	return filepath.Join(filepath.Dir(cwd), id), nil
+}
+
+func remove(ctx context.Context, id string, b store.Bundle) error {
+	dir := store.Open(b.Dir)
+	state, err := dir.Load()
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return dir.Remove(ctx) // a record that is gone was removed by the shim, perhaps not wholly
+	}
+	if err == nil && id != b.SandboxID && state.Shim.Alive() {
+		return nil // the living shim owns the container's part
+	}
+	if err == nil && state.Shim.Alive() && state.Shim.PID != os.Getpid() {
+		if err := state.Shim.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	return dir.Remove(ctx)
+}

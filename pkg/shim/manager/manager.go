@@ -1,0 +1,161 @@
+// Package manager is the shim binary's command line life: start, delete, info.
+package manager
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/version"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+)
+
+// Manager implements [shim.Shim].
+type Manager struct {
+	name string
+}
+
+var _ shim.Shim = (*Manager)(nil)
+
+// New returns the manager of a runtime, such as "io.containerd.cc.v2".
+func New(name string) *Manager { return &Manager{name: name} }
+
+// Name is the name of the runtime.
+func (m *Manager) Name() string { return m.name }
+
+// groupAnnotations name the sandbox that a container belongs to, the first one
+// that is there.
+var groupAnnotations = []string{
+	"io.kubernetes.cri.sandbox-id",
+	"io.kubernetes.cri-o.SandboxID",
+}
+
+// Start answers with the address of the shim that serves the container: the
+// one of its sandbox when that runs already, a new one otherwise.
+func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *bootapi.BootstrapResult, err error) {
+	group, err := SandboxOf(".", params.GetInstanceID())
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	debug := params.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG
+	dir := params.GetSocketDir()
+	if dir == "" {
+		dir = filepath.Join(defaults.DefaultStateDir, "s")
+	}
+	address, err := shim.CreateSocketAddress(ctx, dir, params.GetContainerdGrpcAddress(), group, false)
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	result := &bootapi.BootstrapResult{Version: 3, Protocol: "ttrpc", Address: address}
+	socket, err := listen(address)
+	if errors.Is(err, errdefs.ErrAlreadyExists) {
+		return result, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	defer func() { _ = socket.Close() }() // the server has its own descriptor
+	if err := m.spawn(ctx, params, group, debug, socket); err != nil {
+		_ = shim.RemoveSocket(address)
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	return result, nil
+}
+
+// listen makes the socket. A shim that already serves it is
+// errdefs.ErrAlreadyExists; the socket of a dead one is replaced.
+func listen(address string) (*os.File, error) {
+	l, err := shim.NewSocket(address)
+	if err != nil && shim.SocketEaddrinuse(err) {
+		if shim.CanConnect(address) {
+			return nil, errdefs.ErrAlreadyExists
+		}
+		if err := shim.RemoveSocket(address); err != nil {
+			return nil, fmt.Errorf("remove dead socket: %w", err)
+		}
+		l, err = shim.NewSocket(address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create socket: %w", err)
+	}
+	return fileOf(l)
+}
+
+// fileOf keeps the socket's file when the listener is closed.
+func fileOf(l *net.UnixListener) (*os.File, error) {
+	l.SetUnlinkOnClose(false)
+	defer func() { _ = l.Close() }()
+	f, err := l.File()
+	if err != nil {
+		return nil, fmt.Errorf("create socket: %w", err)
+	}
+	return f, nil
+}
+
+// spawn starts the server process, which outlives this one.
+func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, group string, debug bool, socket *os.File) error {
+	ns, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args := []string{"-namespace", ns, "-id", group, "-address", params.GetContainerdGrpcAddress()}
+	if debug {
+		args = append(args, "-debug")
+	}
+	cmd := exec.Command(self, args...) //nolint:gosec,noctx // ourselves; it must outlive ctx
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if err := shim.AdjustOOMScore(cmd.Process.Pid); err != nil {
+		log.G(ctx).WithError(err).Warn("adjust oom score of shim") // not allowed in some containers
+	}
+	return cmd.Process.Release()
+}
+
+// SandboxOf reads from a bundle which sandbox a container belongs to: the one
+// that its annotations name, else itself.
+func SandboxOf(bundle, id string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return "", fmt.Errorf("read bundle: %w", err)
+	}
+	var spec struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return "", fmt.Errorf("read bundle: config.json: %w", err)
+	}
+	for _, key := range groupAnnotations {
+		if group := spec.Annotations[key]; group != "" {
+			return group, nil
+		}
+	}
+	return id, nil
+}
+
+// Info describes the runtime.
+func (m *Manager) Info(_ context.Context, _ io.Reader) (*types.RuntimeInfo, error) {
+	return &types.RuntimeInfo{
+		Name:    m.name,
+		Version: &types.RuntimeVersion{Version: version.Version, Revision: version.Revision},
+	}, nil
+}

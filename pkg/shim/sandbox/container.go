@@ -1,0 +1,288 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+// Container is one container of a sandbox. It is safe for concurrent use.
+type Container struct {
+	ID     string
+	Bundle string
+	// Rootfs is what Create was asked to mount, for the event.
+	Rootfs []mount.Mount
+
+	sandbox *Sandbox
+	spec    *specs.Spec // as the guest gets it
+	binds   []bindMount
+	share   *share
+	init    *Process
+
+	mu        sync.Mutex // guards the fields below
+	cond      *sync.Cond // on mu; signals every change of state
+	state     ContainerState
+	execs     map[string]*Process
+	initGone  bool // the first process has ended; no exec may start
+	oomSeen   bool
+	undoSteps undoStack
+}
+
+// CreateRequest describes a container to be made.
+type CreateRequest struct {
+	ID     string
+	Bundle string // directory with config.json
+	Rootfs []mount.Mount
+	Stdio  stdio.Config
+}
+
+// Create makes a container, whose first process does not run yet. The first
+// one boots the sandbox. On error nothing is left of the container.
+func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, error) {
+	c, err := s.reserve(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.create(ctx); err != nil {
+		c.forget(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
+	}
+	c.mu.Lock()
+	c.state = Created
+	c.mu.Unlock()
+	s.opts.Sink.Publish(TaskCreated{Container: c, PID: s.PID()})
+	go c.init.awaitExit(context.WithoutCancel(ctx))
+	return c, nil
+}
+
+// reserve takes the id, so that a second Create of it fails at once.
+func (s *Sandbox) reserve(r CreateRequest) (*Container, error) {
+	c := &Container{ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, sandbox: s, execs: make(map[string]*Process)}
+	c.cond = sync.NewCond(&c.mu)
+	c.init = newProcess(c, "", r.Stdio, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.containers[r.ID]; taken {
+		return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
+	}
+	s.containers[r.ID] = c
+	return c, nil
+}
+
+// create does the work of Create; every step notes how to undo it.
+func (c *Container) create(ctx context.Context) (err error) {
+	if c.spec, err = loadSpec(c.Bundle); err != nil {
+		return err
+	}
+	pod := Pod{Hostname: c.spec.Hostname}
+	// The directory is named in the bundle before anything is taken.
+	s := c.sandbox
+	err = store.SaveBundle(c.Bundle, store.Bundle{Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID})
+	if err != nil {
+		return err
+	}
+	if err := s.EnsureReady(ctx, pod); err != nil {
+		return err
+	}
+	if err := legacyRefusal(c.spec, s.dialect); err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
+	}
+	if err := c.shareFiles(); err != nil {
+		return err
+	}
+	if err := c.init.open(ctx); err != nil {
+		return err
+	}
+	c.undoSteps.add(func(ctx context.Context) error {
+		c.init.release(ctx)
+		return nil
+	})
+	if s.dialect == hyperstart.DialectCCv2 {
+		request, err := newContainerRequest(c)
+		if err != nil {
+			return err
+		}
+		if _, err := s.call(ctx, "newcontainer", c.init.token(), request); err != nil {
+			return err
+		}
+	}
+	c.init.startCopying(context.WithoutCancel(ctx))
+	return nil
+}
+
+// shareFiles mounts the root file system and the volumes where the guest sees them.
+func (c *Container) shareFiles() (err error) {
+	if c.share, err = c.sandbox.newShare(c.ID); err != nil {
+		return err
+	}
+	c.undoSteps.add(func(context.Context) error { return c.share.close() })
+	if err := c.mountRootfs(); err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	c.binds, err = shareMounts(c.spec, c.share)
+	return err
+}
+
+// forget drops a container and gives back what it took.
+func (c *Container) forget(ctx context.Context) {
+	if err := c.undoSteps.run(ctx); err != nil {
+		log.G(ctx).WithError(err).WithField("container", c.ID).Error("clean up container")
+	}
+	c.sandbox.mu.Lock()
+	delete(c.sandbox.containers, c.ID)
+	c.sandbox.mu.Unlock()
+}
+
+// isSandbox reports whether the container is the sandbox's own, which stands
+// for the whole VM.
+func (c *Container) isSandbox() bool { return c.ID == c.sandbox.opts.ID }
+
+// State is the present state.
+func (c *Container) State() ContainerState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// PID stands for the container on the host: the VMM's process id.
+func (c *Container) PID() int { return c.sandbox.PID() }
+
+// Process returns the process with an exec id, "" for the first one. Unknown
+// ids are errdefs.ErrNotFound.
+func (c *Container) Process(execID string) (*Process, error) {
+	if execID == "" {
+		return c.init, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.execs[execID]; p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("process %s of container %s: %w", execID, c.ID, errdefs.ErrNotFound)
+}
+
+// to moves the state; the caller holds c.mu.
+func (c *Container) toLocked(next ContainerState) error {
+	err := move(containerNext, "container "+c.ID, &c.state, next)
+	c.cond.Broadcast()
+	return err
+}
+
+// Start runs the first process.
+func (c *Container) Start(ctx context.Context) error {
+	c.mu.Lock()
+	err := c.toLocked(Starting)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if c.sandbox.dialect == hyperstart.DialectCCv2 {
+		_, err = c.sandbox.call(ctx, "startcontainer", "", hyperstart.ContainerRef{Container: c.ID})
+	} else { // create and start are one command there
+		_, err = c.sandbox.call(ctx, "newcontainer", c.init.token(), legacyContainer(c, c.sandbox.dialect))
+	}
+	if err != nil {
+		err = fmt.Errorf("start container %s: %w", c.ID, err)
+		c.init.startFailed(err)
+		return err
+	}
+	c.sandbox.opts.Sink.Publish(TaskStarted{ContainerID: c.ID, PID: c.PID()})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.toLocked(Running)
+}
+
+// Delete forgets a container that has ended or was never started, and returns
+// how its first process ended.
+func (c *Container) Delete(ctx context.Context) (Exit, error) {
+	if c.State() == Created {
+		if err := c.Kill(ctx, "", killSignal, true); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return Exit{}, err
+		}
+		if err := c.init.Wait(ctx); err != nil {
+			return Exit{}, err
+		}
+	}
+	c.mu.Lock()
+	err := c.toLocked(Deleted)
+	execs := make([]*Process, 0, len(c.execs))
+	for _, p := range c.execs {
+		execs = append(execs, p)
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return Exit{}, err
+	}
+	for _, p := range execs {
+		p.release(ctx)
+	}
+	c.removeInGuest(ctx)
+	c.forget(context.WithoutCancel(ctx))
+	exit := c.init.Exit()
+	c.sandbox.opts.Sink.Publish(TaskDeleted{ContainerID: c.ID, PID: c.PID(), Status: exit.Status, At: exit.At})
+	return exit, nil
+}
+
+// removeInGuest frees what the guest keeps of the container. A guest that is
+// gone keeps nothing, and hyperhq's forgets containers by itself.
+func (c *Container) removeInGuest(ctx context.Context) {
+	if c.sandbox.State() != Ready || c.sandbox.dialect == hyperstart.DialectHyperhq {
+		return
+	}
+	_, err := c.sandbox.call(ctx, "removecontainer", "", hyperstart.ContainerRef{Container: c.ID})
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		log.G(ctx).WithError(err).WithField("container", c.ID).Warn("remove container in guest")
+	}
+}
+
+// Stats returns the container's resource usage.
+func (c *Container) Stats(ctx context.Context) (*hyperstart.Stats, error) {
+	answer, err := c.sandbox.call(ctx, "statscontainer", "", hyperstart.ContainerRef{Container: c.ID})
+	if err != nil {
+		return nil, err
+	}
+	var stats hyperstart.Stats
+	if err := json.Unmarshal(answer, &stats); err != nil {
+		return nil, fmt.Errorf("decode statistics: %w", err)
+	}
+	return &stats, nil
+}
+
+// Update changes limits; resources is LinuxResources of the OCI specification
+// as JSON.
+func (c *Container) Update(ctx context.Context, resources []byte) error {
+	var linux specs.Linux
+	if err := json.Unmarshal(resources, &linux.Resources); err != nil {
+		return fmt.Errorf("decode resources: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	guestResources(&linux)
+	raw, err := json.Marshal(linux.Resources)
+	if err != nil {
+		return fmt.Errorf("encode resources: %w", err)
+	}
+	_, err = c.sandbox.call(ctx, "updatecontainer", "", hyperstart.UpdateContainerRequest{Container: c.ID, Resources: raw})
+	return err
+}
+
+// oom takes the guest's word that a process was killed for want of memory,
+// once: a hostile guest must not flood containerd.
+func (c *Container) oom() {
+	c.mu.Lock()
+	seen := c.oomSeen
+	c.oomSeen = true
+	c.mu.Unlock()
+	if !seen {
+		c.sandbox.opts.Sink.Publish(TaskOOM{ContainerID: c.ID})
+	}
+}

@@ -1,0 +1,176 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// loadSpec reads the OCI specification of a bundle.
+func loadSpec(bundle string) (*specs.Spec, error) {
+	path := filepath.Join(bundle, "config.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read bundle: %w: %w", err, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read bundle: %w", err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return nil, fmt.Errorf("read bundle: %s: %w: %w", path, err, errdefs.ErrInvalidArgument)
+	}
+	if spec.Process == nil || len(spec.Process.Args) == 0 {
+		return nil, fmt.Errorf("read bundle: %s has no process.args: %w", path, errdefs.ErrInvalidArgument)
+	}
+	if spec.Linux == nil {
+		spec.Linux = &specs.Linux{}
+	}
+	return &spec, nil
+}
+
+// guestSpecVersion is what every runtime in a guest accepts: crun of Debian 12
+// refuses versions after 1.0, although it ignores what it does not know.
+const guestSpecVersion = "1.0.2"
+
+// bindMount is a bind mount of a specification and where the guest finds its source.
+type bindMount struct {
+	mount *specs.Mount // in the specification
+	name  string       // path below the shared directory
+}
+
+// guestSpec turns a host's specification into the guest's, in place. Each step
+// is one concern; their order does not matter.
+func guestSpec(spec *specs.Spec, id, rootfs string) {
+	spec.Version = guestSpecVersion
+	if spec.Root == nil {
+		spec.Root = &specs.Root{}
+	}
+	spec.Root.Path = rootfs
+	spec.Hooks = nil // they are for the host's programs
+	guestNamespaces(spec.Linux)
+	guestResources(spec.Linux)
+	guestLabels(spec)
+	spec.Linux.CgroupsPath = "/ccv2/" + id
+}
+
+// guestNamespaces keeps what separates containers from each other in the
+// guest, and drops what separates them from the host, which the VM does. A
+// path names a namespace of the host, that is, of the pod: in the guest that
+// is the guest's own.
+func guestNamespaces(linux *specs.Linux) {
+	linux.Namespaces = slices.DeleteFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.NetworkNamespace || ns.Path != ""
+	})
+}
+
+// guestResources drops limits that name hardware of the host.
+func guestResources(linux *specs.Linux) {
+	linux.IntelRdt = nil
+	r := linux.Resources
+	if r == nil {
+		return
+	}
+	if r.CPU != nil {
+		r.CPU.Cpus, r.CPU.Mems = "", "" // the host's numbering
+		r.CPU.RealtimePeriod, r.CPU.RealtimeRuntime = nil, nil
+	}
+	r.Network, r.Rdma = nil, nil
+	if r.BlockIO != nil { // major and minor numbers of the host's disks
+		*r.BlockIO = specs.LinuxBlockIO{Weight: r.BlockIO.Weight}
+	}
+	if r.Memory != nil {
+		r.Memory.Kernel, r.Memory.KernelTCP, r.Memory.Swappiness = nil, nil, nil //nolint:staticcheck // cgroup v1 fields that runtimes refuse on v2
+	}
+	// Device rules stay: they are about numbers that are the same everywhere.
+}
+
+// guestLabels drops labels of security modules that the guest does not have.
+func guestLabels(spec *specs.Spec) {
+	spec.Process.ApparmorProfile = ""
+	spec.Process.SelinuxLabel = ""
+	spec.Linux.MountLabel = ""
+}
+
+// isBind reports whether a mount shows something of the host.
+func isBind(m specs.Mount) bool {
+	if m.Type == "bind" || m.Type == "none" {
+		return true
+	}
+	return slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+func isReadOnly(m specs.Mount) bool {
+	return slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")
+}
+
+// shareMounts shows the sources of all bind mounts to the guest.
+func shareMounts(spec *specs.Spec, sh *share) ([]bindMount, error) {
+	var binds []bindMount
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if !isBind(*m) {
+			continue
+		}
+		name, err := sh.bind(m.Source, isReadOnly(*m))
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+		binds = append(binds, bindMount{mount: m, name: name})
+	}
+	return binds, nil
+}
+
+// newContainerRequest makes the payload for a ccv2 guest.
+func newContainerRequest(c *Container) (hyperstart.NewContainerRequest, error) {
+	for _, b := range c.binds {
+		b.mount.Source = filepath.Join(hyperstart.ShareMount, b.name)
+		// Propagation is between mounts of the host; in the guest every mount
+		// of the share is a plain one.
+		b.mount.Options = slices.DeleteFunc(b.mount.Options, func(o string) bool {
+			return strings.HasSuffix(o, "shared") || strings.HasSuffix(o, "slave")
+		})
+	}
+	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"))
+	raw, err := json.Marshal(c.spec)
+	if err != nil {
+		return hyperstart.NewContainerRequest{}, fmt.Errorf("encode specification: %w", err)
+	}
+	process := &hyperstart.Process{ID: hyperstart.InitProcess, Terminal: c.init.stdio.Terminal}
+	setSize(process, c.spec.Process.ConsoleSize)
+	return hyperstart.NewContainerRequest{ID: c.ID, Process: process, Spec: raw}, nil
+}
+
+func setSize(p *hyperstart.Process, size *specs.Box) {
+	const most = 1<<16 - 1
+	if p.Terminal && size != nil && size.Height <= most && size.Width <= most {
+		p.Rows, p.Columns = uint16(size.Height), uint16(size.Width)
+	}
+}
+
+// execRequest makes the payload of EXECCMD for the guest's dialect.
+func execRequest(p *Process, dialect hyperstart.Dialect) (hyperstart.ExecCmdRequest, error) {
+	request := hyperstart.ExecCmdRequest{Container: p.container.ID}
+	if dialect != hyperstart.DialectCCv2 {
+		request.Process = legacyProcess(p.spec, p.guestID(), p.stdio.Terminal, dialect)
+		return request, nil
+	}
+	p.spec.Terminal = p.stdio.Terminal
+	p.spec.ApparmorProfile, p.spec.SelinuxLabel = "", ""
+	raw, err := json.Marshal(p.spec)
+	if err != nil {
+		return request, fmt.Errorf("encode process: %w", err)
+	}
+	request.Process = &hyperstart.Process{ID: p.guestID(), Terminal: p.stdio.Terminal, OCI: raw}
+	setSize(request.Process, p.spec.ConsoleSize)
+	return request, nil
+}

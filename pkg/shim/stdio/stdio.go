@@ -1,0 +1,169 @@
+// Package stdio connects the standard streams of a process in the guest with
+// what containerd names in its requests: fifos, files, and logging binaries.
+//
+// A fifo is opened for reading and writing at once, as runc's shim does, so
+// that opening never blocks and a reader may come, go and come again.
+package stdio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Config is the stdio of one process as containerd gives it. Each of the three
+// is "" for none, a path of a fifo, or a URI: fifo://, file:// or binary://.
+type Config struct {
+	Stdin, Stdout, Stderr string
+	Terminal              bool
+}
+
+// Streams are the open streams of one process. Nil members are not wanted.
+type Streams struct {
+	Stdin  *Stdin
+	Stdout io.WriteCloser
+	Stderr io.WriteCloser
+
+	logger *logger // behind Stdout and Stderr, or nil
+}
+
+// Open opens the streams. namespace and id are told to a logging binary. On
+// error nothing stays open.
+func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err error) {
+	if c.Terminal && c.Stderr != "" {
+		c.Stderr = "" // the terminal has one stream
+	}
+	s := &Streams{}
+	defer func() {
+		if err != nil {
+			_ = s.Close()
+		}
+	}()
+	if c.Stdin != "" {
+		if s.Stdin, err = openStdin(c.Stdin); err != nil {
+			return nil, err
+		}
+	}
+	uri, err := parse(c.Stdout)
+	if err != nil {
+		return nil, err
+	}
+	if uri.Scheme == "binary" {
+		if s.logger, err = startLogger(ctx, namespace, id, uri); err != nil {
+			return nil, err
+		}
+		s.Stdout, s.Stderr = s.logger.stdout, s.logger.stderr
+		return s, nil
+	}
+	if c.Stdout != "" {
+		if s.Stdout, err = openOutput(c.Stdout); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case c.Stderr == "":
+	case c.Stderr == c.Stdout:
+		s.Stderr = &shared{WriteCloser: s.Stdout}
+		s.Stdout = s.Stderr
+	default:
+		if s.Stderr, err = openOutput(c.Stderr); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close closes all streams and waits for a logging binary to end. It is
+// idempotent; what is written or read afterwards fails.
+func (s *Streams) Close() error {
+	var errs []error
+	if s.Stdin != nil {
+		errs = append(errs, s.Stdin.Close())
+	}
+	for _, w := range []io.WriteCloser{s.Stdout, s.Stderr} {
+		if w != nil {
+			errs = append(errs, w.Close())
+		}
+	}
+	if s.logger != nil {
+		errs = append(errs, s.logger.wait())
+	}
+	kept := errs[:0]
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, os.ErrClosed) {
+			kept = append(kept, err)
+		}
+	}
+	return errors.Join(kept...)
+}
+
+// parse returns the URI of a stream; a bare path is a fifo.
+func parse(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("stdio %q: %w", s, err)
+	}
+	switch u.Scheme {
+	case "":
+		u.Scheme, u.Path = "fifo", s // a path may contain what a URI escapes
+	case "fifo", "file", "binary":
+	default:
+		return nil, fmt.Errorf("stdio %q: scheme %q is not one of fifo, file, binary", s, u.Scheme)
+	}
+	return u, nil
+}
+
+func openOutput(s string) (io.WriteCloser, error) {
+	u, err := parse(s)
+	if err != nil {
+		return nil, err
+	}
+	switch u.Scheme {
+	case "file":
+		if err := os.MkdirAll(filepath.Dir(u.Path), 0o755); err != nil {
+			return nil, fmt.Errorf("open stdio: %w", err)
+		}
+		f, err := os.OpenFile(u.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		if err != nil {
+			return nil, fmt.Errorf("open stdio: %w", err)
+		}
+		return f, nil
+	case "fifo":
+		return openFifo(u.Path)
+	}
+	return nil, fmt.Errorf("open stdio: %q is only possible for stdout", s)
+}
+
+// openFifo opens a fifo so that writing never fails for want of a reader. A
+// path that is not a fifo, such as /dev/null, is opened for writing alone.
+func openFifo(path string) (*os.File, error) {
+	flags := os.O_RDWR
+	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeNamedPipe == 0 {
+		flags = os.O_WRONLY | os.O_APPEND
+	}
+	f, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0) // non-blocking, so that Close ends a write
+	if err != nil {
+		return nil, fmt.Errorf("open stdio: %w", err)
+	}
+	return f, nil
+}
+
+// shared is one writer that serves as stdout and stderr: os.File
+// allows closing it twice, and closing ends a write that is blocked.
+type shared struct {
+	io.WriteCloser
+	mu sync.Mutex // keeps the chunks of the two streams whole
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.WriteCloser.Write(p)
+}

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Remove gives back everything that a sandbox has taken: processes, mounts,
+// directories. It works from disk alone, and doing it again is no error. All
+// parts are tried; the error names those that failed.
+func (d Dir) Remove(ctx context.Context) error {
+	var errs []error
+	state, err := d.Load()
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		errs = append(errs, err) // mounts and files are found without the record
+	}
+	for _, p := range state.Processes {
+		errs = append(errs, p.Kill(ctx))
+	}
+	if err := Unmount(d.path); err != nil {
+		// What is still mounted must not be deleted: it is somebody's data.
+		return errors.Join(append(errs, err)...)
+	}
+	if err := os.RemoveAll(d.path); err != nil {
+		errs = append(errs, fmt.Errorf("remove sandbox directory: %w", err))
+	}
+	_ = os.Remove(filepath.Dir(d.path)) // the namespace's directory, when it is empty
+	return errors.Join(errs...)
+}
+
+// Unmount detaches every mount at and below dir, the last one first, and
+// returns nil only when none is left. No mount is no error.
+func Unmount(dir string) error {
+	const rounds = 3 // a mount below another may come to light when that one goes
+	for range rounds {
+		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+		if err != nil {
+			return fmt.Errorf("list mounts of %s: %w", dir, err)
+		}
+		if len(mounts) == 0 {
+			return nil
+		}
+		if err := detachAll(mounts); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("unmount %s: mounts keep appearing", dir)
+}
+
+func detachAll(mounts []*mountinfo.Info) error {
+	slices.Reverse(mounts) // the kernel lists them in the order of mounting
+	var errs []error
+	for _, m := range mounts {
+		err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", m.Mountpoint, err))
+		}
+	}
+	return errors.Join(errs...)
+}

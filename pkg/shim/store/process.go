@@ -1,0 +1,78 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ProcessOf returns the record of a living process.
+func ProcessOf(name string, pid int) (Process, error) {
+	start, err := startTime(pid)
+	return Process{Name: name, PID: pid, Start: start}, err
+}
+
+// Alive reports whether the very process still exists; a zombie does not count.
+func (p Process) Alive() bool {
+	start, err := startTime(p.PID)
+	return err == nil && start == p.Start
+}
+
+// Kill ends the process with SIGKILL and waits until it is gone. A process
+// that is gone already, or whose pid has a new owner, is no error.
+func (p Process) Kill(ctx context.Context) error {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if !p.Alive() { // checked with the pidfd open, so the pid cannot change hands now
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
+	}
+	for ctx.Err() == nil {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		const step = 100 // ms between looks at ctx
+		n, err := unix.Poll(fds, step)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for %s (pid %d): %w", p.Name, p.PID, err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("kill %s (pid %d): still there: %w", p.Name, p.PID, ctx.Err())
+}
+
+// startTime reads field 22 of /proc/PID/stat. A zombie has ended.
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("look at process: %w", err)
+	}
+	// The name in parentheses may contain anything, so count from its end.
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	const startField = 22 - 3 // the first field after the name is number 3
+	if len(fields) <= startField {
+		return 0, fmt.Errorf("look at process %d: stat has %d fields", pid, len(fields))
+	}
+	if string(fields[0]) == "Z" {
+		return 0, fmt.Errorf("look at process %d: %w", pid, os.ErrProcessDone)
+	}
+	return strconv.ParseUint(string(fields[startField]), 10, 64)
+}
+
+// Timeout is how long giving everything back may take: containerd allows the
+// delete command 5 s in all.
+const Timeout = 4 * time.Second

@@ -1,0 +1,194 @@
+// Package store keeps on disk what a sandbox takes from the host, so that
+// another process can give it all back after the shim has died.
+//
+// A sandbox has one directory:
+//
+//	state.json   this package's record, written before something is taken
+//	vm/          sockets of the VMM, mode 0700
+//	shared/      what the guest sees; all mounts of the sandbox are below it
+//
+// The bundle of each container names the directory in a file of its own, which
+// is how `delete`, which knows only the bundle, finds it.
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// Version is the version of the record. A reader refuses any other: a shim of
+// another release cleans up after itself.
+const Version = 1
+
+const (
+	stateFile  = "state.json"
+	bundleFile = "ccv2.json"
+	exitFile   = "ccv2-exit.json"
+)
+
+// State is the record of one sandbox.
+type State struct {
+	Version   int       `json:"version"`
+	Namespace string    `json:"namespace"`
+	ID        string    `json:"id"`
+	Created   time.Time `json:"created"`
+	// Processes that must not outlive the sandbox: VMM, virtiofsd.
+	Processes []Process `json:"processes,omitempty"`
+	// Shim is the process that owns the sandbox.
+	Shim Process `json:"shim"`
+}
+
+// Process is a process on the host. The start time tells it from a later
+// process with the same pid.
+type Process struct {
+	Name  string `json:"name"`
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks since boot, field 22 of /proc/PID/stat
+}
+
+// Dir is the directory of one sandbox.
+type Dir struct{ path string }
+
+// maxDirLen leaves room for the longest socket name below it: a socket's path
+// has at most 107 bytes.
+const maxDirLen = 107 - len("/vm/virtiofs.sock") - 1
+
+// DirOf returns the directory of a sandbox below root. Ids that would make
+// socket paths too long are replaced by a hash; the record has the real ones.
+func DirOf(root, namespace, id string) Dir {
+	path := filepath.Join(root, namespace, id)
+	if len(path) > maxDirLen {
+		sum := sha256.Sum256([]byte(namespace + "\x00" + id))
+		path = filepath.Join(root, fmt.Sprintf("%x", sum[:12]))
+	}
+	return Dir{path: path}
+}
+
+// Open returns the directory at a path that Path returned earlier.
+func Open(path string) Dir { return Dir{path: path} }
+
+// Path is the directory itself.
+func (d Dir) Path() string { return d.path }
+
+// VM is where the VMM's sockets are.
+func (d Dir) VM() string { return filepath.Join(d.path, "vm") }
+
+// Shared is what the guest sees.
+func (d Dir) Shared() string { return filepath.Join(d.path, "shared") }
+
+// Create makes the directories and the record. A directory that exists is
+// errdefs.ErrAlreadyExists.
+func (d Dir) Create(s State) error {
+	if err := os.MkdirAll(filepath.Dir(d.path), 0o711); err != nil {
+		return fmt.Errorf("create sandbox directory: %w", err)
+	}
+	if err := os.Mkdir(d.path, 0o711); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("create sandbox directory %s: %w", d.path, errdefs.ErrAlreadyExists)
+		}
+		return fmt.Errorf("create sandbox directory: %w", err)
+	}
+	if err := d.Save(s); err != nil {
+		return err
+	}
+	if err := os.Mkdir(d.VM(), 0o700); err != nil {
+		return fmt.Errorf("create sandbox directory: %w", err)
+	}
+	if err := os.Mkdir(d.Shared(), 0o755); err != nil { // the guest's view of /
+		return fmt.Errorf("create sandbox directory: %w", err)
+	}
+	return nil
+}
+
+// Save replaces the record.
+func (d Dir) Save(s State) error {
+	s.Version = Version
+	return writeJSON(filepath.Join(d.path, stateFile), s)
+}
+
+// Load reads the record. One that is missing is errdefs.ErrNotFound.
+func (d Dir) Load() (State, error) {
+	var s State
+	if err := readJSON(filepath.Join(d.path, stateFile), &s); err != nil {
+		return s, err
+	}
+	if s.Version != Version {
+		return s, fmt.Errorf("read %s: version %d, this release knows %d", filepath.Join(d.path, stateFile), s.Version, Version)
+	}
+	return s, nil
+}
+
+// Bundle is what a container's bundle says about its sandbox.
+type Bundle struct {
+	Dir       string `json:"dir"`       // the sandbox's directory
+	SandboxID string `json:"sandboxId"` // the container is the sandbox's own when equal to its id
+	Share     string `json:"share"`     // directory below shared/ that is the container's
+}
+
+// SaveBundle writes b into the bundle directory.
+func SaveBundle(bundle string, b Bundle) error {
+	return writeJSON(filepath.Join(bundle, bundleFile), b)
+}
+
+// LoadBundle reads it. One that is missing is errdefs.ErrNotFound.
+func LoadBundle(bundle string) (Bundle, error) {
+	var b Bundle
+	return b, readJSON(filepath.Join(bundle, bundleFile), &b)
+}
+
+// Exit is how a container's first process ended.
+type Exit struct {
+	Status uint32    `json:"status"`
+	At     time.Time `json:"at"`
+	PID    int       `json:"pid"`
+}
+
+// SaveExit writes e into the bundle directory.
+func SaveExit(bundle string, e Exit) error {
+	return writeJSON(filepath.Join(bundle, exitFile), e)
+}
+
+// LoadExit reads it. One that is missing is errdefs.ErrNotFound.
+func LoadExit(bundle string) (Exit, error) {
+	var e Exit
+	return e, readJSON(filepath.Join(bundle, exitFile), &e)
+}
+
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", path, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+// writeJSON replaces a file so that a reader sees the old or the new content,
+// never a part. It does not sync: the file lives on a tmpfs and must survive
+// the process, not the machine.
+func writeJSON(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"runtime/debug"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
+	"github.com/containerd/ttrpc"
+)
+
+// UnaryServerInterceptor is the one boundary of errors: classes become codes,
+// panics become errors, and every failed call is one line in the log.
+// containerd's shim framework finds it by name.
+func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
+	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
+		begin := time.Now()
+		defer func() {
+			if cause := recover(); cause != nil {
+				err = fmt.Errorf("panic: %v: %w", cause, errdefs.ErrInternal)
+				log.G(ctx).WithField("stack", string(debug.Stack())).Error("panic in a call")
+			}
+			fields := log.Fields{"op": path.Base(info.FullMethod), "took": time.Since(begin).String()}
+			if err == nil {
+				log.G(ctx).WithFields(fields).Debug("call")
+				return
+			}
+			log.G(ctx).WithFields(fields).WithError(err).Error("call failed")
+			err = errgrpc.ToGRPC(err)
+		}()
+		return method(ctx, unmarshal)
+	}
+}

@@ -1,0 +1,268 @@
+// Package task is containerd's task service (version 3) over pkg/shim/sandbox.
+// Each method looks up, calls and converts; nothing is decided here.
+// docs/mapping.md says what becomes of each method.
+package task
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/pkg/shutdown"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
+)
+
+// Service serves the tasks of one sandbox.
+type Service struct {
+	sandbox  *sandbox.Sandbox
+	shutdown shutdown.Service
+}
+
+var (
+	_ taskapi.TTRPCTaskService      = (*Service)(nil)
+	_ shim.TTRPCServerUnaryOptioner = (*Service)(nil)
+)
+
+// New returns the service of a sandbox that is made by newSandbox with the
+// sink that forwards its events to publisher. The shim's shutdown stops the
+// sandbox and forwards what is left.
+func New(ctx context.Context, publisher shim.Publisher, sd shutdown.Service, newSandbox func(sandbox.Sink) *sandbox.Sandbox) *Service {
+	events := newQueue(ctx, publisher)
+	s := &Service{sandbox: newSandbox(events), shutdown: sd}
+	sd.RegisterCallback(func(ctx context.Context) error {
+		if err := s.sandbox.Stop(ctx); err != nil {
+			log.G(ctx).WithError(err).Error("stop sandbox")
+		}
+		return events.close(ctx)
+	})
+	return s
+}
+
+// RegisterTTRPC implements [shim.TTRPCService].
+func (s *Service) RegisterTTRPC(server *ttrpc.Server) error {
+	taskapi.RegisterTTRPCTaskService(server, s)
+	return nil
+}
+
+// Create makes a container; the first one boots the VM.
+func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	if r.Checkpoint != "" || r.ParentCheckpoint != "" {
+		return nil, fmt.Errorf("create container %s from a checkpoint: %w", r.ID, errdefs.ErrNotImplemented)
+	}
+	c, err := s.sandbox.Create(ctx, sandbox.CreateRequest{
+		ID:     r.ID,
+		Bundle: r.Bundle,
+		Rootfs: mount.FromProto(r.Rootfs),
+		Stdio:  stdio.Config{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.CreateTaskResponse{Pid: uint32(c.PID())}, nil
+}
+
+// Start runs a container's first process or an exec.
+func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if r.ExecID == "" {
+		err = c.Start(ctx)
+	} else {
+		err = c.StartExec(ctx, r.ExecID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.StartResponse{Pid: uint32(c.PID())}, nil
+}
+
+// Delete forgets a container or an exec that has ended.
+func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	var exit sandbox.Exit
+	if r.ExecID == "" {
+		exit, err = c.Delete(ctx)
+	} else {
+		exit, err = c.DeleteExec(ctx, r.ExecID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.DeleteResponse{Pid: uint32(c.PID()), ExitStatus: exit.Status, ExitedAt: timestamp(exit.At)}, nil
+}
+
+// Exec registers an additional process.
+func (s *Service) Exec(_ context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	err = c.Exec(r.ExecID, stdio.Config{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal}, r.Spec.GetValue())
+	return &emptypb.Empty{}, err
+}
+
+// ResizePty sets the size of a terminal.
+func (s *Service) ResizePty(ctx context.Context, r *taskapi.ResizePtyRequest) (*emptypb.Empty, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, p.Resize(ctx, r.Height, r.Width)
+}
+
+// CloseIO closes the stdin of a process behind what was written to it.
+func (s *Service) CloseIO(_ context.Context, r *taskapi.CloseIORequest) (*emptypb.Empty, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if !r.Stdin {
+		return &emptypb.Empty{}, nil
+	}
+	return &emptypb.Empty{}, p.CloseStdin()
+}
+
+// State answers from memory, whatever the guest is doing.
+func (s *Service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.StateResponse, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.Process(r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	io, exit := p.Stdio(), p.Exit()
+	resp := &taskapi.StateResponse{
+		ID: r.ID, ExecID: r.ExecID, Bundle: c.Bundle, Pid: uint32(c.PID()),
+		Status: containerStatus(c.State()),
+		Stdin:  io.Stdin, Stdout: io.Stdout, Stderr: io.Stderr, Terminal: io.Terminal,
+		ExitStatus: exit.Status, ExitedAt: timestamp(exit.At),
+	}
+	if r.ExecID != "" {
+		resp.Status = processStatus(p.State())
+	}
+	return resp, nil
+}
+
+// Pause stops a container.
+func (s *Service) Pause(ctx context.Context, r *taskapi.PauseRequest) (*emptypb.Empty, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, c.Pause(ctx)
+}
+
+// Resume lets a paused container go on.
+func (s *Service) Resume(ctx context.Context, r *taskapi.ResumeRequest) (*emptypb.Empty, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, c.Resume(ctx)
+}
+
+// Kill sends a signal.
+func (s *Service) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Empty, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, c.Kill(ctx, r.ExecID, int(r.Signal), r.All)
+}
+
+// Pids lists the processes of a container, numbered as in the guest.
+func (s *Service) Pids(ctx context.Context, r *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	processes, err := c.Processes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return convertProcesses(processes)
+}
+
+// Checkpoint is not possible yet.
+func (s *Service) Checkpoint(_ context.Context, r *taskapi.CheckpointTaskRequest) (*emptypb.Empty, error) {
+	return nil, fmt.Errorf("checkpoint container %s: %w", r.ID, errdefs.ErrNotImplemented)
+}
+
+// Update changes the limits of a container.
+func (s *Service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, c.Update(ctx, r.Resources.GetValue())
+}
+
+// Wait waits for the end of a process.
+func (s *Service) Wait(ctx context.Context, r *taskapi.WaitRequest) (*taskapi.WaitResponse, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Wait(ctx); err != nil {
+		return nil, err
+	}
+	exit := p.Exit()
+	return &taskapi.WaitResponse{ExitStatus: exit.Status, ExitedAt: timestamp(exit.At)}, nil
+}
+
+// Stats returns the resource usage of a container.
+func (s *Service) Stats(ctx context.Context, r *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	stats, err := c.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return convertStats(stats)
+}
+
+// Connect tells which processes serve the container.
+func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
+	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid()), TaskPid: uint32(c.PID())}, nil
+}
+
+// Shutdown ends the shim when no container is left. It answers when the VM is
+// gone and everything was given back.
+func (s *Service) Shutdown(ctx context.Context, _ *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
+	if s.sandbox.Containers() > 0 {
+		return &emptypb.Empty{}, nil
+	}
+	err := s.sandbox.Stop(ctx)
+	s.shutdown.Shutdown()
+	return &emptypb.Empty{}, err
+}
+
+func (s *Service) process(id, execID string) (*sandbox.Process, error) {
+	c, err := s.sandbox.Container(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.Process(execID)
+}
