@@ -1,0 +1,23 @@
+// Command containerd-shim-ccv2 is a containerd shim that runs every pod in a
+// QEMU VM of its own. containerd starts it as the runtime io.containerd.cc.v2
+// through the name containerd-shim-cc-v2.
+package main
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/pkg/shim"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/manager"
+)
+
+const runtimeName = "io.containerd.cc.v2"
+
+func main() {
+	registerPlugins()
+	// Children are waited for where they are started, not by a reaper.
+	shim.RunShim(context.Background(), manager.New(runtimeName), func(c *shim.Config) {
+		c.NoReaper = true
+		c.NoSubreaper = true
+	})
+}
