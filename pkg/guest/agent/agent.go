@@ -39,9 +39,11 @@ type Agent struct {
 	mu         sync.Mutex            // guards containers
 	containers map[string]*container // by id
 
-	// booted is closed when everything after READY is done; bootErr is valid then.
+	// booted is closed when containers can be run; bootErr is valid then.
 	booted  chan struct{}
 	bootErr error
+	// loaded is closed when all modules of the image are loaded.
+	loaded chan struct{}
 }
 
 // Run boots the guest and serves the host. It returns only on an error, which
@@ -52,6 +54,7 @@ func Run(ctx context.Context, cfg Config) error {
 		version:    cfg.Version,
 		containers: map[string]*container{},
 		booted:     make(chan struct{}),
+		loaded:     make(chan struct{}),
 		reaper:     newReaper(),
 	}
 	list, err := a.bootEarly()
@@ -75,7 +78,8 @@ func Run(ctx context.Context, cfg Config) error {
 	stop := make(chan struct{})
 	defer close(stop)
 	wg.Go(func() { defer guard(); a.reaper.run(stop) })
-	wg.Go(func() { defer guard(); a.bootLate(list) })
+	wg.Go(func() { defer guard(); a.bootLate() })
+	wg.Go(func() { defer guard(); a.loadLate(list) })
 	wg.Go(func() { defer guard(); fatal(a.tty.serve()) })
 	a.ctl.send(hyperstart.Ready, nil)
 	return newMux(a.ctl, a.handlers(), powerOff).serve(ctx, ctl)
@@ -105,7 +109,7 @@ func (a *Agent) bootEarly() (list string, err error) {
 }
 
 // bootLate prepares the guest for containers while the host reacts to READY.
-func (a *Agent) bootLate(list string) {
+func (a *Agent) bootLate() {
 	defer close(a.booted)
 	steps := []func() error{
 		func() error { return mountAll(lateMounts) },
@@ -122,27 +126,38 @@ func (a *Agent) bootLate(list string) {
 			return
 		}
 	}
-	// A module that cannot be loaded shows when it is needed; most guests
-	// need few of them.
+	if err := writeKernelFile("/proc/sys/kernel/pid_max", "4194304"); err != nil {
+		logf("raise pid_max: %v", err)
+	}
+}
+
+// loadLate loads what was not needed before READY. A module that cannot be
+// loaded shows when it is needed; most guests need few of them.
+func (a *Agent) loadLate(list string) {
+	defer close(a.loaded)
 	if err := loadModules(modulesOf(list, phaseLate)); err != nil {
 		logf("%v", err)
-	}
-	if err := wideWriteFile("/proc/sys/kernel/pid_max", "4194304"); err != nil {
-		logf("raise pid_max: %v", err)
 	}
 }
 
 // ready waits until the guest can run containers.
 func (a *Agent) ready(ctx context.Context) error {
-	select {
-	case <-a.booted:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := await(ctx, a.booted); err != nil {
+		return err
 	}
 	if a.bootErr != nil {
 		return failf(hyperstart.ClassUnavailable, "guest is not usable: %w", a.bootErr)
 	}
 	return nil
+}
+
+func await(ctx context.Context, ch <-chan struct{}) error {
+	select {
+	case <-ch:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // handlers is the table of commands. Codes that are deprecated or go from

@@ -98,10 +98,18 @@ func enableControllers(dir string) error {
 	if err != nil {
 		return fmt.Errorf("enable cgroup controllers: %w", err)
 	}
-	for _, name := range strings.Fields(string(b)) {
-		// One write each: a controller that cannot be enabled, such as cpu
-		// with realtime tasks around, must not take the others with it.
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+name), 0); err != nil {
+	names := strings.Fields(string(b))
+	if len(names) == 0 {
+		return nil
+	}
+	control := filepath.Join(dir, "cgroup.subtree_control")
+	if writeKernelFile(control, "+"+strings.Join(names, " +")) == nil {
+		return nil
+	}
+	// One that cannot be enabled, such as cpu with realtime tasks around, must
+	// not take the others with it.
+	for _, name := range names {
+		if err := writeKernelFile(control, "+"+name); err != nil {
 			logf("enable cgroup controller %s: %v", name, err)
 		}
 	}

@@ -22,8 +22,8 @@ const (
 	cgroupBase = cgroupRoot + "/ccv2" // parent of the containers' cgroups
 )
 
-// wideWriteFile writes a kernel file, which is neither created nor truncated.
-func wideWriteFile(path, value string) error {
+// writeKernelFile writes a kernel file, which is neither created nor truncated.
+func writeKernelFile(path, value string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -42,7 +42,7 @@ func prepareCgroup(dir string) error {
 // killCgroup kills all processes below dir at once. A cgroup that does not
 // exist has none.
 func killCgroup(dir string) error {
-	err := wideWriteFile(filepath.Join(dir, "cgroup.kill"), "1")
+	err := writeKernelFile(filepath.Join(dir, "cgroup.kill"), "1")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}

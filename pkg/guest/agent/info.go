@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -115,7 +116,7 @@ func setOffline(pattern, off, on string) error {
 		if err != nil || strings.TrimSpace(string(b)) != off {
 			continue
 		}
-		if err := wideWriteFile(path, on); err != nil {
+		if err := writeKernelFile(path, on); err != nil {
 			errs = append(errs, fmt.Errorf("bring online: %w", err))
 		}
 	}
@@ -138,16 +139,11 @@ func (a *Agent) readFile(_ context.Context, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b := make([]byte, maxAnswer+1)
-	n := 0
-	for n < len(b) {
-		m, err := f.Read(b[n:])
-		n += m
-		if m == 0 || err != nil {
-			break
-		}
+	b, err := io.ReadAll(io.LimitReader(f, maxAnswer+1)) // the mux refuses what is too long
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", req.File, err)
 	}
-	return b[:n], nil
+	return b, nil
 }
 
 func (a *Agent) writeFile(_ context.Context, payload []byte) ([]byte, error) {

@@ -107,6 +107,9 @@ func (a *Agent) killContainer(_ context.Context, payload []byte) ([]byte, error)
 	if err != nil {
 		return nil, failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
 	}
+	if !p.alive() {
+		return nil, failf(hyperstart.ClassNotFound, "container %s: %w", c.id, errExited)
+	}
 	if !req.AllProcesses {
 		return nil, a.signal(p, req.Signal)
 	}

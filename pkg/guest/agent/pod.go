@@ -19,10 +19,51 @@ import (
 // shareDeadline bounds the wait for the share's hot-plugged device.
 const shareDeadline = 10 * time.Second
 
+// podState is where the pod is in its life.
+type podState uint8
+
+// The states. A start that fails leads back to podNew.
+const (
+	podNew podState = iota
+	podStarting
+	podStarted
+	podDestroyed
+)
+
+// String returns what an error message says of the pod.
+func (s podState) String() string {
+	switch s {
+	case podNew:
+		return "not started"
+	case podStarting:
+		return "being started"
+	case podStarted:
+		return "already started"
+	case podDestroyed:
+		return "destroyed"
+	}
+	return fmt.Sprintf("in state %d", uint8(s))
+}
+
 // pod is what all containers share.
 type pod struct {
-	mu      sync.Mutex // held while the pod is started
-	started bool
+	mu    sync.Mutex // guards state
+	state podState
+}
+
+// claim moves from one state to another.
+func (p *pod) claim(from, to podState) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == from {
+		p.state = to
+		return nil
+	}
+	class := hyperstart.ClassFailedPrecondition
+	if from == podNew && p.state == podStarted {
+		class = hyperstart.ClassAlreadyExists
+	}
+	return failf(class, "pod is %s", p.state)
 }
 
 func (a *Agent) getVersion(context.Context, []byte) ([]byte, error) {
@@ -34,12 +75,11 @@ func (a *Agent) podReady(ctx context.Context) error {
 	if err := a.ready(ctx); err != nil {
 		return err
 	}
-	a.pod.mu.Lock()
-	defer a.pod.mu.Unlock()
-	if !a.pod.started {
-		return failf(hyperstart.ClassFailedPrecondition, "pod is not started")
+	// The file system of a container's root may be one of the late modules.
+	if err := await(ctx, a.loaded); err != nil {
+		return err
 	}
-	return nil
+	return a.pod.claim(podStarted, podStarted)
 }
 
 // startPod sets up what the containers share. After an error it can be tried
@@ -55,16 +95,13 @@ func (a *Agent) startPod(ctx context.Context, payload []byte) ([]byte, error) {
 	if err := a.ready(ctx); err != nil {
 		return nil, err
 	}
-	a.pod.mu.Lock()
-	defer a.pod.mu.Unlock()
-	if a.pod.started {
-		return nil, failf(hyperstart.ClassAlreadyExists, "pod is already started")
+	if err := a.pod.claim(podNew, podStarting); err != nil {
+		return nil, err
 	}
 	if err := a.setUpPod(ctx, &req); err != nil {
-		return nil, fmt.Errorf("start pod: %w", err)
+		return nil, errors.Join(fmt.Errorf("start pod: %w", err), a.pod.claim(podStarting, podNew))
 	}
-	a.pod.started = true
-	return nil, nil
+	return nil, a.pod.claim(podStarting, podStarted)
 }
 
 func (a *Agent) setUpPod(ctx context.Context, req *hyperstart.StartPodRequest) error {
@@ -117,7 +154,7 @@ func setSysctl(name, value string) error {
 	if !filepath.IsLocal(name) {
 		return failf(hyperstart.ClassInvalidArgument, "sysctl %q is not valid", name)
 	}
-	if err := wideWriteFile(filepath.Join("/proc/sys", name), value); err != nil {
+	if err := writeKernelFile(filepath.Join("/proc/sys", name), value); err != nil {
 		return failf(hyperstart.ClassInvalidArgument, "set sysctl %s to %q: %w", name, value, err)
 	}
 	return nil
@@ -135,6 +172,9 @@ func (a *Agent) mountShare(ctx context.Context, tag, kind string) error {
 		data = "trans=virtio,version=9p2000.L,msize=512000"
 	default:
 		return failf(hyperstart.ClassInvalidArgument, "share type %q is neither virtiofs nor 9p", kind)
+	}
+	if err := await(ctx, a.loaded); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(hyperstart.ShareMount, 0o755); err != nil {
 		return fmt.Errorf("mount share: %w", err)
@@ -166,6 +206,9 @@ const ackGrace = 2 * time.Second
 // destroyPod kills the containers and writes back all data. The ACK follows,
 // and then the guest is powered off by the mux's final function.
 func (a *Agent) destroyPod(ctx context.Context, _ []byte) ([]byte, error) {
+	a.pod.mu.Lock()
+	a.pod.state = podDestroyed // nothing new from here on
+	a.pod.mu.Unlock()
 	if err := a.ready(ctx); err == nil {
 		if err := killCgroup(cgroupBase); err != nil {
 			logf("destroy pod: %v", err)
@@ -185,7 +228,7 @@ func (a *Agent) destroyPod(ctx context.Context, _ []byte) ([]byte, error) {
 // announce them.
 func (a *Agent) rescan(context.Context, []byte) ([]byte, error) {
 	const path = "/sys/bus/pci/rescan"
-	if err := wideWriteFile(path, "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := writeKernelFile(path, "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("rescan pci: %w", err)
 	}
 	return nil, nil
