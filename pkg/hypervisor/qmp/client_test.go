@@ -23,20 +23,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// dial returns a negotiated client and its server.
-func dial(t *testing.T) (*qmp.Client, *qmptest.Server) {
-	t.Helper()
-	server, conn := qmptest.Pipe(t)
-	server.Negotiate()
-	client, err := qmp.New(t.Context(), conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	server.Expect("qmp_capabilities")
-	return client, server
-}
-
 // execute runs a command in the background.
 func execute(ctx context.Context, c *qmp.Client, command string, result any) <-chan error {
 	done := make(chan error, 1)
@@ -45,7 +31,7 @@ func execute(ctx context.Context, c *qmp.Client, command string, result any) <-c
 }
 
 func TestVersion(t *testing.T) {
-	client, _ := dial(t)
+	client, _ := qmptest.Dial(t)
 	want := qmp.Version{Major: 7, Minor: 2, Micro: 22, Package: "Debian"}
 	if diff := cmp.Diff(want, client.Version()); diff != "" {
 		t.Errorf("version (-want +got):\n%s", diff)
@@ -56,7 +42,7 @@ func TestVersion(t *testing.T) {
 }
 
 func TestExecute(t *testing.T) {
-	client, server := dial(t)
+	client, server := qmptest.Dial(t)
 	type status struct{ Running bool }
 	var got status
 	done := make(chan error, 1)
@@ -76,7 +62,7 @@ func TestExecute(t *testing.T) {
 
 // TestOutOfOrder has QEMU answer two commands in the other order.
 func TestOutOfOrder(t *testing.T) {
-	client, server := dial(t)
+	client, server := qmptest.Dial(t)
 	var first, second string
 	a := execute(t.Context(), client, "first", &first)
 	ca := server.Expect("first")
@@ -96,7 +82,7 @@ func TestOutOfOrder(t *testing.T) {
 }
 
 func TestError(t *testing.T) {
-	client, server := dial(t)
+	client, server := qmptest.Dial(t)
 	done := execute(t.Context(), client, "device_del", nil)
 	server.Refuse(server.Expect("device_del"), "DeviceNotFound", "Device 'x' not found")
 	err := <-done
@@ -118,7 +104,7 @@ func TestError(t *testing.T) {
 
 // TestCancel gives up on a command; its late answer disturbs nobody.
 func TestCancel(t *testing.T) {
-	client, server := dial(t)
+	client, server := qmptest.Dial(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := execute(ctx, client, "slow", nil)
 	slow := server.Expect("slow")
@@ -139,7 +125,7 @@ func TestCancel(t *testing.T) {
 // TestCancelWhileQEMUDoesNotRead fills the socket's buffer, gives up on all,
 // and finds every line whole when QEMU reads on.
 func TestCancelWhileQEMUDoesNotRead(t *testing.T) {
-	client, server := dial(t)
+	client, server := qmptest.Dial(t)
 	big := strings.Repeat("x", 64<<10)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -167,7 +153,7 @@ func TestCancelWhileQEMUDoesNotRead(t *testing.T) {
 }
 
 func TestPassFile(t *testing.T) {
-	client, server := dial(t)
+	client, server := qmptest.Dial(t)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +220,7 @@ func TestEnd(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			client, server := dial(t)
+			client, server := qmptest.Dial(t)
 			events := client.Subscribe(1, nil)
 			done := execute(t.Context(), client, "waits", nil)
 			server.Expect("waits")
@@ -280,9 +266,14 @@ func TestGreeting(t *testing.T) {
 	})
 	t.Run("negotiation refused", func(t *testing.T) {
 		server, conn := qmptest.Pipe(t)
+		done := make(chan error, 1)
+		go func() {
+			_, err := qmp.New(t.Context(), conn)
+			done <- err
+		}()
 		server.Send(qmptest.Greeting)
-		server.Refuse(qmptest.Command{ID: 1}, "GenericError", "no")
-		if _, err := qmp.New(t.Context(), conn); !errors.Is(err, &qmp.Error{}) {
+		server.Refuse(server.Expect("qmp_capabilities"), "GenericError", "no")
+		if err := <-done; !errors.Is(err, &qmp.Error{}) {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -7,10 +7,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp/qmptest"
 )
 
 func TestEvents(t *testing.T) {
-	client, server := dial(t)
+	client, server := qmptest.Dial(t)
 	all := client.Subscribe(8, nil)
 	stops := client.Subscribe(8, func(ev qmp.Event) bool { return ev.Name == "STOP" })
 	server.Event("STOP", `{"a": 1}`)
@@ -35,7 +36,7 @@ func TestEvents(t *testing.T) {
 
 // TestEventFlood has more events than anyone reads: commands still get through.
 func TestEventFlood(t *testing.T) {
-	client, server := dial(t)
+	client, server := qmptest.Dial(t)
 	slow := client.Subscribe(2, nil)
 	const flood = 1000
 	for range flood {

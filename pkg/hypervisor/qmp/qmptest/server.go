@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp"
 )
 
 // Greeting is what QEMU 7.2 says first.
@@ -65,6 +67,30 @@ func conn(t testing.TB, fd int) net.Conn {
 	return c
 }
 
+// Dial returns a negotiated client and its server. The client is closed when
+// the test ends.
+func Dial(t testing.TB) (*qmp.Client, *Server) {
+	t.Helper()
+	s, conn := Pipe(t)
+	type result struct {
+		client *qmp.Client
+		err    error
+	}
+	results := make(chan result, 1)
+	go func() {
+		client, err := qmp.New(t.Context(), conn)
+		results <- result{client, err}
+	}()
+	s.Send(Greeting)
+	s.Return(s.Expect("qmp_capabilities"), "{}")
+	r := <-results
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	t.Cleanup(func() { r.client.Close() })
+	return r.client, s
+}
+
 // Read implements io.Reader on the connection, and keeps a passed file.
 func (s *Server) Read(p []byte) (int, error) {
 	oob := make([]byte, syscall.CmsgSpace(4))
@@ -75,7 +101,7 @@ func (s *Server) Read(p []byte) (int, error) {
 	if n == 0 && err == nil {
 		err = errors.New("client closed the connection")
 	}
-	return n, err
+	return max(n, 0), err // it is -1 with an error
 }
 
 func receivedFile(oob []byte) *os.File {
@@ -147,16 +173,6 @@ func (s *Server) Refuse(c Command, class, desc string) {
 func (s *Server) Event(name, data string) {
 	s.t.Helper()
 	s.Send(fmt.Sprintf(`{"event": %q, "data": %s, "timestamp": {"seconds": 1, "microseconds": 2}}`, name, data))
-}
-
-// Negotiate plays the start of a connection without looking: it sends all
-// that the client waits for, which the socket's buffer holds, so it can be
-// called before the client is made. The first command to [Server.Expect] is
-// then qmp_capabilities.
-func (s *Server) Negotiate() {
-	s.t.Helper()
-	s.Send(Greeting)
-	s.Return(Command{ID: 1}, "{}") // ids are counted from 1
 }
 
 // Close ends the connection as a dying QEMU does.
