@@ -121,6 +121,14 @@ func (p *Process) wait(cmd *exec.Cmd) hypervisor.Exit {
 	defer p.mu.Unlock()
 	_ = cmd.Wait() // the state says more than the error
 	p.reaped = true
+	// Where this process is a subreaper, as shims are, the orphans are its own
+	// to reap; elsewhere there are none.
+	for {
+		_, err := unix.Wait4(-p.pid, nil, 0, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
 	return exitOf(cmd.ProcessState)
 }
 

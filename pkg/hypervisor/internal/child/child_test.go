@@ -1,0 +1,183 @@
+package child
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// parentEnv makes the test binary a process that starts a child and waits.
+const parentEnv = "CCV2_TEST_PARENT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(parentEnv) == "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	p, err := Start("/bin/sh", []string{"-c", "sleep 1000 & echo $! >&3; wait"}, os.Stdout)
+	if err != nil {
+		panic(err)
+	}
+	<-p.Done()
+}
+
+// end waits for the end of a child.
+func end(t *testing.T, p *Process) hypervisor.Exit {
+	t.Helper()
+	select {
+	case <-p.Done():
+		return p.Exit()
+	case <-time.After(10 * time.Second):
+		t.Fatal("the child does not end")
+		return hypervisor.Exit{}
+	}
+}
+
+func TestExit(t *testing.T) {
+	tests := []struct {
+		name, script string
+		want         hypervisor.Exit
+	}{
+		{"success", "", hypervisor.Exit{}},
+		{"code", "echo one >&2; echo two >&2; exit 3", hypervisor.Exit{Code: 3, Stderr: "one\ntwo"}},
+		{"signal", "kill -TERM $$", hypervisor.Exit{Signal: int(unix.SIGTERM)}},
+		{"leaves a child with its stderr", "sleep 1000 & exit 1", hypervisor.Exit{Code: 1}},
+		{"environment", `[ "$PWD" = / ] && [ -z "$HOME" ]`, hypervisor.Exit{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p, err := Start("/bin/sh", []string{"-c", tt.script})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, end(t, p)); diff != "" {
+				t.Errorf("exit (-want +got):\n%s", diff)
+			}
+			if err := p.Kill(); err != nil {
+				t.Errorf("kill after the end: %v", err)
+			}
+		})
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	if _, err := Start("/no/program", nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestKill kills a child that has a child; both hold the pipe.
+func TestKill(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p, err := Start("/bin/sh", []string{"-c", "sleep 1000 & echo ready >&3; wait"}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if _, err := io.ReadFull(r, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Exit(); got != (hypervisor.Exit{}) {
+		t.Errorf("exit of a running child: %+v", got)
+	}
+	if p.PID() <= 0 || p.Started().IsZero() {
+		t.Errorf("pid %d, started %v", p.PID(), p.Started())
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if got := end(t, p).Signal; got != int(unix.SIGKILL) {
+		t.Errorf("signal %d", got)
+	}
+	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 { // ends when both have
+		t.Errorf("%q, %v", rest, err)
+	}
+}
+
+// TestParentKilled kills the parent of a child: the child goes with it.
+func TestParentKilled(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), parentEnv+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 32)
+	n, err := out.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The shell is told by the kernel; what it started stays, as nobody kills
+	// its group, so it is killed here.
+	grandchild, err := strconv.Atoi(strings.TrimSpace(string(buf[:n])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgid, err := unix.Getpgid(grandchild)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Kill(-pgid, unix.SIGKILL) }()
+	pidfd, err := unix.PidfdOpen(pgid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10_000); n != 1 || err != nil {
+		t.Errorf("child %d lives on after its parent: %d, %v", pgid, n, err)
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	tests := []struct {
+		exit hypervisor.Exit
+		want string
+	}{
+		{hypervisor.Exit{Code: 1}, "x exited with code 1: unavailable"},
+		{hypervisor.Exit{Signal: 9}, "x died of signal killed: unavailable"},
+		{hypervisor.Exit{Code: 2, Stderr: "a\nb"}, "x exited with code 2: a; b: unavailable"},
+	}
+	for _, tt := range tests {
+		if err := Describe("x", tt.exit); err.Error() != tt.want || !errors.Is(err, errdefs.ErrUnavailable) {
+			t.Errorf("%q, want %q", err, tt.want)
+		}
+	}
+}
+
+func TestTail(t *testing.T) {
+	b := &tail{limit: 8}
+	for _, s := range []string{"first line\n", "second\n", "3\n"} {
+		if _, err := b.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.String(); got != "3" {
+		t.Errorf("tail %q", got)
+	}
+	if len(b.data) > b.limit {
+		t.Errorf("%d bytes kept", len(b.data))
+	}
+}
