@@ -10,7 +10,10 @@ import (
 	"testing"
 )
 
-const qemuBinary = "/usr/bin/qemu-system-x86_64"
+const (
+	qemuBinary      = "/usr/bin/qemu-system-x86_64"
+	virtiofsdBinary = "/usr/lib/qemu/virtiofsd"
+)
 
 // guestInit is the guest's first program: it loads the modules in order, and
 // then runs the commands that come through its port, one per line.

@@ -85,7 +85,7 @@ func (m *machine) rollback(p *plugged) error {
 	}
 	prev := p.steps[last-1]
 	err := m.monitor.Execute(ctx, prev.undo, prev.undoArg, nil)
-	if err != nil && !errors.Is(err, qmp.ErrClosed) {
+	if err != nil && !prev.passedOn && !errors.Is(err, qmp.ErrClosed) {
 		return fmt.Errorf("roll back: %w", err)
 	}
 	return nil
@@ -124,16 +124,20 @@ func (m *machine) eject(ctx context.Context, p *plugged) error {
 		return nil
 	default:
 	}
+	again := p.asked
+	p.asked = true // also when ctx ends before QEMU answers
 	err := m.monitor.Execute(ctx, "device_del", object{"id": qdevID(p.id)}, nil)
 	switch {
 	case errors.Is(err, &qmp.Error{Class: qmp.ClassDeviceNotFound}):
 		return nil // it is gone, and the event on its way
-	case p.asked && errors.Is(err, &qmp.Error{Class: qmp.ClassGeneric}):
+	case again && errors.Is(err, &qmp.Error{}):
 		// QEMU does not ask twice while the guest has not answered.
+	case errors.Is(err, &qmp.Error{}):
+		p.asked = false
+		return err
 	case err != nil:
 		return err
 	}
-	p.asked = true
 	select {
 	case <-p.gone:
 		return nil

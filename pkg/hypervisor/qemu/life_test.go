@@ -1,13 +1,10 @@
 package qemu
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -266,62 +263,5 @@ func TestProcess(t *testing.T) {
 	const virtio9P = "0x0009"
 	if got := strings.Fields(sh.run("cat /sys/bus/virtio/devices/*/device")); !slices.Contains(got, virtio9P) {
 		t.Errorf("virtio devices %q, want %s among them", got, virtio9P)
-	}
-}
-
-// parentEnv makes the test binary a shim that starts a VM and waits.
-const parentEnv = "CCV2_TEST_PARENT"
-
-// parentMain boots what its arguments say, and prints the children's pids.
-func parentMain() int {
-	kernel, initrd, dir := os.Getenv("KERNEL"), os.Getenv("INITRD"), os.Getenv("DIR")
-	spec := goldenSpec()
-	spec.Accelerator, spec.SharedMemory, spec.Dir = hypervisor.AccelTCG, true, dir
-	spec.Kernel, spec.Initrd, spec.Ports = kernel, initrd, nil
-	vm, err := New(Options{}).Start(context.Background(), spec)
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	fmt.Println(vm.PID())
-	<-vm.Done()
-	return 0
-}
-
-// TestParentKilled kills the process that started the VM.
-func TestParentKilled(t *testing.T) {
-	kernel, initrd := guestFiles(t)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), parentEnv+"=1", "KERNEL="+kernel, "INITRD="+initrd, "DIR="+t.TempDir())
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("%v: %s", err, stderr.String())
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		t.Fatalf("the parent says %q: %s", line, stderr.String())
-	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(pidfd)
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10_000)
-	if n != 1 || err != nil {
-		_ = unix.Kill(pid, unix.SIGKILL)
-		t.Errorf("qemu %d lives on after its parent: %d, %v", pid, n, err)
 	}
 }

@@ -18,6 +18,9 @@ type step struct {
 	file    *os.File // passed with the command; may be nil
 	undo    string   // the command that takes it back
 	undoArg object
+	// passedOn says that the next step uses it up, even when that fails, so
+	// that there may be nothing to take back.
+	passedOn bool
 }
 
 // object is a set of command arguments.
@@ -112,10 +115,9 @@ func planNet(d hypervisor.NetDevice, back string) ([]step, object, error) {
 	return []step{
 		{
 			command: "getfd", args: object{"fdname": back}, file: d.Tap,
-			undo: "closefd", undoArg: object{"fdname": back},
+			undo: "closefd", undoArg: object{"fdname": back}, passedOn: true,
 		},
 		{
-			// netdev_add consumes the descriptor.
 			command: "netdev_add", args: object{"type": "tap", "id": back, "fd": back, "vhost": false},
 			undo: "netdev_del", undoArg: object{"id": back},
 		},
