@@ -207,6 +207,7 @@ func TestBrokenKernel(t *testing.T) {
 func TestMicroVM(t *testing.T) {
 	spec := testSpec(t)
 	spec.Machine = hypervisor.MachineMicroVM
+	spec.Shares9P = []hypervisor.Share9P{{Tag: "share", Dir: t.TempDir()}}
 	vm := boot(t, spec)
 	sh := open(t, spec)
 	t.Logf("exec to the guest's message %v", time.Since(vm.Timeline().Exec).Round(time.Millisecond))
