@@ -1,0 +1,127 @@
+# Everything is made below BUILD, without containers. `make help` lists the
+# targets; CONTRIBUTING.md says how they fit together.
+
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= go
+# The guest's OCI runtime: static is built from source and starts twice as fast
+# as the distribution's (debian).
+CRUN    ?= static
+# How long each fuzz target runs.
+FUZZTIME ?= 3s
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+
+BIN     := $(BUILD)/bin
+STEP    := hack/step.sh
+STAMP   := github.com/containerd/containerd/v2/version
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
+SHIM_LD := -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION) -X $(STAMP).Package=github.com/ccv2/containerd-shim-ccv2
+MAIN_LD := -s -w -X main.version=$(VERSION)
+
+##@ See it run
+
+demo: deps build guest stack $(BUILD)/busybox.tar ## run a busybox container in a VM, through a private containerd
+	@hack/demo.sh demo $(BUILD)
+
+shell: deps build guest stack $(BUILD)/busybox.tar ## the same with a shell on this terminal
+	@hack/demo.sh shell $(BUILD)
+
+##@ Build
+
+deps: ## get QEMU, virtiofsd, the guest's kernel and busybox from the distribution
+	@$(STEP) "get what is missing from the distribution" hack/deps.sh run $(BUILD)
+
+deps-test: deps ## get what the tests need beside that
+	@$(STEP) "get what the tests need from the distribution" hack/deps.sh test $(BUILD)
+
+build: ## build the three binaries
+	@$(STEP) "build containerd-shim-ccv2, ccv2-agent and ccv2" $(MAKE) --no-print-directory binaries
+
+binaries:
+	@mkdir -p $(BIN)
+	@$(GOBUILD) -tags no_grpc -ldflags "$(SHIM_LD)" -o $(BIN)/ ./cmd/containerd-shim-ccv2
+	@$(GOBUILD) -ldflags "$(MAIN_LD)" -o $(BIN)/ ./cmd/ccv2-agent ./cmd/ccv2
+	@ln -sf containerd-shim-ccv2 $(BIN)/containerd-shim-cc-v2
+
+guest: deps build crun-$(CRUN) ## build the guest's kernel and image
+	@$(STEP) "build the guest's kernel and image" hack/guest.sh $(BUILD) $(CRUN)
+
+crun-static: $(BUILD)/crun-static/crun
+
+$(BUILD)/crun-static/crun: hack/build-crun.sh
+	@$(STEP) "get what building crun needs from the distribution" hack/deps.sh crun $(BUILD)
+	@$(STEP) "build a static crun for the guest" hack/build-crun.sh $(BUILD)/crun-static
+	@touch $@
+
+crun-debian:
+	@$(STEP) "download the distribution's crun" hack/deps.sh crun-binary $(BUILD)
+
+stack: $(BIN)/containerd $(BIN)/ctr ## build containerd and ctr
+
+stack-test: stack $(BIN)/containerd-shim-runc-v2 $(BIN)/runc ## build runc and its shim, to compare with
+
+$(BIN)/containerd $(BIN)/ctr $(BIN)/containerd-shim-runc-v2: tools/stack/go.mod tools/stack/go.sum
+	@mkdir -p $(BIN)
+	@$(STEP) "build $(@F)" env CGO_ENABLED=0 $(GO) -C tools/stack build -tags no_btrfs -trimpath -buildvcs=false \
+		-ldflags "-s -w" -o $(abspath $@) github.com/containerd/containerd/v2/cmd/$(@F)
+	@touch $@
+
+$(BIN)/runc: tools/stack/go.mod tools/stack/go.sum
+	@mkdir -p $(BIN)
+	@$(STEP) "build runc" env CGO_ENABLED=1 $(GO) -C tools/stack build -tags seccomp -trimpath -buildvcs=false \
+		-ldflags "-s -w" -o $(abspath $@) github.com/opencontainers/runc
+	@touch $@
+
+$(BUILD)/busybox.tar: $(wildcard test/ociimage/*.go test/ociimage/mkimage/*.go) | deps
+	@$(STEP) "build the busybox image" $(GO) run -buildvcs=false ./test/ociimage/mkimage $(BUILD)/busybox/bin/busybox $@
+
+##@ Test
+
+test: lint unit fuzz e2e ## all of the following
+
+lint: deps-test $(BIN)/golangci-lint $(BIN)/gofumpt ## linters, formatting, shell scripts
+	@$(STEP) "lint" hack/lint.sh $(BIN)
+
+unit: deps-test ## unit tests with the race detector
+	@$(STEP) "unit tests" env CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 10m ./...
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@$(STEP) "fuzz every target for $(FUZZTIME)" hack/fuzz.sh $(FUZZTIME)
+
+e2e: deps-test guest stack-test $(BUILD)/busybox.tar ## end to end on containerd and QEMU; needs root
+	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
+
+bench: guest stack-test $(BUILD)/busybox.tar ## figures of docs/performance.md; needs root
+	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
+
+fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files
+	@$(BIN)/golangci-lint fmt
+
+$(BIN)/golangci-lint $(BIN)/gofumpt: tools/lint/go.mod tools/lint/go.sum
+	@mkdir -p $(BIN)
+	@$(STEP) "build the linters" env CGO_ENABLED=0 $(GO) -C tools/lint build -trimpath -buildvcs=false -ldflags "-s -w" -o $(abspath $(BIN))/ tool
+	@touch $(BIN)/golangci-lint $(BIN)/gofumpt
+
+##@ Install and remove
+
+install: ## install below PREFIX what `make build guest` has made, and /etc/ccv2/config.toml
+	@hack/install.sh $(BUILD) "$(DESTDIR)" "$(PREFIX)"
+
+clean: ## remove everything that was built; keeps what was downloaded
+	rm -rf $(BIN) $(BUILD)/guest $(BUILD)/demo $(BUILD)/busybox.tar
+
+distclean: ## remove BUILD
+	rm -rf $(BUILD)
+
+help: ## list targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo shell deps deps-test build binaries guest crun-static crun-debian stack stack-test \
+	test lint unit fuzz e2e bench fmt install clean distclean help

@@ -1,0 +1,151 @@
+#!/bin/sh
+# Gets from the distribution what ccv2 needs: programs are installed where they
+# are missing; what only guests and containers use (kernel, crun, busybox) is
+# downloaded and unpacked below the build directory.
+# It does nothing, not even as an ordinary user, when all is there.
+#
+# usage: hack/deps.sh run|crun|crun-binary|test [BUILD-DIR]
+#   run   to build and start guests
+#   crun  to build the guest's crun from source (hack/build-crun.sh)
+#   crun-binary  for a guest with the distribution's crun instead
+#   test  to lint and to run all tests
+set -eu
+
+kind=${1:?usage: hack/deps.sh run|crun|crun-binary|test [BUILD-DIR]}
+build=${2:-build}
+
+say() { printf '    %s\n' "$*"; }
+die() {
+	printf 'deps: %s\n' "$*" >&2
+	exit 1
+}
+
+apt() {
+	DEBIAN_FRONTEND=noninteractive apt-get -q -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 ||
+		{ cat "$log" >&2; die "apt-get $* failed (its output is above)"; }
+}
+
+# update_lists refreshes the package lists, once and only when something is needed.
+updated=
+update_lists() {
+	[ -z "$updated" ] || return 0
+	say "updating the package lists"
+	apt update
+	updated=yes
+}
+
+missing=
+# need PACKAGE TEST...: notes the package when the test fails.
+need() {
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+have() { command -v "$1"; }
+virtiofsd_is_there() { [ -x /usr/lib/qemu/virtiofsd ] || [ -x /usr/libexec/virtiofsd ] || [ -x /usr/libexec/qemu/virtiofsd ]; }
+header() { [ -e "$1" ] || ls /usr/include/*/"${1#/usr/include/}"; }
+
+# virtiofsd is part of QEMU up to 7.2 and a package of its own afterwards.
+virtiofsd_package() {
+	if grep -q '^VERSION_ID="12"' /etc/os-release; then
+		echo qemu-system-common
+	else
+		echo virtiofsd
+	fi
+}
+
+install_missing() {
+	[ -n "$missing" ] || return 0
+	[ "$(id -u)" = 0 ] || die "missing packages:$missing; run this as root, or install them"
+	update_lists
+	say "installing$missing"
+	# shellcheck disable=SC2086 # a list of words
+	apt install -y --no-install-recommends $missing
+	missing=
+}
+
+# unpack PACKAGE DIR downloads a package and unpacks it into a new directory.
+unpack() {
+	mkdir -p "$build/cache"
+	say "downloading $1"
+	(cd "$build/cache" && rm -f "$1"_*.deb && apt download "$1")
+	rm -rf "$2" "$2.tmp"
+	dpkg-deb -x "$build/cache/$1"_*.deb "$2.tmp"
+	mv "$2.tmp" "$2"
+}
+
+kernel() {
+	for dir in "$build"/linux-image-*-amd64; do
+		[ ! -d "$dir" ] || return 0
+	done
+	update_lists
+	package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+	[ -n "$package" ] || die "no kernel package found; is the distribution's main archive enabled?"
+	unpack "$package" "$build/$package"
+}
+
+# crun with all libraries that it is linked with.
+crun() {
+	[ ! -d "$build/crun" ] || return 0
+	update_lists
+	unpack crun "$build/crun.parts"
+	for package in $(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+		--no-replaces --no-enhances crun | grep -E '^lib' | grep -v libelogind); do
+		unpack "$package" "$build/cache/$package"
+		cp -a "$build/cache/$package/." "$build/crun.parts/"
+		rm -rf "$build/cache/$package"
+	done
+	mv "$build/crun.parts" "$build/crun"
+}
+
+# The shell of the demonstration's container; the package cannot be installed
+# beside the one that the host may have.
+busybox() {
+	[ ! -d "$build/busybox" ] || return 0
+	update_lists
+	unpack busybox-static "$build/busybox"
+}
+
+command -v apt-get >/dev/null || die "this works with Debian's packages; elsewhere see the list in hack/deps.sh"
+[ "$(dpkg --print-architecture)" = amd64 ] || die "guests are made for amd64, this is $(dpkg --print-architecture)"
+mkdir -p "$build"
+build=$(cd "$build" && pwd)
+log=$build/apt.log
+
+case $kind in
+run)
+	need qemu-system-x86 have qemu-system-x86_64
+	need "$(virtiofsd_package)" virtiofsd_is_there
+	need iproute2 have ip
+	need util-linux have unshare
+	install_missing
+	kernel
+	busybox
+	;;
+crun)
+	need gcc have gcc
+	need libc6-dev header /usr/include/stdio.h
+	need make have make
+	need python3-minimal have python3
+	need pkg-config have pkg-config
+	need patch have patch
+	need xz-utils have xz
+	need dpkg-dev have dpkg-source
+	install_missing
+	;;
+crun-binary)
+	crun
+	;;
+test)
+	need gcc have gcc
+	need libc6-dev header /usr/include/stdio.h
+	need pkg-config have pkg-config
+	need libseccomp-dev header /usr/include/seccomp.h
+	need shellcheck have shellcheck
+	need e2fsprogs have mkfs.ext4
+	need procps have ps
+	install_missing
+	;;
+*) die "unknown kind $kind" ;;
+esac

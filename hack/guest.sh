@@ -1,0 +1,37 @@
+#!/bin/sh
+# Builds the guest's kernel and image, unless those that are there were made of
+# the same parts.
+#
+# usage: hack/guest.sh BUILD-DIR static|debian
+#   static  with the crun of hack/build-crun.sh
+#   debian  with the distribution's
+set -eu
+
+build=${1:?usage: hack/guest.sh BUILD-DIR static|debian}
+case ${2:?usage: hack/guest.sh BUILD-DIR static|debian} in
+static) runtime=$build/crun-static/crun root='' ;;
+debian) runtime=$build/crun/usr/bin/crun root=$build/crun ;;
+*)
+	echo "guest: unknown kind of crun: $2" >&2
+	exit 1
+	;;
+esac
+
+# The newest of the unpacked kernels.
+kernel=$(find "$build" -path "$build/linux-image-*/boot/vmlinuz-*" | sort -V | tail -n 1)
+[ -n "$kernel" ] || {
+	echo "guest: no kernel below $build; run make deps" >&2
+	exit 1
+}
+
+out=$build/guest
+parts=$(sha256sum "$build/bin/ccv2" "$build/bin/ccv2-agent" "$runtime" "$kernel")
+if [ -e "$out/vmlinux" ] && [ -e "$out/initrd.img" ] && [ "$parts" = "$(cat "$out/.parts" 2>/dev/null)" ]; then
+	echo "    $out is up to date"
+	exit 0
+fi
+rm -f "$out/.parts"
+set -- --kernel "$kernel" --agent "$build/bin/ccv2-agent" --runtime "$runtime" --out "$out"
+[ -z "$root" ] || set -- "$@" --root "$root"
+"$build/bin/ccv2" image build "$@"
+printf '%s\n' "$parts" >"$out/.parts"
