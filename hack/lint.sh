@@ -1,0 +1,38 @@
+#!/bin/sh
+# Runs the linters, without changing a file.
+#
+# usage: hack/lint.sh DIRECTORY-OF-THE-LINTERS
+set -eu
+
+bin=$(cd "${1:?usage: hack/lint.sh DIRECTORY}" && pwd)
+status=0
+failed() {
+	echo "lint: $1 has findings"
+	status=1
+}
+
+echo "    golangci-lint"
+if ! "$bin/golangci-lint" config verify || ! "$bin/golangci-lint" run ./...; then
+	failed golangci-lint
+fi
+
+echo "    gofumpt"
+unformatted=$("$bin/gofumpt" -l .)
+if [ -n "$unformatted" ]; then
+	echo "$unformatted"
+	failed "gofumpt (fix it with make fmt)"
+fi
+
+echo "    go vet without grpc, as the shim is built"
+go vet -tags no_grpc ./... || failed "go vet"
+
+echo "    go mod tidy"
+for mod in go.mod tools/*/go.mod test/*/go.mod; do
+	[ -e "$mod" ] || continue
+	go -C "$(dirname "$mod")" mod tidy -diff || failed "$mod"
+done
+
+echo "    shellcheck"
+# shellcheck disable=SC2046 # no name has a space
+shellcheck $(git ls-files --cached --others --exclude-standard '*.sh' .ci/run) || failed shellcheck
+exit "$status"
