@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/containerd/errdefs"
 
@@ -20,8 +19,16 @@ func fromGuest(err error) error {
 	if class == nil {
 		return err
 	}
-	return fmt.Errorf("%w: %w", err, class)
+	return &classified{error: err, class: class}
 }
+
+// classified gives an error a class without a word about it in the text.
+type classified struct {
+	error
+	class error
+}
+
+func (e *classified) Unwrap() []error { return []error{e.error, e.class} }
 
 func classOf(class hyperstart.ErrorClass) error {
 	switch class {

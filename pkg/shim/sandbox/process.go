@@ -47,6 +47,7 @@ type Process struct {
 	streams *stdio.Streams // nil before the start
 	session *proxy.Session // nil before the start
 	copying bool           // copied will be closed
+	noStdin bool           // CloseIO came before the start
 	exit    Exit
 	killed  bool // SIGKILL was sent
 }
@@ -114,7 +115,11 @@ func (p *Process) open(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	p.streams, p.session = streams, session
+	closed := p.noStdin
 	p.mu.Unlock()
+	if closed {
+		return p.CloseStdin()
+	}
 	return nil
 }
 
@@ -136,6 +141,7 @@ func (p *Process) startCopying(ctx context.Context) {
 	outputs.Go(func() { p.copyOutput(ctx, session.Stderr, streams.Stderr) })
 	go func() {
 		outputs.Wait()
+		streams.CloseOutput() // clients wait for the end of the fifos before they delete
 		close(p.copied)
 	}()
 	go p.copyStdin(ctx, streams, session)
@@ -176,13 +182,14 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// CloseStdin ends the stdin behind what clients have written.
+// CloseStdin ends the stdin behind what clients have written. A client whose
+// own stdin is empty asks for that before the process is started.
 func (p *Process) CloseStdin() error {
-	streams, _ := p.ends()
-	if streams == nil {
-		return fmt.Errorf("close stdin of %s: not started: %w", p, errdefs.ErrFailedPrecondition)
-	}
-	if streams.Stdin == nil {
+	p.mu.Lock()
+	p.noStdin = true
+	streams := p.streams
+	p.mu.Unlock()
+	if streams == nil || streams.Stdin == nil {
 		return nil
 	}
 	return streams.Stdin.Finish()

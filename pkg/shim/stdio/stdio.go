@@ -87,11 +87,7 @@ func (s *Streams) Close() error {
 	if s.Stdin != nil {
 		errs = append(errs, s.Stdin.Close())
 	}
-	for _, w := range []io.WriteCloser{s.Stdout, s.Stderr} {
-		if w != nil {
-			errs = append(errs, w.Close())
-		}
-	}
+	s.CloseOutput()
 	if s.logger != nil {
 		errs = append(errs, s.logger.wait())
 	}
@@ -102,6 +98,16 @@ func (s *Streams) Close() error {
 		}
 	}
 	return errors.Join(kept...)
+}
+
+// CloseOutput closes stdout and stderr, which is how their readers learn of the
+// end. It is idempotent.
+func (s *Streams) CloseOutput() {
+	for _, w := range []io.WriteCloser{s.Stdout, s.Stderr} {
+		if w != nil {
+			_ = w.Close() // nothing is buffered here that could be lost
+		}
+	}
 }
 
 // parse returns the URI of a stream; a bare path is a fifo.

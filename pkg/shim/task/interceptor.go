@@ -30,8 +30,19 @@ func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 				return
 			}
 			log.G(ctx).WithFields(fields).WithError(err).Error("call failed")
-			err = errgrpc.ToGRPC(err)
+			err = errgrpc.ToGRPC(&boundaryError{text: err.Error(), class: errdefs.Resolve(err)})
 		}()
 		return method(ctx, unmarshal)
 	}
 }
+
+// boundaryError is an error as it leaves the shim: its text and one class.
+// errgrpc would send the other branches of the tree as well, which clients
+// show as more lines of the same.
+type boundaryError struct {
+	text  string
+	class error
+}
+
+func (e *boundaryError) Error() string { return e.text }
+func (e *boundaryError) Unwrap() error { return e.class }
