@@ -100,8 +100,7 @@ func (l *loader) finish(annotations map[string]string) (Config, error) {
 func (l *loader) read(file, text string) {
 	var tree map[string]any
 	if _, err := toml.Decode(text, &tree); err != nil {
-		var parse toml.ParseError
-		if errors.As(err, &parse) {
+		if parse, ok := errors.AsType[toml.ParseError](err); ok {
 			err = fmt.Errorf("%s:%d: %s", file, parse.Position.Line, parse.Message)
 		} else {
 			err = fmt.Errorf("%s: %w", file, err)

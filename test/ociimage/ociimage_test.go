@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"io"
 	"os/exec"
 	"strings"
@@ -24,7 +25,7 @@ func unpack(t *testing.T, r io.Reader) (map[string]*tar.Header, map[string][]byt
 	var names []string
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return headers, data, names
 		}
 		if err != nil {

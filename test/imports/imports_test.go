@@ -1,0 +1,190 @@
+// Package imports_test holds the packages of the module to the directions in
+// which they may import each other, through any number of packages between.
+package imports_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ccv2/containerd-shim-ccv2/"
+
+// rule forbids imports to packages.
+type rule struct {
+	from   string   // pattern of packages, without the module's name
+	not    []string // what they must not import: patterns
+	except []string // what they may import all the same
+	why    string
+}
+
+// std stands for everything outside of the standard library.
+const std = "outside of std"
+
+var rules = []rule{
+	{
+		from: "pkg/proxyproto/...", not: []string{std}, except: []string{module + "pkg/proxyproto/..."},
+		why: "a codec is copied into other projects: standard library only",
+	},
+	{
+		from: "pkg/guest/hyperstart/...", not: []string{std}, except: []string{module + "pkg/guest/hyperstart/..."},
+		why: "a codec is copied into other projects: standard library only",
+	},
+	{
+		from: "pkg/hypervisor/qmp/...", not: []string{std}, except: []string{module + "pkg/hypervisor/qmp/..."},
+		why: "a codec is copied into other projects: standard library only",
+	},
+	{
+		from: "pkg/guest/...",
+		not: []string{
+			"github.com/containerd/containerd/...", "github.com/containerd/ttrpc/...", "google.golang.org/grpc/...",
+			module + "pkg/shim/...", module + "config/...",
+		},
+		// go-runc, which drives the OCI runtime, takes one name from it.
+		except: []string{"github.com/containerd/containerd/api/types/..."},
+		why:    "all that speaks to containerd stands under pkg/shim",
+	},
+	{
+		from: "pkg/hypervisor/...",
+		not:  []string{module + "pkg/shim/...", module + "config/...", module + "pkg/guest/...", "github.com/containerd/containerd/..."},
+		why:  "a VM knows nothing of what runs in it, or for whom",
+	},
+	{
+		from: "pkg/shim/sandbox/...",
+		not:  []string{"github.com/containerd/containerd/api/...", "github.com/containerd/ttrpc/..."},
+		// containerd's core/mount, which mounts root file systems, knows them.
+		except: []string{"github.com/containerd/containerd/api/types/..."},
+		why:    "only pkg/shim/task and pkg/shim/manager translate protobuf",
+	},
+	{
+		from: "pkg/shim/...",
+		not:  []string{module + "pkg/hypervisor/qemu/...", module + "pkg/guest/agent/...", "github.com/opencontainers/runc/..."},
+		why:  "only commands name an implementation",
+	},
+	{
+		from: "config/...", not: []string{std}, except: []string{module + "config/...", "github.com/BurntSushi/toml/..."},
+		why: "the configuration is a leaf",
+	},
+	{
+		from: "cmd/ccv2-agent/...", not: []string{module + "pkg/shim/...", module + "pkg/hypervisor/...", module + "config/..."},
+		why: "the agent runs in the guest",
+	},
+	{
+		from: "cmd/...", not: []string{"testing"},
+		why: "test helpers do not belong into binaries",
+	},
+}
+
+// pkg is what go list tells about a package.
+type pkg struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+}
+
+func list(t *testing.T) map[string]pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-tags", "no_grpc", "-json=ImportPath,Standard,Imports", "./...")
+	cmd.Dir = "../.."
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkgs := map[string]pkg{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs[p.ImportPath] = p
+	}
+}
+
+func match(path string, patterns ...string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		prefix, tree := strings.CutSuffix(pattern, "/...")
+		return path == prefix || tree && strings.HasPrefix(path, prefix+"/")
+	})
+}
+
+// broken returns the chain of imports from start to what the rule forbids, nil
+// when there is none.
+func (r rule) broken(pkgs map[string]pkg, start string) []string {
+	seen := map[string]bool{}
+	var walk func(path string) []string
+	walk = func(path string) []string {
+		if seen[path] {
+			return nil
+		}
+		seen[path] = true
+		p := pkgs[path]
+		forbidden := match(path, r.not...) || slices.Contains(r.not, std) && !p.Standard
+		if path != start && forbidden && !match(path, r.except...) {
+			return []string{path}
+		}
+		if p.Standard {
+			return nil
+		}
+		for _, next := range p.Imports {
+			if chain := walk(next); chain != nil {
+				return append([]string{path}, chain...)
+			}
+		}
+		return nil
+	}
+	return walk(start)
+}
+
+func TestImports(t *testing.T) {
+	pkgs := list(t)
+	for _, r := range rules {
+		found := false
+		for path := range pkgs {
+			if !match(path, module+r.from) {
+				continue
+			}
+			found = true
+			if chain := r.broken(pkgs, path); chain != nil {
+				t.Errorf("%s: %s\n\t%s", path, r.why, strings.Join(chain, "\n\t-> "))
+			}
+		}
+		if !found {
+			t.Errorf("rule for %s matches no package", r.from)
+		}
+	}
+}
+
+// A rule that cannot fail proves nothing.
+func TestRulesCanFail(t *testing.T) {
+	pkgs := map[string]pkg{
+		"a":   {ImportPath: "a", Imports: []string{"b", "fmt"}},
+		"b":   {ImportPath: "b", Imports: []string{"c/d"}},
+		"c/d": {ImportPath: "c/d", Imports: []string{"fmt"}},
+		"fmt": {ImportPath: "fmt", Standard: true},
+	}
+	for _, tt := range []struct {
+		name string
+		rule rule
+		want string
+	}{
+		{"through another", rule{not: []string{"c/..."}}, "a b c/d"},
+		{"not std", rule{not: []string{std}}, "a b"},
+		{"excepted", rule{not: []string{std}, except: []string{"b", "c/..."}}, ""},
+		{"prefix of a name", rule{not: []string{"c/d/..."}, except: []string{"b"}}, "a b c/d"},
+		{"not a prefix", rule{not: []string{"c/dd/..."}}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := strings.Join(tt.rule.broken(pkgs, "a"), " "); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
