@@ -104,7 +104,7 @@ start_containerd() {
 # stop ends containerd and sees that nothing outlives it.
 stop() {
 	local tries=0
-	while others | grep -qv "^$containerd " && [ $((tries += 1)) -lt 100 ]; do
+	while [ "$(others)" != "$containerd (containerd)" ] && [ $((tries += 1)) -lt 100 ]; do
 		sleep 0.05 # the shim ends a moment after its last container
 	done
 	kill "$containerd"
