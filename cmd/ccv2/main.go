@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 )
 
 // command is one subcommand. run gets the arguments after the name and returns
@@ -17,7 +18,17 @@ type command struct {
 
 // commands is the table of subcommands, in the order of the help text.
 var commands = []command{
+	{"check", "check this host, boot a probe VM and measure it", runCheck},
 	{"image", "build the guest's kernel and initramfs", runImage},
+	{"version", "print the version", runVersion},
+}
+
+// version is set by the linker.
+var version = "devel"
+
+func runVersion(_ []string, stdout, _ io.Writer) error {
+	_, err := fmt.Fprintln(stdout, "ccv2", version, runtime.Version())
+	return err
 }
 
 func main() {

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+// probeID is the id of the probe's sandbox, in a state directory of its own.
+const probeID = "probe"
+
+// boot boots a sandbox just as a shim does, asks its guest, measures, and
+// gives everything back.
+func (c *checker) boot(ctx context.Context) (err error) {
+	// What goes wrong is told by the errors; the log would say it again.
+	if err := log.SetLevel("fatal"); err != nil {
+		return err
+	}
+	dir, remove, err := tempDir(c.config.StateDir)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	vm, err := vmconfig.Of(c.config, c.accel)
+	if err != nil {
+		return err
+	}
+	vm.ProxySocket = true // through which the guest is asked
+	s := sandbox.NewSandbox(sandbox.Options{
+		Namespace: "check", ID: probeID, Driver: c.driver, VM: vm, StateDir: dir, Sink: discard{},
+	})
+	defer func() { err = errors.Join(err, stop(s)) }()
+	if err := s.EnsureReady(ctx, sandbox.Pod{}); err != nil {
+		return err
+	}
+	info, err := guestInfo(ctx, s, vm.CallTimeout)
+	if err != nil {
+		return err
+	}
+	use, err := c.measure(s, dir)
+	if err != nil {
+		return err
+	}
+	c.printBoot(s.Timing(), info)
+	c.printMemory(use, info)
+	return nil
+}
+
+// stop ends the probe even when the command was interrupted.
+func stop(s *sandbox.Sandbox) error {
+	const limit = 10 * time.Second // 2 s for the guest, 4 s for cleaning up, and room
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return s.Stop(ctx)
+}
+
+// discard is for events of a sandbox without containers.
+type discard struct{}
+
+// Publish implements [sandbox.Sink].
+func (discard) Publish(sandbox.Event) {}
+
+// guestInfo asks the guest about itself, through the socket that any tool of
+// an operator uses.
+func guestInfo(ctx context.Context, s *sandbox.Sandbox, limit time.Duration) (hyperstart.GuestInfoReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var info hyperstart.GuestInfoReply
+	client := proxy.NewClient(s.ID(), func() (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", s.ProxySocket())
+	})
+	answer, err := client.Hyper(ctx, "guestinfo", "", nil)
+	if err != nil {
+		return info, fmt.Errorf("ask guest: %w", err)
+	}
+	if err := json.Unmarshal(answer, &info); err != nil {
+		return info, fmt.Errorf("ask guest: %w", err)
+	}
+	return info, nil
+}
+
+// footprint is the memory of a sandbox without containers, by process.
+type footprint struct {
+	qemu, virtiofsd, shim memory
+}
+
+// measure measures the sandbox. This process stands for the shim, which has
+// the same proxy and driver in it.
+func (c *checker) measure(s *sandbox.Sandbox, dir string) (footprint, error) {
+	var u footprint
+	state, err := store.DirOf(dir, "check", s.ID()).Load()
+	if err != nil {
+		return u, err
+	}
+	ram := int64(c.config.VM.MemoryMiB) << 20
+	for _, p := range state.Processes {
+		m, err := memoryOf(ram, p.PID)
+		if err != nil {
+			return u, err
+		}
+		if p.Name == "qemu" {
+			u.qemu = u.qemu.plus(m)
+		} else {
+			u.virtiofsd = u.virtiofsd.plus(m)
+		}
+	}
+	b, err := os.ReadFile("/proc/self/smaps")
+	u.shim = parseSmaps(string(b), ram)
+	return u, err
+}
+
+func (c *checker) printBoot(t sandbox.Timing, info hyperstart.GuestInfoReply) {
+	ms := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+	c.report("probe vm", ok("%s, agent %s, ready for containers after %s", info.Kernel, info.AgentVersion, ms(t.Pod.Sub(t.Begin))))
+	for _, phase := range []struct {
+		name string
+		took time.Duration
+	}{
+		{"prepare directory, start virtiofsd", t.VM.Exec.Sub(t.Begin)},
+		{"start QEMU until its monitor answers", t.VM.Monitor.Sub(t.VM.Exec)},
+		{"kernel until the agent says READY", t.Ready.Sub(t.VM.Monitor)},
+		{"plug the shared file system", t.Plugged.Sub(t.Ready)},
+		{"start the pod", t.Pod.Sub(t.Plugged)},
+	} {
+		fmt.Fprintf(c.out, "%21s%-38s %8s\n", "", phase.name, ms(phase.took))
+	}
+}
+
+func (c *checker) printMemory(u footprint, info hyperstart.GuestInfoReply) {
+	guest := u.qemu.guest + u.virtiofsd.guest
+	all := u.qemu.plus(u.virtiofsd).plus(u.shim)
+	c.report("memory", ok("of a sandbox without containers, as share of the host's (PSS)"))
+	for _, part := range []struct {
+		name  string
+		bytes int64
+	}{
+		{"QEMU without the guest's memory", u.qemu.total - u.qemu.guest},
+		{"virtiofsd", u.virtiofsd.total - u.virtiofsd.guest},
+		{"shim (this process in its place)", u.shim.total},
+		{"overhead outside of the guest", all.total - guest},
+		{"guest: kernel, image and agent", guest},
+	} {
+		fmt.Fprintf(c.out, "%21s%-38s %6.1f MiB\n", "", part.name, mib(part.bytes))
+	}
+	fmt.Fprintf(c.out, "%21s%-38s %6.1f MiB of %.1f\n", "", "guest: free for containers", mib(int64(info.MemAvailable)), mib(int64(info.MemTotal)))
+	fmt.Fprintf(c.out, "\nFor the RuntimeClass, which the scheduler adds to what the containers of a pod ask for:\n\n"+
+		"  overhead:\n    podFixed:\n      memory: %dMi\n", podFixed(all.total))
+}
+
+// podFixed rounds up to what is easy to read, with room for what the kernel
+// has for the processes and PSS does not count, such as page tables.
+func podFixed(bytes int64) int64 {
+	const step, reserve = 16, 8 // MiB
+	return (int64(mib(bytes)) + reserve + step) / step * step
+}
