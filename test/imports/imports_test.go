@@ -188,3 +188,23 @@ func TestRulesCanFail(t *testing.T) {
 		})
 	}
 }
+
+// Every direct dependency has its line, with its version, in the documentation.
+func TestDependenciesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f",
+		"{{if not (or .Main .Indirect)}}| {{.Path}} | {{.Version}} |{{end}}", "all")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := range strings.Lines(string(out)) {
+		if want = strings.TrimSpace(want); want != "" && !strings.Contains(string(page), want) {
+			t.Errorf("docs/dependencies.md has no line %s", want)
+		}
+	}
+}
