@@ -1,0 +1,199 @@
+//go:build e2e
+
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"golang.org/x/sys/unix"
+)
+
+// ImageName is the image that every containerd has.
+const ImageName = "ccv2.test/busybox:latest"
+
+// Containerd is a private containerd on a Host.
+type Containerd struct {
+	*Host
+
+	Client *client.Client
+	log    *os.File
+}
+
+// StartContainerd starts containerd on a Host of its own and imports the test
+// image. The caller must Close it.
+func StartContainerd() (*Containerd, error) {
+	h, err := NewHost()
+	if err != nil {
+		return nil, err
+	}
+	c := &Containerd{Host: h}
+	if c.log, err = os.Create(h.logPath()); err != nil {
+		return nil, err
+	}
+	if err := c.start(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if err := c.importImage(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// Private starts a containerd for one test, which may do with it as it likes.
+func Private(tb testing.TB) *Containerd {
+	tb.Helper()
+	c, err := StartContainerd()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return c
+}
+
+// Watch makes a test answer for what it leaves behind, and shows what went on
+// in containerd and the shims when it fails. It comes before anything that the
+// test takes.
+func (c *Containerd) Watch(tb testing.TB) {
+	tb.Helper()
+	begin := c.logSize()
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			c.explain(tb, begin)
+		}
+		c.CheckClean(tb)
+	})
+}
+
+// start starts the daemon and waits until it answers. It has a network
+// namespace of its own, so that no interface of the machine is mistaken for one
+// of a pod.
+func (c *Containerd) start() error {
+	config := filepath.Join(c.Dir, "containerd.toml")
+	text := fmt.Sprintf(`version = 4
+root = %[1]q
+state = %[2]q
+disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]
+[plugins.'io.containerd.server.v1.grpc']
+address = %[3]q
+[plugins.'io.containerd.server.v1.ttrpc']
+address = "%[3]s.ttrpc"
+[plugins.'io.containerd.shim.v1.manager']
+socket_dir = %[4]q
+`, filepath.Join(c.Dir, "root"), filepath.Join(c.Dir, "state"), c.socketPath(), c.socketDir())
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return err
+	}
+	cmd := exec.Command(filepath.Join(c.Bin, "containerd"), "-c", config) //nolint:noctx // Close ends it
+	cmd.Env = c.Env()
+	cmd.Stdout, cmd.Stderr = c.log, c.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start containerd: %w", err)
+	}
+	c.containerd = cmd
+	var err error
+	if !within(Patience, func() bool { err = c.connect(); return err == nil }) {
+		return fmt.Errorf("containerd does not answer: %w\n%s", err, c.logFrom(0))
+	}
+	return nil
+}
+
+// connect makes a client of a daemon that serves.
+func (c *Containerd) connect() error {
+	cl, err := client.New(c.socketPath(), client.WithDefaultNamespace(c.Namespace))
+	if err != nil {
+		return err
+	}
+	if ok, err := cl.IsServing(context.Background()); err != nil || !ok {
+		return errors.Join(errors.New("not serving yet"), err, cl.Close())
+	}
+	c.Client = cl
+	return nil
+}
+
+func (c *Containerd) importImage() error {
+	f, err := os.Open(c.Archive)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	images, err := c.Client.Import(c.Context(), f)
+	if err != nil {
+		return fmt.Errorf("import %s: %w", c.Archive, err)
+	}
+	for _, image := range images {
+		if err := client.NewImage(c.Client, image).Unpack(c.Context(), ""); err != nil {
+			return fmt.Errorf("unpack %s: %w", image.Name, err)
+		}
+	}
+	return nil
+}
+
+// Context has the Host's namespace.
+func (c *Containerd) Context() context.Context {
+	return namespaces.WithNamespace(context.Background(), c.Namespace)
+}
+
+// Kill ends the daemon without warning. Shims live on.
+func (c *Containerd) Kill(tb testing.TB) {
+	tb.Helper()
+	_ = c.containerd.Process.Kill() // it may have ended
+	_ = c.containerd.Wait()         // that it was killed is no news
+	_ = c.Client.Close()
+	c.containerd = nil
+}
+
+// Restart starts the daemon again after Kill.
+func (c *Containerd) Restart(tb testing.TB) {
+	tb.Helper()
+	if err := c.start(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Close ends the daemon in order and removes the Host.
+func (c *Containerd) Close() error {
+	if c.Client != nil {
+		_ = c.Client.Close() // nothing waits for an answer
+	}
+	if c.containerd != nil {
+		_ = c.containerd.Process.Signal(unix.SIGTERM)
+		_ = c.containerd.Wait() // its exit status says nothing
+		c.containerd = nil
+	}
+	_ = c.log.Close()
+	return c.Host.Close()
+}
+
+// explain shows the log of containerd and the shims, after the shims that still
+// live have written their stacks to it.
+func (c *Containerd) explain(tb testing.TB, begin int64) {
+	tb.Helper()
+	for _, p := range c.Processes() {
+		if bytes.HasPrefix([]byte(p.Name), []byte(Shim)) {
+			if _, err := c.stacks(p); err != nil {
+				tb.Logf("stacks of %s: %v", p, err)
+			}
+		}
+	}
+	const most = 24 << 10
+	text := c.logFrom(begin)
+	if len(text) > most {
+		text = append([]byte("…"), text[len(text)-most:]...)
+	}
+	tb.Logf("log of containerd and the shims:\n%s", text)
+}

@@ -1,0 +1,120 @@
+//go:build e2e
+
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Host is a corner of the machine that belongs to one run: a directory, and
+// all that mentions it.
+type Host struct {
+	Paths
+
+	Dir       string
+	Namespace string // of containerd; as unique as Dir
+
+	containerd *exec.Cmd // nil while none runs
+	settings   Settings
+}
+
+// Settings are the keys of the shim's configuration that tests change.
+type Settings struct {
+	QEMU, Kernel, Image, VirtioFSD string
+
+	BootTimeout string
+	Extra       string // lines that follow, in the table [share]
+	Raw         string // instead of all of the above, when not ""
+}
+
+// maxDir leaves room for the shim's sockets: containerd wants their directory to
+// have at most 42 bytes.
+const maxDir = 42 - len("/s")
+
+// NewHost makes a Host. The caller must Close it.
+func NewHost() (*Host, error) {
+	paths, err := Find()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "ccv2-e2e-")
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{Paths: paths, Dir: dir, Namespace: filepath.Base(dir)}
+	if len(dir) > maxDir {
+		return nil, fmt.Errorf("%s has more than %d bytes: choose a shorter TMPDIR", dir, maxDir)
+	}
+	h.settings = Settings{QEMU: paths.QEMU, Kernel: paths.Kernel, Image: paths.Image, VirtioFSD: paths.VirtioFSD, BootTimeout: "20s"}
+	return h, h.writeConfig(h.settings)
+}
+
+// Close removes the directory. What is mounted below is left, not deleted.
+func (h *Host) Close() error {
+	if m := h.mounts(); len(m) > 0 {
+		return fmt.Errorf("mounts are left: %s", strings.Join(m, ", "))
+	}
+	return os.RemoveAll(h.Dir)
+}
+
+// StateDir is where the shims keep the state of their sandboxes.
+func (h *Host) StateDir() string { return filepath.Join(h.Dir, "v") }
+
+// FIFODir is where clients put the fifos of stdio.
+func (h *Host) FIFODir() string { return filepath.Join(h.Dir, "f") }
+
+// ConfigPath is the shim's configuration.
+func (h *Host) ConfigPath() string { return filepath.Join(h.Dir, "ccv2.toml") }
+
+func (h *Host) socketDir() string  { return filepath.Join(h.Dir, "s") }
+func (h *Host) socketPath() string { return filepath.Join(h.Dir, "containerd.sock") }
+func (h *Host) logPath() string    { return filepath.Join(h.Dir, "containerd.log") }
+
+// Env is the environment of everything that is started on the Host.
+func (h *Host) Env() []string {
+	return append(os.Environ(), "CCV2_CONFIG="+h.ConfigPath(), "PATH="+h.Bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+}
+
+// own reports whether a process is the Host's containerd.
+func (h *Host) own(pid int) bool { return h.containerd != nil && h.containerd.Process.Pid == pid }
+
+// Configure changes the shim's configuration for the rest of the test. A shim
+// reads it when its sandbox starts.
+func (h *Host) Configure(tb testing.TB, change func(*Settings)) {
+	tb.Helper()
+	s := h.settings
+	change(&s)
+	if err := h.writeConfig(s); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := h.writeConfig(h.settings); err != nil {
+			tb.Error(err)
+		}
+	})
+}
+
+func (h *Host) writeConfig(s Settings) error {
+	text := s.Raw
+	if text == "" {
+		text = fmt.Sprintf(`state_dir = %s
+[hypervisor]
+path = %s
+[guest]
+kernel = %s
+image = %s
+boot_timeout = %s
+[share]
+virtiofsd = %s
+%s
+`, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image),
+			strconv.Quote(s.BootTimeout), strconv.Quote(s.VirtioFSD), s.Extra)
+	}
+	return os.WriteFile(h.ConfigPath(), []byte(text), 0o600)
+}

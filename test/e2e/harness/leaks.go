@@ -1,0 +1,172 @@
+//go:build e2e
+
+package harness
+
+import (
+	"bufio"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cleanWithin is how long a test may leave something of its own: containerd
+// gives the delete command 5 s, and a host that emulates several processors at
+// once needs some more.
+const cleanWithin = 15 * time.Second
+
+// CheckClean fails the test when it left anything behind, and removes what it
+// left, so that the next test starts clean.
+func (h *Host) CheckClean(tb testing.TB) {
+	tb.Helper()
+	var left []string
+	begin := time.Now()
+	if within(cleanWithin, func() bool { left = h.leftovers(); return len(left) == 0 }) {
+		if took := time.Since(begin); took > time.Second {
+			tb.Logf("clean after %s", took.Round(time.Millisecond))
+		}
+		return
+	}
+	tb.Errorf("left behind %s after the test:\n  %s", cleanWithin, strings.Join(left, "\n  "))
+	h.sweep(tb)
+}
+
+// leftovers lists what belongs to the Host and should not be there between tests.
+func (h *Host) leftovers() []string {
+	var left []string
+	for _, p := range h.Processes() {
+		left = append(left, fmt.Sprintf("process %d: %s", p.PID, strings.Join(p.Args, " ")))
+	}
+	for _, m := range h.mounts() {
+		left = append(left, "mount "+m)
+	}
+	for _, dir := range h.transient() {
+		left = append(left, files(dir)...)
+	}
+	left = append(left, h.cgroups()...)
+	left = append(left, h.sockets()...)
+	return append(left, h.interfaces()...)
+}
+
+// transient are the directories that are empty when nothing runs.
+func (h *Host) transient() []string {
+	task := filepath.Join("io.containerd.runtime.v2.task", h.Namespace)
+	return []string{
+		h.StateDir(), h.FIFODir(), h.socketDir(),
+		filepath.Join(h.Dir, "state", task), filepath.Join(h.Dir, "root", task),
+	}
+}
+
+// files lists what is below a directory, which itself may be missing.
+func files(dir string) []string {
+	var found []string
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if path != dir && err == nil { // what vanishes while we look is not left behind
+			found = append(found, fmt.Sprintf("file %s (%s)", path, d.Type()))
+		}
+		return nil
+	})
+	return found
+}
+
+// mounts lists the mount points below the Host's directory, in the order of
+// mounting.
+func (h *Host) mounts() []string {
+	return grep("/proc/self/mountinfo", h.Dir+"/", func(fields []string) string {
+		const mountPoint = 4
+		if len(fields) > mountPoint && strings.HasPrefix(fields[mountPoint], h.Dir+"/") {
+			return fields[mountPoint]
+		}
+		return ""
+	})
+}
+
+// sockets lists bound Unix sockets that are not containerd's. A bound socket
+// whose file was removed still shows here.
+func (h *Host) sockets() []string {
+	return grep("/proc/net/unix", h.Dir+"/", func(fields []string) string {
+		path := fields[len(fields)-1]
+		if strings.HasPrefix(path, h.socketPath()) {
+			return ""
+		}
+		return "socket " + path
+	})
+}
+
+// interfaces lists what is in containerd's network namespace beside lo.
+func (h *Host) interfaces() []string {
+	if h.containerd == nil {
+		return nil
+	}
+	return grep(fmt.Sprintf("/proc/%d/net/dev", h.containerd.Process.Pid), ":", func(fields []string) string {
+		if name := strings.TrimSuffix(fields[0], ":"); !strings.Contains(name, "|") && name != "lo" {
+			return "network interface " + name
+		}
+		return ""
+	})
+}
+
+// cgroups lists control groups named after the Host's namespace or directory.
+func (h *Host) cgroups() []string {
+	var found []string
+	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup/*/*", "/sys/fs/cgroup/*/*/*"} {
+		matches, _ := filepath.Glob(pattern) // the pattern is well-formed
+		for _, path := range matches {
+			if strings.Contains(filepath.Base(path), h.Namespace) {
+				found = append(found, "cgroup "+path)
+			}
+		}
+	}
+	return found
+}
+
+// grep passes the fields of the lines of a file that contain text to pick, and
+// returns what is not "".
+func grep(path, text string, pick func(fields []string) string) []string {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	var found []string
+	for scanner := bufio.NewScanner(f); scanner.Scan(); {
+		line := scanner.Text()
+		if !strings.Contains(line, text) {
+			continue
+		}
+		if s := pick(strings.Fields(line)); s != "" {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// sweep removes what a failed test has left.
+func (h *Host) sweep(tb testing.TB) {
+	tb.Helper()
+	for _, p := range h.Processes() {
+		_ = unix.Kill(p.PID, unix.SIGKILL) // gone already is what we want
+	}
+	for _, dir := range slices.Backward(h.mounts()) {
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			tb.Logf("unmount %s: %v", dir, err)
+		}
+	}
+	if len(h.mounts()) > 0 {
+		return // what is mounted must not be deleted
+	}
+	for _, dir := range h.transient() {
+		entries, _ := os.ReadDir(dir) // may be missing
+		for _, e := range entries {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				tb.Logf("sweep: %v", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,182 @@
+//go:build e2e
+
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Streams are the stdio of a process, each nil for none.
+type Streams struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// Buffer is a writer that can be looked at while it is written to.
+type Buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements [io.Writer].
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// Container makes a container of the test image that runs args. The test
+// removes it, with its task, at its end.
+func (c *Containerd) Container(tb testing.TB, id string, args []string, opts ...oci.SpecOpts) client.Container {
+	tb.Helper()
+	ctx := c.Context()
+	image, err := c.Client.GetImage(ctx, ImageName)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	opts = append([]oci.SpecOpts{oci.WithImageConfigArgs(image, args)}, opts...)
+	container, err := c.Client.NewContainer(ctx, id,
+		client.WithNewSnapshot(id, image), client.WithNewSpec(opts...), client.WithRuntime(Runtime, nil))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.remove(tb, id) })
+	return container
+}
+
+// remove removes a container and its task. It asks for both by name, because
+// containerd may have been restarted.
+func (c *Containerd) remove(tb testing.TB, id string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(c.Context(), Patience)
+	defer cancel()
+	container, err := c.Client.LoadContainer(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return
+	}
+	if err != nil {
+		tb.Errorf("remove container %s: %v", id, err)
+		return
+	}
+	if task, err := container.Task(ctx, nil); err == nil {
+		if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+			tb.Errorf("remove task %s: %v", id, err)
+		}
+	}
+	if err := container.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
+		tb.Errorf("remove container %s: %v", id, err)
+	}
+}
+
+// Task creates a container's task, which does not run yet.
+func (c *Containerd) Task(tb testing.TB, container client.Container, s Streams) client.Task {
+	tb.Helper()
+	task, err := c.NewTask(container, s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return task
+}
+
+// NewTask is Task for those who expect an error.
+func (c *Containerd) NewTask(container client.Container, s Streams) (client.Task, error) {
+	ctx, cancel := context.WithTimeout(c.Context(), 2*Patience)
+	defer cancel()
+	return container.NewTask(ctx, c.creator(s))
+}
+
+func (c *Containerd) creator(s Streams) cio.Creator {
+	return cio.NewCreator(cio.WithStreams(s.Stdin, s.Stdout, s.Stderr), cio.WithFIFODir(c.FIFODir()))
+}
+
+// Running makes a container and starts it.
+func (c *Containerd) Running(tb testing.TB, id string, s Streams, args []string, opts ...oci.SpecOpts) client.Task {
+	tb.Helper()
+	task := c.Task(tb, c.Container(tb, id, args, opts...), s)
+	if err := task.Start(c.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return task
+}
+
+// Exec starts an additional process of a task.
+func (c *Containerd) Exec(tb testing.TB, task client.Task, id string, s Streams, args ...string) client.Process {
+	tb.Helper()
+	ctx := c.Context()
+	spec, err := task.Spec(ctx)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	process := *spec.Process
+	process.Args, process.Terminal = args, false
+	p, err := task.Exec(ctx, id, &process, c.creator(s))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := p.Start(ctx); err != nil {
+		_, deleteErr := p.Delete(ctx)
+		tb.Fatal(errors.Join(err, deleteErr))
+	}
+	return p
+}
+
+// Output runs an additional process to its end and returns what it wrote to
+// stdout and its exit status.
+func (c *Containerd) Output(tb testing.TB, task client.Task, id string, args ...string) (string, uint32) {
+	tb.Helper()
+	var out Buffer
+	p := c.Exec(tb, task, id, Streams{Stdout: &out, Stderr: os.Stderr}, args...)
+	status := c.Finish(tb, p)
+	return out.String(), status
+}
+
+// Finish waits for the end of a process, deletes it and returns its status.
+// What it wrote has arrived.
+func (c *Containerd) Finish(tb testing.TB, p client.Process) uint32 {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(c.Context(), 2*Patience)
+	defer cancel()
+	exited, err := p.Wait(ctx)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	waited := <-exited
+	if err := waited.Error(); err != nil {
+		tb.Fatalf("wait for %s: %v", p.ID(), err)
+	}
+	deleted, err := p.Delete(ctx)
+	if err != nil {
+		tb.Fatalf("delete %s: %v", p.ID(), err)
+	}
+	if deleted.ExitCode() != waited.ExitCode() {
+		tb.Errorf("%s: Wait says %d, Delete says %d", p.ID(), waited.ExitCode(), deleted.ExitCode())
+	}
+	return waited.ExitCode()
+}
+
+// KillTask ends a task with SIGKILL, deletes it and returns its status.
+func (c *Containerd) KillTask(tb testing.TB, task client.Task) uint32 {
+	tb.Helper()
+	if err := task.Kill(c.Context(), unix.SIGKILL); err != nil {
+		tb.Fatal(err)
+	}
+	return c.Finish(tb, task)
+}
