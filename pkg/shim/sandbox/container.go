@@ -29,6 +29,7 @@ type Container struct {
 	binds   []bindMount
 	share   *share
 	init    *Process
+	removed chan struct{} // closed when Delete has done its work
 
 	mu        sync.Mutex // guards the fields below
 	cond      *sync.Cond // on mu; signals every change of state
@@ -68,7 +69,7 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 
 // reserve takes the id, so that a second Create of it fails at once.
 func (s *Sandbox) reserve(r CreateRequest) (*Container, error) {
-	c := &Container{ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, sandbox: s, execs: make(map[string]*Process)}
+	c := &Container{ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, sandbox: s, execs: make(map[string]*Process), removed: make(chan struct{})}
 	c.cond = sync.NewCond(&c.mu)
 	c.init = newProcess(c, "", r.Stdio, nil)
 	s.mu.Lock()
@@ -215,23 +216,42 @@ func (c *Container) Delete(ctx context.Context) (Exit, error) {
 		}
 	}
 	c.mu.Lock()
-	err := c.toLocked(Deleted)
-	execs := make([]*Process, 0, len(c.execs))
-	for _, p := range c.execs {
-		execs = append(execs, p)
+	first := c.state != Deleted
+	var err error
+	if first {
+		err = c.toLocked(Deleted)
 	}
 	c.mu.Unlock()
 	if err != nil {
 		return Exit{}, err
 	}
+	if first { // a caller that gives up does not leave half a container
+		go c.remove(context.WithoutCancel(ctx))
+	}
+	select {
+	case <-c.removed:
+		return c.init.Exit(), nil
+	case <-ctx.Done():
+		return Exit{}, fmt.Errorf("delete container %s: %w", c.ID, ctx.Err())
+	}
+}
+
+// remove does the work of Delete, once.
+func (c *Container) remove(ctx context.Context) {
+	defer close(c.removed)
+	c.mu.Lock()
+	execs := make([]*Process, 0, len(c.execs))
+	for _, p := range c.execs {
+		execs = append(execs, p)
+	}
+	c.mu.Unlock()
 	for _, p := range execs {
 		p.release(ctx)
 	}
 	c.removeInGuest(ctx)
-	c.forget(context.WithoutCancel(ctx))
+	c.forget(ctx)
 	exit := c.init.Exit()
 	c.sandbox.opts.Sink.Publish(TaskDeleted{ContainerID: c.ID, PID: c.PID(), Status: exit.Status, At: exit.At})
-	return exit, nil
 }
 
 // removeInGuest frees what the guest keeps of the container. A guest that is

@@ -11,18 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stdin reads what clients write to a fifo. Clients that close it and open it
-// again are the normal case (attach, detach), so the end of one writer is not
-// the end of the stream: only Finish is.
+// Stdin reads what clients write to a fifo. It ends when the last client has
+// closed the fifo, as with runc's shim: ctr may be done before it can send
+// CloseIO. The stdin of a terminal does not end in that way, since clients
+// attach and detach; and none ends before a first client was there.
 type Stdin struct {
 	f *os.File
 
-	mu       sync.Mutex // guards keep and finished
+	mu       sync.Mutex // guards the fields below
+	awaiting bool       // no client has been there yet
 	keep     *os.File   // a writer of our own, which keeps the fifo from ending
 	finished bool
 }
 
-func openStdin(s string) (*Stdin, error) {
+func openStdin(s string, terminal bool) (*Stdin, error) {
 	u, err := parse(s)
 	if err != nil {
 		return nil, err
@@ -38,6 +40,10 @@ func openStdin(s string) (*Stdin, error) {
 	if info, err := f.Stat(); err == nil && info.Mode()&os.ModeNamedPipe == 0 {
 		return in, nil // a file such as /dev/null ends by itself
 	}
+	if !terminal {
+		in.awaiting = true
+		return in, nil
+	}
 	if in.keep, err = os.OpenFile(u.Path, os.O_WRONLY|unix.O_NONBLOCK, 0); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("open stdin: %w", err)
@@ -45,14 +51,48 @@ func openStdin(s string) (*Stdin, error) {
 	return in, nil
 }
 
-// Read returns what clients wrote. It ends with io.EOF when Finish was called
-// and nothing is left.
+// Read returns what clients wrote. It ends with io.EOF when nothing is left
+// and the clients have gone or Finish was called.
 func (s *Stdin) Read(p []byte) (int, error) {
+	if err := s.awaitClient(); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return s.readRest(p)
+		}
+		return 0, err
+	}
 	n, err := s.f.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) { // set by Finish
 		return s.readRest(p)
 	}
 	return n, err
+}
+
+// awaitClient waits until a client has opened the fifo and has written to it or
+// closed it. The kernel reports neither data nor an end to a reader that was
+// there before the first writer, while read(2) would say "end".
+func (s *Stdin) awaitClient() error {
+	s.mu.Lock()
+	awaiting := s.awaiting
+	s.mu.Unlock()
+	if !awaiting {
+		return nil
+	}
+	raw, err := s.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return n > 0 || (err != nil && !errors.Is(err, unix.EINTR))
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.awaiting = false
+	s.mu.Unlock()
+	return nil
 }
 
 // readRest reads without waiting: after Finish only what is in the pipe counts,

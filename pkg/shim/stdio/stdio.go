@@ -47,7 +47,7 @@ func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err 
 		}
 	}()
 	if c.Stdin != "" {
-		if s.Stdin, err = openStdin(c.Stdin); err != nil {
+		if s.Stdin, err = openStdin(c.Stdin, c.Terminal); err != nil {
 			return nil, err
 		}
 	}
