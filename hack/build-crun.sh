@@ -1,14 +1,14 @@
 #!/bin/sh
 # Builds a static crun from Debian's source package: without libsystemd and the
 # dynamic linker an invocation costs the guest a fraction of what Debian's
-# binary costs. Needs gcc, make, python3, pkg-config, patch, xz and the network
-# that apt uses; changes nothing outside of the output directory.
+# binary costs. Needs what `hack/deps.sh crun` installs, and the network that
+# apt uses; changes nothing outside of the output directory.
 #
 # usage: hack/build-crun.sh [OUTPUT-DIR]     (default build/crun-static)
 set -eu
 
 out=${1:-build/crun-static}
-for tool in gcc make python3 pkg-config patch xz apt-get dpkg-deb; do
+for tool in gcc make python3 pkg-config patch xz file strip apt-get dpkg-deb dpkg-source; do
 	command -v "$tool" >/dev/null || { echo "build-crun: $tool is missing" >&2; exit 1; }
 done
 mkdir -p "$out"
@@ -56,13 +56,18 @@ find . -name config.h.in -exec touch {} +
 find . -name Makefile.in -exec touch {} +
 
 # libgcrypt, used where it happens to be installed, is a cache's hash only.
-./configure --quiet ac_cv_search_gcry_check_version=no ac_cv_header_gcrypt_h=no --disable-systemd --disable-criu --disable-dl --disable-shared \
-	CFLAGS='-O2 -g0' CPPFLAGS="-I$work/dev/usr/include" LDFLAGS="-L$lib" \
-	YAJL_CFLAGS="-I$work/dev/usr/include" YAJL_LIBS=-lyajl >"$work/build.log" 2>&1 &&
-	make -j"$(nproc)" .version git-version.h >>"$work/build.log" 2>&1 &&
-	make -C libocispec -j"$(nproc)" libocispec.la >>"$work/build.log" 2>&1 &&
-	make -j"$(nproc)" crun LDFLAGS="-all-static -L$lib" >>"$work/build.log" 2>&1 ||
-	{ tail -n 30 "$work/build.log" >&2; exit 1; }
+build() {
+	./configure --quiet ac_cv_search_gcry_check_version=no ac_cv_header_gcrypt_h=no --disable-systemd --disable-criu --disable-dl --disable-shared \
+		CFLAGS='-O2 -g0' CPPFLAGS="-I$work/dev/usr/include" LDFLAGS="-L$lib" \
+		YAJL_CFLAGS="-I$work/dev/usr/include" YAJL_LIBS=-lyajl &&
+		make -j"$(nproc)" .version git-version.h &&
+		make -C libocispec -j"$(nproc)" libocispec.la &&
+		make -j"$(nproc)" crun LDFLAGS="-all-static -L$lib"
+}
+build >"$work/build.log" 2>&1 || {
+	tail -n 30 "$work/build.log" >&2
+	exit 1
+}
 strip crun
 install -m 755 crun "$out/crun"
 rm -rf "$work"

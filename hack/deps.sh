@@ -127,7 +127,9 @@ crun)
 	need gcc have gcc
 	need libc6-dev header /usr/include/stdio.h
 	need make have make
-	need python3-minimal have python3
+	need python3 python3 -c 'import json'
+	need file have file
+	need binutils have strip
 	need pkg-config have pkg-config
 	need patch have patch
 	need xz-utils have xz

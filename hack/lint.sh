@@ -15,6 +15,11 @@ echo "    golangci-lint"
 if ! "$bin/golangci-lint" config verify || ! "$bin/golangci-lint" run ./...; then
 	failed golangci-lint
 fi
+for mod in test/*/go.mod; do
+	[ -e "$mod" ] || continue
+	dir=$(dirname "$mod")
+	(cd "$dir" && "$bin/golangci-lint" run ./...) || failed "golangci-lint in $dir"
+done
 
 echo "    gofumpt"
 # shellcheck disable=SC2046 # no name has a space
