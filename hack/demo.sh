@@ -27,6 +27,8 @@ fi
 
 if [ "${CCV2_DEMO_INSIDE:-}" != yes ]; then
 	mkdir -p "$build/demo"
+	unshare --mount --propagation slave --pid --fork true 2>"$build/demo/unshare.log" ||
+		die "namespaces are not available here ($(cat "$build/demo/unshare.log")): in a container run it privileged, in a chroot make the root a mount point"
 	CCV2_DEMO_INSIDE=yes exec unshare --mount --propagation slave --pid --fork --kill-child --mount-proc -- "$here/demo.sh" "$mode" "$build"
 fi
 
@@ -116,7 +118,7 @@ stop() {
 # field NAME: a field of the line that the shim wrote when the VM was ready.
 field() { sed -n "s/.*msg=\"sandbox ready\".* $1=\"\{0,1\}\([^ \"]*\).*/\1/p" "$log" | head -n 1; }
 # span NAME: such a field, rounded.
-span() { field "$1" | sed -E 's/\.[0-9]+(µs|ms)$/\1/; s/(\.[0-9]{2})[0-9]*s$/\1s/; s/([0-9])(µ?m?s)$/\1 \2/'; }
+span() { field "$1" | sed -E 's/\.[0-9]+(µs|ms)$/\1/; s/(\.[0-9]{2})[0-9]*s$/\1s/; s/([0-9])([^0-9.]+)$/\1 \2/'; }
 
 report() {
 	local reason accelerator='kvm'
