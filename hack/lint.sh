@@ -33,7 +33,7 @@ echo "    go vet without grpc, as the shim is built"
 go vet -tags no_grpc ./... || failed "go vet"
 
 echo "    go mod tidy"
-for mod in go.mod tools/*/go.mod test/*/go.mod; do
+for mod in go.mod test/*/go.mod; do
 	[ -e "$mod" ] || continue
 	go -C "$(dirname "$mod")" mod tidy -diff || failed "$mod"
 done
