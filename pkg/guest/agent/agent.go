@@ -46,8 +46,9 @@ type Agent struct {
 	loaded chan struct{}
 }
 
-// Run boots the guest and serves the host. It returns only on an error, which
-// the guest cannot survive. As PID 1 it is to be called once.
+// Run boots the guest and serves the host. It returns only on an error, after
+// which the guest can only be powered off; goroutines are left behind then. It
+// is to be called once, by PID 1.
 func Run(ctx context.Context, cfg Config) error {
 	defer guard()
 	a := &Agent{
@@ -73,14 +74,11 @@ func Run(ctx context.Context, cfg Config) error {
 	a.oci = newRuntime(a.reaper)
 	a.bootMillis = uptimeMillis()
 
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	stop := make(chan struct{})
-	defer close(stop)
-	wg.Go(func() { defer guard(); a.reaper.run(stop) })
-	wg.Go(func() { defer guard(); a.bootLate() })
-	wg.Go(func() { defer guard(); a.loadLate(list) })
-	wg.Go(func() { defer guard(); fatal(a.tty.serve()) })
+	// These live as long as the VM: there is nothing to join them for.
+	go func() { defer guard(); a.reaper.run(nil) }()
+	go func() { defer guard(); a.bootLate() }()
+	go func() { defer guard(); a.loadLate(list) }()
+	go func() { defer guard(); fatal(a.tty.serve()) }()
 	a.ctl.send(hyperstart.Ready, nil)
 	return newMux(a.ctl, a.handlers(), powerOff).serve(ctx, ctl)
 }
@@ -111,7 +109,9 @@ func (a *Agent) bootEarly() (list string, err error) {
 // bootLate prepares the guest for containers while the host reacts to READY.
 func (a *Agent) bootLate() {
 	defer close(a.booted)
+	// Tuning comes first because it makes the rest faster.
 	steps := []func() error{
+		tune,
 		func() error { return mountAll(lateMounts) },
 		linkDev,
 		func() error { return enableControllers(cgroupRoot) },
@@ -126,8 +126,8 @@ func (a *Agent) bootLate() {
 			return
 		}
 	}
-	if err := writeKernelFile("/proc/sys/kernel/pid_max", "4194304"); err != nil {
-		logf("raise pid_max: %v", err)
+	if err := a.oci.seal(); err != nil {
+		logf("%v", err) // slower, but it works
 	}
 }
 

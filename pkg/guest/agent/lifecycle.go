@@ -182,10 +182,6 @@ func (a *Agent) removeContainer(ctx context.Context, payload []byte) ([]byte, er
 	if err := c.to(stateRemoving); err != nil {
 		return nil, err
 	}
-	for _, p := range c.processes() {
-		p.discard()
-		<-p.sent
-	}
 	if err := a.remove(ctx, c); err != nil {
 		c.settle(stateRemoving, stateStopped)
 		return nil, err
@@ -202,15 +198,16 @@ func (a *Agent) endCreated(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-p.reaped:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return await(ctx, p.reaped)
 }
 
 func (a *Agent) remove(ctx context.Context, c *container) error {
+	for _, p := range c.processes() {
+		p.discard()
+		if err := await(ctx, p.sent); err != nil {
+			return fmt.Errorf("remove container %s: %w", c.id, err)
+		}
+	}
 	a.oom.remove(c.id)
 	err := a.oci.delete(ctx, c, false)
 	if _, serr := os.Stat(filepath.Join(runtimeState, c.id)); err != nil && serr == nil {

@@ -34,9 +34,11 @@ func newMux(out *ctlWriter, handlers map[hyperstart.Code]handler, final func()) 
 	return &mux{handlers: handlers, out: out, final: final, calls: make(chan struct{}, maxCalls)}
 }
 
-// serve answers commands until the stream ends, then waits for running CALLs.
+// serve answers commands until the stream ends, then ends running CALLs.
 func (m *mux) serve(ctx context.Context, r io.Reader) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer m.wg.Wait()
+	defer cancel()
 	reader := hyperstart.NewCtlReader(bufio.NewReaderSize(r, keepBuffer))
 	for {
 		code, payload, err := reader.Read()

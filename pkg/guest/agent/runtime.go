@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 
 	runc "github.com/containerd/go-runc"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -31,7 +33,8 @@ const (
 // ociRuntime runs the OCI runtime. Each method is exactly one invocation: they
 // are what container operations cost most.
 type ociRuntime struct {
-	base runc.Runc
+	base   runc.Runc
+	sealed *os.File // the program itself, kept open
 }
 
 // newRuntime installs the reaper as go-runc's monitor, which is a variable of
@@ -39,6 +42,43 @@ type ociRuntime struct {
 func newRuntime(r *reaper) *ociRuntime {
 	runc.Monitor = r
 	return &ociRuntime{base: runc.Runc{Command: runtimePath, Root: runtimeState, LogFormat: runc.JSON}}
+}
+
+// seal makes the runtime run from a sealed copy in memory. crun and runc make
+// such a copy of themselves in every invocation otherwise, so that no container
+// can overwrite them through /proc/self/exe; one copy serves them all. The copy
+// also keeps its pages, which an emulated CPU then need not translate again.
+func (o *ociRuntime) seal() error {
+	copied, err := sealedCopy(o.base.Command)
+	if err != nil {
+		return fmt.Errorf("seal %s: %w", o.base.Command, err)
+	}
+	o.sealed = copied
+	o.base.Command = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), copied.Fd())
+	return nil
+}
+
+// sealedCopy returns a copy of a program that nobody can write to any more.
+func sealedCopy(path string) (*os.File, error) {
+	source, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+	fd, err := unix.MemfdCreate(filepath.Base(path), unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, err
+	}
+	writer := os.NewFile(uintptr(fd), path)
+	defer writer.Close() // a program that is open for writing cannot be executed
+	if _, err := io.Copy(writer, source); err != nil {
+		return nil, err
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		return nil, err
+	}
+	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
 // invoke runs one command of the runtime with a log of its own, from which the

@@ -114,8 +114,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// boot starts a VM and waits for READY and STARTPOD.
-func boot(t *testing.T) *vm {
+// boot starts a VM and waits for READY. extra are arguments for QEMU.
+func boot(t *testing.T, extra ...string) *vm {
 	t.Helper()
 	kernel, initrd := artefacts(t)
 	initrd = testInitrd(t, initrd)
@@ -131,6 +131,7 @@ func boot(t *testing.T) *vm {
 		"-append", "console=ttyS0 quiet panic=-1 no_timer_check tsc=reliable cryptomgr.notests rcupdate.rcu_expedited=1 8250.nr_uarts=1 random.trust_cpu=on",
 		"-device", "virtio-serial-pci",
 	}
+	args = append(args, extra...)
 	conns := make(chan net.Conn, 1)
 	var listeners []net.Listener
 	for i, name := range []string{"sh.hyper.channel.0", "sh.hyper.channel.1"} {

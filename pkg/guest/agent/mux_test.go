@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// message is one control message as a test sees it.
+type message struct {
+	Code    hyperstart.Code
+	Payload string
+}
+
+// serveMux runs a mux on one end of a pipe and returns the other end and a
+// reader of its answers.
+func serveMux(t *testing.T, handlers map[hyperstart.Code]handler, final func()) (net.Conn, func() message) {
+	t.Helper()
+	host, guest := net.Pipe()
+	m := newMux(&ctlWriter{w: guest}, handlers, final)
+	done := make(chan error, 1)
+	go func() { done <- m.serve(t.Context(), guest) }()
+	t.Cleanup(func() {
+		host.Close()
+		if err := <-done; !errors.Is(err, io.EOF) {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	r := hyperstart.NewCtlReader(bufio.NewReader(host))
+	return host, func() message {
+		t.Helper()
+		code, payload, err := r.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return message{code, string(payload)}
+	}
+}
+
+func send(t *testing.T, w io.Writer, code hyperstart.Code, payload string) {
+	t.Helper()
+	if _, err := w.Write(hyperstart.AppendCtl(nil, code, []byte(payload))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func callPayload(ticket uint32, code hyperstart.Code, payload string) string {
+	return string(hyperstart.AppendCall(nil, ticket, code, []byte(payload)))
+}
+
+func errorText(t *testing.T, m message) hyperstart.ErrorReply {
+	t.Helper()
+	var reply hyperstart.ErrorReply
+	if err := json.Unmarshal([]byte(m.Payload), &reply); err != nil {
+		t.Fatalf("%s %q: %v", m.Code, m.Payload, err)
+	}
+	return reply
+}
+
+func TestMuxAnswersInOrder(t *testing.T) {
+	host, next := serveMux(t, map[hyperstart.Code]handler{
+		hyperstart.Ping:     func(_ context.Context, b []byte) ([]byte, error) { return append([]byte("re: "), b...), nil },
+		hyperstart.StartPod: func(context.Context, []byte) ([]byte, error) { return nil, failf("some_class", "no: %d", 7) },
+		hyperstart.ReadFile: func(context.Context, []byte) ([]byte, error) { return make([]byte, maxAnswer+1), nil },
+	}, nil)
+	send(t, host, hyperstart.Ping, "a")
+	if got, want := next(), (message{hyperstart.Ack, "re: a"}); got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, tt := range []struct {
+		code hyperstart.Code
+		want hyperstart.ErrorReply
+	}{
+		{hyperstart.StartPod, hyperstart.ErrorReply{Class: "some_class", Message: "no: 7"}},
+		{hyperstart.GetPod, hyperstart.ErrorReply{Class: hyperstart.ClassNotImplemented, Message: "GETPOD is not a command of this guest"}},
+		{hyperstart.Code(999), hyperstart.ErrorReply{Class: hyperstart.ClassNotImplemented, Message: "CODE(999) is not a command of this guest"}},
+	} {
+		send(t, host, tt.code, "")
+		m := next()
+		if m.Code != hyperstart.Error {
+			t.Fatalf("%s: got %s", tt.code, m.Code)
+		}
+		if diff := cmp.Diff(tt.want, errorText(t, m)); diff != "" {
+			t.Errorf("%s: %s", tt.code, diff)
+		}
+	}
+	send(t, host, hyperstart.ReadFile, "")
+	if m := next(); m.Code != hyperstart.Error || errorText(t, m).Class != hyperstart.ClassResourceExhausted {
+		t.Errorf("answer that is too long: got %s", m.Code)
+	}
+}
+
+func TestMuxCallsRunBeside(t *testing.T) {
+	release := make(chan struct{})
+	host, next := serveMux(t, map[hyperstart.Code]handler{
+		hyperstart.Ping: func(context.Context, []byte) ([]byte, error) { return nil, nil },
+		hyperstart.NewContainer: func(_ context.Context, b []byte) ([]byte, error) {
+			<-release
+			return b, nil // still what the CALL carried, though more was read since
+		},
+	}, nil)
+	for ticket := range uint32(maxCalls) {
+		send(t, host, hyperstart.Call, callPayload(ticket, hyperstart.NewContainer, strings.Repeat("x", int(ticket))))
+		if m := next(); m != (message{Code: hyperstart.Ack}) {
+			t.Fatalf("call %d: got %v", ticket, m)
+		}
+	}
+	send(t, host, hyperstart.Ping, "")
+	if m := next(); m.Code != hyperstart.Ack {
+		t.Errorf("ping beside calls: got %v", m)
+	}
+	send(t, host, hyperstart.Call, callPayload(1000, hyperstart.NewContainer, ""))
+	if m := next(); m.Code != hyperstart.Ack {
+		t.Errorf("call above the limit: got %v", m)
+	}
+	ticket, code, payload, err := hyperstart.ParseCall([]byte(next().Payload))
+	if err != nil || ticket != 1000 || code != hyperstart.Error || !bytes.Contains(payload, []byte(hyperstart.ClassResourceExhausted)) {
+		t.Errorf("call above the limit: got %d %s %q %v", ticket, code, payload, err)
+	}
+	close(release)
+	seen := map[uint32]bool{}
+	for range maxCalls {
+		m := next()
+		ticket, code, payload, err := hyperstart.ParseCall([]byte(m.Payload))
+		if m.Code != hyperstart.Result || err != nil || code != hyperstart.Ack || len(payload) != int(ticket) || seen[ticket] {
+			t.Errorf("got %s %d %s with %d bytes, %v", m.Code, ticket, code, len(payload), err)
+		}
+		seen[ticket] = true
+	}
+}
+
+func TestMuxMalformedCall(t *testing.T) {
+	host, next := serveMux(t, nil, nil)
+	send(t, host, hyperstart.Call, "1234567")
+	if m := next(); m.Code != hyperstart.Error || errorText(t, m).Class != hyperstart.ClassInvalidArgument {
+		t.Errorf("got %v", m)
+	}
+}
+
+func TestMuxFinalFollowsTheReply(t *testing.T) {
+	final := make(chan struct{})
+	host, next := serveMux(t, map[hyperstart.Code]handler{
+		hyperstart.DestroyPod: func(context.Context, []byte) ([]byte, error) { return nil, nil },
+	}, func() { close(final) })
+	send(t, host, hyperstart.DestroyPod, "")
+	// The pipe has no buffer: the reply is written when it is read here.
+	select {
+	case <-final:
+		t.Error("final before the reply")
+	default:
+	}
+	next()
+	<-final
+}

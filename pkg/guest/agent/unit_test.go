@@ -1,0 +1,256 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+func TestReadStats(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"cpu.stat":       "usage_usec 1500\nuser_usec 1000\nbad line here\nnr_throttled x\n",
+		"memory.stat":    "anon 4096\nfile 8192\n",
+		"memory.current": "12288\n",
+		"memory.max":     "max\n",
+		"memory.events":  "low 0\noom_kill 3\n",
+		"pids.current":   "2\n",
+		"pids.max":       "100\n",
+		"io.stat":        "254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n7:1 \nnonsense a=b\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := readStats(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &hyperstart.Stats{
+		CPU:    map[string]uint64{"usage_usec": 1500, "user_usec": 1000},
+		Memory: map[string]uint64{"anon": 4096, "file": 8192}, MemoryCurrent: 12288,
+		MemoryEvents: map[string]uint64{"low": 0, "oom_kill": 3}, PIDsCurrent: 2, PIDsMax: 100,
+		IO: []hyperstart.IOStats{{Major: 254, RBytes: 1, WBytes: 2, RIOs: 3, WIOs: 4}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := readStats(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing cgroup: %v", err)
+	}
+}
+
+func TestCgroupPIDs(t *testing.T) {
+	dir := t.TempDir()
+	for path, content := range map[string]string{"cgroup.procs": "1\n", "a/cgroup.procs": "20\n21\n", "a/b/cgroup.procs": ""} {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := cgroupPIDs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{20, 21, 1}, got); diff != "" {
+		t.Error(diff)
+	}
+	if pids, err := cgroupPIDs(filepath.Join(dir, "none")); err != nil || pids != nil {
+		t.Errorf("missing cgroup: %v, %v", pids, err)
+	}
+}
+
+func TestModulesOf(t *testing.T) {
+	const list = "boot /lib/a.ko\nmmio /lib/b.ko\nboot /lib/c.ko\n\nlate /lib/with space.ko\n"
+	for phase, want := range map[string][]string{
+		phaseBoot: {"/lib/a.ko", "/lib/c.ko"}, phaseMMIO: {"/lib/b.ko"}, phaseLate: {"/lib/with space.ko"}, "other": nil,
+	} {
+		if diff := cmp.Diff(want, modulesOf(list, phase)); diff != "" {
+			t.Errorf("%s: %s", phase, diff)
+		}
+	}
+}
+
+func TestGuestSpec(t *testing.T) {
+	const in = `{"ociVersion":"9.9","future":{"a":1},"process":{"terminal":true,"args":["sh"],"cwd":"/"},` +
+		`"linux":{"cgroupsPath":"system.slice:x:y","resources":{"unknown":2}}}`
+	config, p, err := guestSpec(json.RawMessage(in), "/ccv2/id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want any
+	const out = `{"ociVersion":"9.9","future":{"a":1},"process":{"terminal":true,"args":["sh"],"cwd":"/"},` +
+		`"linux":{"cgroupsPath":"/ccv2/id","resources":{"unknown":2}}}`
+	if json.Unmarshal(config, &got) != nil || json.Unmarshal([]byte(out), &want) != nil {
+		t.Fatal("not json")
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if !p.Terminal || p.Args[0] != "sh" {
+		t.Errorf("got %+v", p)
+	}
+	for _, bad := range []string{``, `null`, `[]`, `{}`, `{"process":{}}`, `{"process":{"args":[""]}}`, `{"process":{"args":["a"]},"linux":3}`} {
+		if _, _, err := guestSpec(json.RawMessage(bad), "/x"); err == nil {
+			t.Errorf("%q accepted", bad)
+		}
+	}
+}
+
+// TestTransitions checks the table against the rules it stands for.
+func TestTransitions(t *testing.T) {
+	for from := range stateCount {
+		c := newContainerState("id")
+		for next := range stateCount {
+			c.state = from
+			allowed := transitions[from]&(1<<next) != 0
+			err := c.to(next)
+			if allowed != (err == nil) || allowed != (c.state == next && from != next) {
+				t.Errorf("%s to %s: allowed %t, got %v and state %s", from, next, allowed, err, c.state)
+			}
+			if next == stateStopped && from < stateStopped && !allowed {
+				t.Errorf("an init that ends while its container is %s leaves it so", from)
+			}
+		}
+		if from.String() == "" {
+			t.Errorf("state %d has no name", from)
+		}
+	}
+	if err := newContainerState("id").to(stateRunning); err == nil || err.Error() != "container id is being created" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPodClaims(t *testing.T) {
+	var p pod
+	if err := p.claim(podStarted, podStarted); err == nil || err.Error() != "pod is not started" {
+		t.Errorf("before start: %v", err)
+	}
+	if err := p.claim(podNew, podStarting); err != nil {
+		t.Error(err)
+	}
+	if err := p.claim(podNew, podStarting); err == nil || err.Error() != "pod is being started" {
+		t.Errorf("during start: %v", err)
+	}
+}
+
+func TestClassify(t *testing.T) {
+	for msg, want := range map[string]uint8{
+		"executable file `nope` not found in $PATH: No such file or directory":          127,
+		"executable file `/bin/nope` not found: No such file or directory":              127,
+		"open executable: Permission denied":                                            126,
+		"exec /bin/x: exec format error":                                                126,
+		`exec: "nope": executable file not found in $PATH`:                              127,
+		`unable to start container process: exec: "/x": permission denied`:              126,
+		`exec: "/nope": stat /nope: no such file or directory`:                          127,
+		"mount `proc` to `proc`: Operation not permitted":                               0,
+		"open `/run/ccv2/shared/x/rootfs`: No such file or directory":                   0,
+		"container `x` does not exist":                                                  0,
+		"cannot set memory+swap limit: open memory.swap.max: No such file or directory": 0,
+	} {
+		if _, got := classify(msg); got != want {
+			t.Errorf("%s: got %d, want %d", msg, got, want)
+		}
+	}
+}
+
+func TestReason(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	content := `{"msg":"old","level":"error"}` + "\nnot json\n" + `{"msg":"executable file ` + "`x`" + ` not found","level":"error"}` + "\n" + `{"msg":"w","level":"warning"}` + "\n"
+	if err := os.WriteFile(log, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := nameProgram(reason(log, errors.New("did not terminate successfully")), "x")
+	if err.Error() != "executable file `x` not found" {
+		t.Errorf("got %v", err)
+	}
+	err = reason(log+"none", fmt.Errorf("start: %w", os.ErrPermission))
+	if err.Error() != "start: permission denied" {
+		t.Errorf("without a log: got %v", err)
+	}
+}
+
+func TestUevents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &uevents{changed: make(chan struct{})}
+		calls := 0
+		done := make(chan error)
+		go func() {
+			done <- u.wait(t.Context(), func() (bool, error) { calls++; return calls == 3, nil })
+		}()
+		for range 2 {
+			synctest.Wait()
+			u.mu.Lock()
+			close(u.changed)
+			u.changed = make(chan struct{})
+			u.mu.Unlock()
+		}
+		if err := <-done; err != nil || calls != 3 {
+			t.Errorf("got %v after %d calls", err, calls)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := u.wait(ctx, func() (bool, error) { return false, nil }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestScanPorts(t *testing.T) {
+	class := t.TempDir()
+	for dir, name := range map[string]string{"vport1p1": ctlPortName + "\n", "vport1p2": ttyPortName + "\n", "vport1p3": ctlPortName + "0\n"} {
+		if err := os.Mkdir(filepath.Join(class, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(class, dir, "name"), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]string{}
+	scanPorts(class, got)
+	want := map[string]string{ctlPortName: "/dev/vport1p1", ttyPortName: "/dev/vport1p2"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestKibField(t *testing.T) {
+	if got := kibField([]byte("MemTotal:  10 kB\nMemAvailable:   2 kB\n"), "MemAvailable:"); got != 2048 {
+		t.Errorf("got %d", got)
+	}
+}
+
+func TestPanicSite(t *testing.T) {
+	var site string
+	func() {
+		defer func() {
+			_ = recover()
+			site = panicSite([]byte("goroutine 1 [running]:\nmain.guard()\n\t/src/console.go:1 +0x1\npanic({0x1, 0x2})\n\t/go/runtime/panic.go:9 +0x2\nmain.f()\n\t/src/f.go:7 +0x3\n"))
+		}()
+		panic("x")
+	}()
+	if site != "/src/f.go:7" {
+		t.Errorf("got %q", site)
+	}
+}
+
+func TestCheckID(t *testing.T) {
+	for id, ok := range map[string]bool{"a": true, "A-b_c.9": true, "": false, "../x": false, "a/b": false, ".a": false} {
+		if err := checkID("container", id); (err == nil) != ok {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
