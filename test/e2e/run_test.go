@@ -15,22 +15,29 @@ func TestRunAttached(t *testing.T) {
 	tests := []struct {
 		name   string
 		script string
-		code   int
-		stdout string
-		stderr string
+		want   harness.Result
 	}{
-		{name: "Exit0", script: "echo out; echo err >&2", stdout: "out\n", stderr: "err\n"},
-		{name: "Exit1", script: "exit 1", code: 1},
-		{name: "Exit42", script: "echo last words; exit 42", code: 42, stdout: "last words\n"},
+		{name: "exit0", script: "echo out; echo err >&2", want: harness.Result{Stdout: "out\n", Stderr: "err\n"}},
+		{name: "exit1", script: "exit 1", want: harness.Result{Code: 1}},
+		{name: "exit42", script: "echo last words; exit 42", want: harness.Result{Stdout: "last words\n", Code: 42}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			shared.Watch(t)
-			got := shared.Ctr(t, "run", "--rm", harness.ImageName, "r-"+strings.ToLower(test.name), "/bin/sh", "-c", test.script)
-			want := harness.Result{Stdout: test.stdout, Stderr: test.stderr, Code: test.code}
-			if got != want {
-				t.Errorf("got %+v, want %+v", got, want)
+			got := shared.Ctr(t, "run", "--rm", harness.ImageName, test.name, "/bin/sh", "-c", test.script)
+			if got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+// TestMissingBinary wants an error that names the program. As with runc the
+// container is not even created; nothing may be left of it.
+func TestMissingBinary(t *testing.T) {
+	shared.Watch(t)
+	got := shared.Ctr(t, "run", "--rm", harness.ImageName, "missing", "/bin/no-such-program")
+	if got.Code == 0 || !strings.Contains(got.Stderr, "/bin/no-such-program") {
+		t.Errorf("got %+v, want an error that names the program", got)
 	}
 }

@@ -31,7 +31,7 @@ func (c *Containerd) Ctr(tb testing.TB, args ...string) Result {
 // CtrInput is Ctr with a stdin.
 func (c *Containerd) CtrInput(tb testing.TB, stdin io.Reader, args ...string) Result {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 2*Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience) // clean-up runs commands too
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := c.ctrCommand(ctx, args)
@@ -63,7 +63,7 @@ func (c *Containerd) CtrTTY(tb testing.TB, input string, args ...string) Result 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(tb.Context(), 2*Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience) // clean-up runs commands too
 	defer cancel()
 	cmd := c.ctrCommand(ctx, args)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave

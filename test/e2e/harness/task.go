@@ -24,6 +24,21 @@ type Streams struct {
 	Stdout, Stderr io.Writer
 }
 
+// closer asks for the end of the process's stdin when its reader has ended:
+// the end of a fifo's writer alone means that a client has detached.
+type closer struct {
+	io.Reader
+	atEnd func()
+}
+
+func (c *closer) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		c.atEnd()
+	}
+	return n, err
+}
+
 // Buffer is a writer that can be looked at while it is written to.
 type Buffer struct {
 	mu sync.Mutex
@@ -127,7 +142,16 @@ func (c *Containerd) Exec(tb testing.TB, task client.Task, id string, s Streams,
 	}
 	process := *spec.Process
 	process.Args, process.Terminal = args, false
+	added := make(chan client.Process, 1)
+	if s.Stdin != nil {
+		s.Stdin = &closer{Reader: s.Stdin, atEnd: func() {
+			if p := <-added; p != nil {
+				_ = p.CloseIO(ctx, client.WithStdinCloser) // the process may have ended
+			}
+		}}
+	}
 	p, err := task.Exec(ctx, id, &process, c.creator(s))
+	added <- p
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -162,6 +186,7 @@ func (c *Containerd) Finish(tb testing.TB, p client.Process) uint32 {
 	if err := waited.Error(); err != nil {
 		tb.Fatalf("wait for %s: %v", p.ID(), err)
 	}
+	p.IO().Wait() // Delete would close the client's end of the fifos, full or not
 	deleted, err := p.Delete(ctx)
 	if err != nil {
 		tb.Fatalf("delete %s: %v", p.ID(), err)
