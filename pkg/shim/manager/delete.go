@@ -39,6 +39,7 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 			return shim.StopStatus{}, fmt.Errorf("delete container %s: %w", id, err)
 		}
 	}
+	removeSocket(ctx, bundle)
 	exit, err := store.LoadExit(bundle)
 	if err != nil {
 		if !errors.Is(err, errdefs.ErrNotFound) {
@@ -47,6 +48,17 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 		return shim.StopStatus{ExitedAt: time.Now(), ExitStatus: 128 + int(syscall.SIGKILL)}, nil
 	}
 	return shim.StopStatus{ExitedAt: exit.At, ExitStatus: int(exit.Status), Pid: exit.PID}, nil
+}
+
+// removeSocket removes the socket of a shim that is dead.
+func removeSocket(ctx context.Context, bundle string) {
+	a, err := store.LoadAddress(bundle)
+	if err != nil || shim.CanConnect(a.Address) {
+		return // nothing is known, or another container's shim lives there
+	}
+	if err := shim.RemoveSocket(a.Address); err != nil && !errors.Is(err, os.ErrNotExist) {
+		log.G(ctx).WithError(err).Warn("remove socket of dead shim")
+	}
 }
 
 // bundleDir is the bundle of a container: given by containerd, or found beside

@@ -21,6 +21,8 @@ import (
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // Manager implements [shim.Shim].
@@ -60,6 +62,10 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	result := &bootapi.BootstrapResult{Version: 3, Protocol: "ttrpc", Address: address}
+	// A shim that is killed cannot remove its socket; delete finds it here.
+	if err := store.SaveAddress(".", store.Address{Address: address}); err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
 	socket, err := listen(address)
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return result, nil

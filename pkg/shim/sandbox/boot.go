@@ -30,13 +30,6 @@ const (
 // consoleLines is how many of the guest's last lines an error shows.
 const consoleLines = 20
 
-// Pod is what a sandbox tells its guest once.
-type Pod struct {
-	Hostname string
-	DNS      []string
-	Sysctls  map[string]string
-}
-
 // runBoot boots and settles the state. It runs once.
 func (s *Sandbox) runBoot(ctx context.Context, pod Pod) {
 	defer close(s.booted)
@@ -45,7 +38,7 @@ func (s *Sandbox) runBoot(ctx context.Context, pod Pod) {
 	s.bootErr = err
 	aborted := s.state == Stopping // then Stop cleans up
 	if err == nil && !aborted {
-		s.state = Ready
+		s.toLocked(Ready)
 	}
 	s.mu.Unlock()
 	background := context.WithoutCancel(ctx)
@@ -299,6 +292,7 @@ func (s *Sandbox) logTiming(ctx context.Context) {
 	log.G(ctx).WithFields(log.Fields{
 		"sandbox": s.opts.ID,
 		"dialect": s.dialect.String(),
+		"accel":   string(s.opts.VM.Spec.Accelerator),
 		"prepare": t.VM.Exec.Sub(t.Begin).String(),
 		"monitor": t.VM.Monitor.Sub(t.VM.Exec).String(),
 		"ready":   t.Ready.Sub(t.VM.Monitor).String(),

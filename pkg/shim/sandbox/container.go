@@ -86,7 +86,7 @@ func (c *Container) create(ctx context.Context) (err error) {
 	if c.spec, err = loadSpec(c.Bundle); err != nil {
 		return err
 	}
-	pod := Pod{Hostname: c.spec.Hostname}
+	pod := takePod(c.spec)
 	// The directory is named in the bundle before anything is taken.
 	s := c.sandbox
 	err = store.SaveBundle(c.Bundle, store.Bundle{Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID})

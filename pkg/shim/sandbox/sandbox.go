@@ -152,7 +152,7 @@ func (s *Sandbox) EnsureReady(ctx context.Context, pod Pod) error {
 			s.mu.Unlock()
 			return err
 		}
-		s.state = Booting
+		s.toLocked(Booting)
 		bootCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		s.abortBoot = cancel
 		go s.runBoot(bootCtx, pod)
@@ -190,10 +190,10 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 	was := s.state
 	switch was {
 	case New:
-		s.state = Stopped
+		s.toLocked(Stopped)
 		close(s.stopped)
 	case Booting, Ready:
-		s.state = Stopping
+		s.toLocked(Stopping)
 		go s.runStop(context.WithoutCancel(ctx), was == Ready)
 	case Stopping, Stopped:
 	}
@@ -278,7 +278,7 @@ func (s *Sandbox) supervise(ctx context.Context, others ...<-chan error) {
 		s.mu.Unlock()
 		return // a stop that is under way, or a boot that fails, cleans up
 	}
-	s.state = Stopping
+	s.toLocked(Stopping)
 	s.mu.Unlock()
 	log.G(ctx).WithError(cause).WithField("console", s.vm.ConsoleTail(consoleLines)).Error("sandbox lost")
 	s.killVM(ctx)
@@ -319,9 +319,17 @@ func (s *Sandbox) finish(ctx context.Context, cause error) {
 		log.G(ctx).WithError(err).Error("clean up sandbox")
 	}
 	s.mu.Lock()
-	s.state = Stopped
+	s.toLocked(Stopped)
 	s.mu.Unlock()
 	close(s.stopped)
+}
+
+// toLocked moves the state; the caller holds s.mu. Every caller has looked at
+// the state first, so a step that the table lacks is a defect in this package.
+func (s *Sandbox) toLocked(next State) {
+	if err := move(sandboxNext, "sandbox "+s.opts.ID, &s.state, next); err != nil {
+		panic(err)
+	}
 }
 
 // call runs one command in the guest under the configured deadline.
