@@ -36,56 +36,87 @@ func (c *Conn) Command(ctx context.Context, code hyperstart.Code, payload []byte
 
 // bare sends the command as it is and holds the control port until the reply.
 func (c *Conn) bare(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
+	p := newPending(code)
+	if err := c.send(ctx, p, hyperstart.AppendCtl(nil, code, payload)); err != nil {
+		return nil, err
+	}
+	return p.wait(ctx)
+}
+
+// send takes the control port for p and sends its message. An error means that
+// nothing was sent and that the port is free.
+func (c *Conn) send(ctx context.Context, p *pending, message []byte) error {
 	select {
 	case c.slot <- struct{}{}:
 	case <-c.done:
-		return nil, fmt.Errorf("send %s: %w", code, c.Err())
+		return fmt.Errorf("send %s: %w", p.code, c.Err())
 	case <-ctx.Done():
-		return nil, fmt.Errorf("send %s: %w", code, ctx.Err())
+		return fmt.Errorf("send %s: %w", p.code, ctx.Err())
 	}
-	p := &pending{code: code, reply: make(chan reply, 1)}
-	message := hyperstart.AppendCtl(nil, code, payload)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.err != nil {
-		c.mu.Unlock()
 		<-c.slot
-		return nil, fmt.Errorf("send %s: %w", code, c.Err())
+		return fmt.Errorf("send %s: %w", p.code, c.err)
 	}
 	c.pending = p
 	c.sent += uint64(len(message))
-	c.mu.Unlock()
-	if _, err := c.ctl.Write(message); err != nil {
-		c.fail(fmt.Errorf("control port: %w", err))
+	// A guest that does not read its port must not keep the caller beyond ctx.
+	// Under the lock, so that Close waits for the goroutine.
+	c.wg.Go(func() {
+		if _, err := c.ctl.Write(message); err != nil {
+			c.fail(fmt.Errorf("control port: %w", err))
+		}
+		c.settle(p)
+	})
+	return nil
+}
+
+// settle frees the control port once p has been both written and answered: a
+// guest that answers what it does not read must not pile up writers.
+func (c *Conn) settle(p *pending) {
+	if p.open.Add(-1) == 0 {
+		<-c.slot
 	}
-	return p.wait(ctx)
 }
 
 // call wraps the command in CALL, so that the control port is free again as
 // soon as the guest has taken it.
 func (c *Conn) call(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
-	p := &pending{code: code, reply: make(chan reply, 1)}
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return nil, fmt.Errorf("send %s: %w", code, c.Err())
+	result, err := c.newCall(code)
+	if err != nil {
+		return nil, err
 	}
-	if len(c.calls) >= maxCalls {
+	taken := newPending(code)
+	taken.ticket = result.ticket
+	message := hyperstart.AppendCtl(nil, hyperstart.Call, hyperstart.AppendCall(nil, result.ticket, code, payload))
+	if err := c.send(ctx, taken, message); err != nil {
+		c.mu.Lock()
+		delete(c.calls, result.ticket) // no RESULT will come
 		c.mu.Unlock()
+		return nil, err
+	}
+	if _, err := taken.wait(ctx); err != nil {
+		return nil, err
+	}
+	return result.wait(ctx)
+}
+
+// newCall takes a ticket.
+func (c *Conn) newCall(code hyperstart.Code) (*pending, error) {
+	p := newPending(code)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return nil, fmt.Errorf("send %s: %w", code, c.err)
+	case len(c.calls) >= maxCalls:
 		return nil, fmt.Errorf("send %s: the guest has not answered %d earlier commands", code, maxCalls)
 	}
 	c.ticket++
-	ticket := c.ticket
-	c.calls[ticket] = p
-	c.mu.Unlock()
-	if _, err := c.bare(ctx, hyperstart.Call, hyperstart.AppendCall(nil, ticket, code, payload)); err != nil {
-		if ctx.Err() == nil { // the guest refused the CALL itself; no RESULT will come
-			c.mu.Lock()
-			delete(c.calls, ticket)
-			c.mu.Unlock()
-		}
-		return nil, err
-	}
-	return p.wait(ctx)
+	p.ticket = c.ticket
+	c.calls[p.ticket] = p
+	return p, nil
 }
 
 func (p *pending) wait(ctx context.Context) ([]byte, error) {
@@ -152,11 +183,14 @@ func (c *Conn) handleReply(dialect hyperstart.Dialect, code hyperstart.Code, pay
 	c.mu.Lock()
 	p := c.pending
 	c.pending = nil
+	if p != nil && code == hyperstart.Error {
+		delete(c.calls, p.ticket) // a CALL that was refused has no RESULT
+	}
 	c.mu.Unlock()
 	if p == nil {
 		return errUnasked
 	}
-	<-c.slot
+	c.settle(p)
 	p.reply <- makeReply(dialect, p.code, code, payload)
 	return nil
 }

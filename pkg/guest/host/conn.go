@@ -6,7 +6,7 @@
 // connection with an error that says what the guest did; the owner of the VM
 // then ends the pod.
 //
-// Goroutines: two readers per Conn, joined by Close. Lock order: Conn.mu is
+// Goroutines: two readers per Conn and one writer per command, joined by Close. Lock order: Conn.mu is
 // the innermost lock; no lock is held while a handler runs or a port is written.
 package host
 
@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -70,8 +71,16 @@ type Conn struct {
 
 // pending is a command that waits for its reply.
 type pending struct {
-	code  hyperstart.Code
-	reply chan reply // capacity 1, so that an abandoned command never blocks the reader
+	code   hyperstart.Code
+	ticket uint32       // of the CALL that it belongs to, 0 for none
+	reply  chan reply   // capacity 1, so that an abandoned command never blocks the reader
+	open   atomic.Int32 // of writing and being answered, what is yet to happen
+}
+
+func newPending(code hyperstart.Code) *pending {
+	p := &pending{code: code, reply: make(chan reply, 1)}
+	p.open.Store(2)
+	return p
 }
 
 type reply struct {
@@ -88,6 +97,9 @@ func Open(ctx context.Context, ctl, tty net.Conn, opts Options) (*Conn, error) {
 		ready: make(chan struct{}),
 		done:  make(chan struct{}),
 		calls: make(map[uint32]*pending),
+		// A READY to a connection that does not wait for one is a guest that
+		// has booted again, and has lost what this side knows of it.
+		gotReady: opts.Reattach,
 	}
 	c.wg.Go(func() { c.fail(c.readCtl()) })
 	c.wg.Go(func() { c.fail(c.readTTY()) })
