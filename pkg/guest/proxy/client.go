@@ -224,7 +224,7 @@ func (s *Session) WriteStdin(ctx context.Context, r io.Reader) error {
 				sent = 0
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // io.Reader returns it bare
+		if err == io.EOF { // io.Reader returns it bare
 			return nil
 		}
 		if err != nil {

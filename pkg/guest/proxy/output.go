@@ -38,7 +38,7 @@ func newOutput(credit func(int)) *Output {
 }
 
 func (o *Output) push(p []byte) {
-	buf := chunkPool.Get().(*[]byte)
+	buf := getChunk()
 	o.mu.Lock()
 	o.chunks = append(o.chunks, append((*buf)[:0], p...))
 	o.cond.Broadcast()

@@ -31,6 +31,10 @@ var chunkPool = sync.Pool{New: func() any {
 	return &b
 }}
 
+func getChunk() *[]byte {
+	return chunkPool.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+}
+
 // session is one process's place in the proxy. The token names it; the two
 // sequence numbers are its streams on the tty port.
 type session struct {
@@ -120,7 +124,7 @@ func (s *session) receive(seq uint64, payload []byte) error {
 }
 
 func (s *session) enqueueLocked(seq uint64, payload []byte) {
-	c := chunk{stream: proxyproto.StreamStdout, buf: chunkPool.Get().(*[]byte)}
+	c := chunk{stream: proxyproto.StreamStdout, buf: getChunk()}
 	if seq != s.base {
 		c.stream = proxyproto.StreamStderr
 	}

@@ -40,7 +40,7 @@ func Resolve(want hypervisor.Accelerator, host Host) (got hypervisor.Accelerator
 		return hypervisor.AccelKVM, "", nil
 	case hypervisor.AccelAuto:
 		if err := openKVM(host.KVM); err != nil {
-			return hypervisor.AccelTCG, err.Error(), nil
+			return hypervisor.AccelTCG, err.Error(), nil //nolint:nilerr // the reason for TCG, not a failure
 		}
 		flags := cpuFlags(host.CPUInfo)
 		if !slices.Contains(flags, "vmx") && !slices.Contains(flags, "svm") {

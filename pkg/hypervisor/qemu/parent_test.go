@@ -91,7 +91,7 @@ func TestParentKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Close(pidfd)
-		defer unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		defer func() { _ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) }() // gone, if all is well
 		pidfds = append(pidfds, unix.PollFd{Fd: int32(pidfd), Events: unix.POLLIN})
 	}
 	const qemuServerAndItsChild = 3

@@ -14,13 +14,13 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp/qmptest"
 )
 
-// scripted returns a machine without a process, whose monitor the test plays.
+// scripted returns a machine with one slot and without a process, whose monitor the test plays.
 // deliver hands the next event to the machine.
-func scripted(t *testing.T, slots int) (m *machine, qemu *qmptest.Server, deliver func()) {
+func scripted(t *testing.T) (m *machine, qemu *qmptest.Server, deliver func()) {
 	t.Helper()
 	client, qemu := qmptest.Dial(t)
 	events := client.Subscribe(eventQueue, isDeviceDeleted)
-	m = &machine{spec: hypervisor.Spec{Machine: hypervisor.MachineQ35, SharedMemory: true}, monitor: client, slots: newSlotTable(slots)}
+	m = &machine{spec: hypervisor.Spec{Machine: hypervisor.MachineQ35, SharedMemory: true}, monitor: client, slots: newSlotTable(1)}
 	return m, qemu, func() { m.slots.deleted(<-events.C) }
 }
 
@@ -46,7 +46,7 @@ func TestPlugRollback(t *testing.T) {
 	}
 	for i, refused := range plan {
 		t.Run(refused, func(t *testing.T) {
-			m, qemu, _ := scripted(t, 1)
+			m, qemu, _ := scripted(t)
 			done := make(chan error, 1)
 			go func() {
 				done <- m.Plug(t.Context(), hypervisor.NetDevice{ID: "eth0", MAC: "02:00:00:00:00:01", Tap: os.Stdin})
@@ -80,7 +80,7 @@ func TestPlugRollback(t *testing.T) {
 // TestPlugAbandoned ends the context while QEMU is about to add the device,
 // which then appears, and is taken back.
 func TestPlugAbandoned(t *testing.T) {
-	m, qemu, deliver := scripted(t, 1)
+	m, qemu, deliver := scripted(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- m.Plug(ctx, hypervisor.FSDevice{ID: "fs", Tag: "fs", Socket: "/x"}) }()
@@ -118,7 +118,7 @@ func plugFS(t *testing.T, m *machine, qemu *qmptest.Server) {
 	}
 }
 
-func unplugFS(t *testing.T, ctx context.Context, m *machine) <-chan error {
+func unplugFS(ctx context.Context, t *testing.T, m *machine) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- m.Unplug(ctx, "fs") }()
@@ -128,7 +128,7 @@ func unplugFS(t *testing.T, ctx context.Context, m *machine) <-chan error {
 // TestUnplugUnasked has the guest throw the device out by itself: nobody waits
 // for a guest that has done its part.
 func TestUnplugUnasked(t *testing.T) {
-	m, qemu, deliver := scripted(t, 1)
+	m, qemu, deliver := scripted(t)
 	plugFS(t, m, qemu)
 	for range 2 { // the second one means nothing
 		qemu.Event("DEVICE_DELETED", `{"device": "dev-fs"}`)
@@ -138,7 +138,7 @@ func TestUnplugUnasked(t *testing.T) {
 	deliver()
 	qemu.Event("DEVICE_DELETED", `[]`)
 	deliver()
-	done := unplugFS(t, t.Context(), m)
+	done := unplugFS(t.Context(), t, m)
 	qemu.Return(qemu.Expect("chardev-remove"), "{}")
 	if err := <-done; err != nil || free(m) != 1 {
 		t.Errorf("%v, %d free slots", err, free(m))
@@ -148,10 +148,10 @@ func TestUnplugUnasked(t *testing.T) {
 // TestUnplugAgain asks a guest that answered neither in time nor, at first, at
 // all.
 func TestUnplugAgain(t *testing.T) {
-	m, qemu, deliver := scripted(t, 1)
+	m, qemu, deliver := scripted(t)
 	plugFS(t, m, qemu)
 	ctx, cancel := context.WithCancel(t.Context())
-	done := unplugFS(t, ctx, m)
+	done := unplugFS(ctx, t, m)
 	qemu.Return(qemu.Expect("device_del"), "{}")
 	if err := m.Unplug(t.Context(), "fs"); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		t.Errorf("two at once: %v", err)
@@ -160,7 +160,7 @@ func TestUnplugAgain(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) || free(m) != 0 {
 		t.Errorf("%v, %d free slots", err, free(m))
 	}
-	done = unplugFS(t, t.Context(), m)
+	done = unplugFS(t.Context(), t, m)
 	qemu.Refuse(qemu.Expect("device_del"), "GenericError", "already in the process of unplug")
 	qemu.Event("DEVICE_DELETED", `{"device": "dev-fs"}`)
 	deliver()
@@ -172,9 +172,9 @@ func TestUnplugAgain(t *testing.T) {
 
 // TestUnplugEnds loses the VM while the guest is waited for.
 func TestUnplugEnds(t *testing.T) {
-	m, qemu, _ := scripted(t, 1)
+	m, qemu, _ := scripted(t)
 	plugFS(t, m, qemu)
-	done := unplugFS(t, t.Context(), m)
+	done := unplugFS(t.Context(), t, m)
 	qemu.Return(qemu.Expect("device_del"), "{}")
 	qemu.Close()
 	if err := <-done; !errors.Is(err, errdefs.ErrUnavailable) {
@@ -183,9 +183,9 @@ func TestUnplugEnds(t *testing.T) {
 }
 
 func TestUnplugRefused(t *testing.T) {
-	m, qemu, _ := scripted(t, 1)
+	m, qemu, _ := scripted(t)
 	plugFS(t, m, qemu)
-	done := unplugFS(t, t.Context(), m)
+	done := unplugFS(t.Context(), t, m)
 	qemu.Refuse(qemu.Expect("device_del"), "GenericError", "Bus does not support hotplugging")
 	if err := <-done; !errors.Is(err, &qmp.Error{Class: qmp.ClassGeneric}) || free(m) != 0 {
 		t.Errorf("%v, %d free slots", err, free(m))

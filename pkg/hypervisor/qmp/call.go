@@ -3,6 +3,7 @@ package qmp
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -61,8 +62,8 @@ func (c *Client) execute(ctx context.Context, command string, args, result any, 
 // decode turns a reply into the caller's result.
 func decode(command string, r reply, result any) error {
 	if r.err != nil {
-		if _, ok := r.err.(*Error); ok {
-			return r.err
+		if refused, ok := errors.AsType[*Error](r.err); ok {
+			return refused
 		}
 		return fmt.Errorf("qmp %s: %w", command, r.err)
 	}
@@ -124,19 +125,7 @@ func (c *Client) write() {
 func (c *Client) send(p *call) error {
 	line := p.line
 	if p.file != nil {
-		raw, err := p.file.SyscallConn()
-		if err != nil {
-			return err
-		}
-		var sent int
-		var sendErr error
-		err = raw.Control(func(fd uintptr) {
-			// A stream socket passes the rights with the first byte that it takes.
-			sent, _, sendErr = c.conn.(*net.UnixConn).WriteMsgUnix(line, syscall.UnixRights(int(fd)), nil)
-		})
-		if err == nil {
-			err = sendErr
-		}
+		sent, err := c.sendFile(line, p.file)
 		if err != nil {
 			return err
 		}
@@ -144,6 +133,27 @@ func (c *Client) send(p *call) error {
 	}
 	_, err := c.conn.Write(line)
 	return err
+}
+
+// sendFile writes a part of line, at least a byte, with the file attached.
+func (c *Client) sendFile(line []byte, file *os.File) (sent int, err error) {
+	socket, ok := c.conn.(*net.UnixConn)
+	if !ok {
+		return 0, fmt.Errorf("pass a file over a %T: only a unix socket can", c.conn)
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var sendErr error
+	err = raw.Control(func(fd uintptr) {
+		// A stream socket passes the rights with the first byte that it takes.
+		sent, _, sendErr = socket.WriteMsgUnix(line, syscall.UnixRights(int(fd)), nil)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return sent, sendErr
 }
 
 // duplicate returns an independent handle on the same open file.

@@ -119,9 +119,9 @@ func (c *Client) Close() error {
 // fail ends the connection once; err becomes the cause for everyone.
 func (c *Client) fail(err error) error {
 	c.mu.Lock()
-	if c.err != nil {
+	if c.err != nil { // the first reason counts
 		c.mu.Unlock()
-		return nil
+		return nil //nolint:nilerr // err was told before
 	}
 	c.err = err
 	for id, p := range c.pending {

@@ -150,7 +150,11 @@ func TestEndsWithClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Kill(context.Background())
+	defer func() {
+		if err := server.Kill(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
 	conn, err := net.Dial("unix", opts.Socket)
 	if err != nil {
 		t.Fatal(err)

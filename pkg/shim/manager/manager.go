@@ -125,7 +125,7 @@ func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, gr
 	if debug {
 		args = append(args, "-debug")
 	}
-	cmd := exec.Command(self, args...) //nolint:gosec,noctx // ourselves; it must outlive ctx
+	cmd := exec.Command(self, args...) //nolint:noctx // ourselves; it must outlive ctx
 	cmd.ExtraFiles = []*os.File{socket}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

@@ -214,7 +214,7 @@ func (s *Sandbox) connectGuest(ctx context.Context) (<-chan error, error) {
 		}
 	case <-s.vm.Done():
 		_ = s.server.Close()
-		<-registered
+		_ = <-registered // it fails because of the VM's end
 		return nil, s.vmEnded()
 	}
 	s.timing.Ready = time.Now()

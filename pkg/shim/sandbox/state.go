@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 )
@@ -106,11 +107,9 @@ func move[S interface {
 	comparable
 	fmt.Stringer
 }](table map[S][]S, object string, state *S, to S) error {
-	for _, next := range table[*state] {
-		if next == to {
-			*state = to
-			return nil
-		}
+	if slices.Contains(table[*state], to) {
+		*state = to
+		return nil
 	}
 	return &TransitionError{Object: object, From: *state, To: to}
 }

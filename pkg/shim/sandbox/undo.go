@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -26,8 +27,8 @@ func (u *undoStack) run(ctx context.Context) error {
 	u.steps = nil
 	u.mu.Unlock()
 	var errs []error
-	for i := len(steps) - 1; i >= 0; i-- {
-		errs = append(errs, steps[i](ctx))
+	for _, step := range slices.Backward(steps) {
+		errs = append(errs, step(ctx))
 	}
 	return errors.Join(errs...)
 }

@@ -67,9 +67,9 @@ func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err 
 			return nil, err
 		}
 	}
-	switch {
-	case c.Stderr == "":
-	case c.Stderr == c.Stdout:
+	switch c.Stderr {
+	case "":
+	case c.Stdout:
 		s.Stderr = &shared{WriteCloser: s.Stdout}
 		s.Stdout = s.Stderr
 	default:

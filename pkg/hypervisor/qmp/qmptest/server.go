@@ -50,7 +50,11 @@ func Pipe(t testing.TB) (*Server, net.Conn) {
 		t.Fatal(err)
 	}
 	server, client := conn(t, fds[0]), conn(t, fds[1])
-	s := &Server{t: t, conn: server.(*net.UnixConn)}
+	socket, ok := server.(*net.UnixConn)
+	if !ok {
+		t.Fatalf("the server's end is a %T", server)
+	}
+	s := &Server{t: t, conn: socket}
 	s.read = bufio.NewReader(s)
 	t.Cleanup(func() { s.conn.Close() })
 	return s, client
