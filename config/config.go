@@ -43,6 +43,12 @@ type Hypervisor struct {
 type VM struct {
 	VCPUs     int `toml:"vcpus"`
 	MemoryMiB int `toml:"memory_mib"`
+	// MaxVCPUs and MaxMemoryMiB bound what a pod's limits make of the VM; 0 is
+	// what the host has.
+	MaxVCPUs     int `toml:"max_vcpus"`
+	MaxMemoryMiB int `toml:"max_memory_mib"`
+	// OverheadMiB is added to a pod's memory limit for the guest's kernel and agent.
+	OverheadMiB int `toml:"overhead_mib"`
 }
 
 // Guest is what runs in the machine.
@@ -98,7 +104,7 @@ func Defaults() Config {
 			Machine:     "q35",
 			Accelerator: "auto",
 		},
-		VM: VM{VCPUs: 1, MemoryMiB: 512},
+		VM: VM{VCPUs: 1, MemoryMiB: 512, OverheadMiB: 96},
 		Guest: Guest{
 			Kernel:      "/usr/share/ccv2/vmlinux",
 			Image:       "/usr/share/ccv2/initrd.img",
