@@ -127,10 +127,28 @@ func (a *Agent) setUpPod(ctx context.Context, req *hyperstart.StartPodRequest) e
 			return fmt.Errorf("write resolver configuration: %w", err)
 		}
 	}
+	if err := mountShm(req.ShmSize); err != nil {
+		return err
+	}
 	if req.ShareDir == "" {
 		return nil
 	}
 	return a.mountShare(ctx, req.ShareDir, req.ShareType)
+}
+
+// mountShm makes the shared memory of the pod's containers; size is in bytes.
+func mountShm(size int64) error {
+	if size == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(hyperstart.ShmMount, 0o755); err != nil {
+		return fmt.Errorf("mount shared memory: %w", err)
+	}
+	data := fmt.Sprintf("mode=1777,size=%d", size)
+	if err := unix.Mount("shm", hyperstart.ShmMount, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
+		return failf(hyperstart.ClassInvalidArgument, "mount shared memory of %d bytes: %w", size, err)
+	}
+	return nil
 }
 
 func setHostname(name string) error {

@@ -13,6 +13,9 @@ import (
 // ShareMount is where the agent mounts the shared file system in the guest.
 const ShareMount = "/run/ccv2/shared"
 
+// ShmMount is where the agent mounts the pod's shared memory in the guest.
+const ShmMount = "/run/ccv2/shm"
+
 // InitProcess is the process id of a container's first process.
 const InitProcess = "init"
 

@@ -22,33 +22,9 @@ type StartPodRequest struct {
 	Clock int64 `json:"clock,omitempty"`
 	// Sysctls are set in the guest before any container; ccv2 only.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
-}
-
-// Interface describes one network interface (SETUPINTERFACE, STARTPOD).
-type Interface struct {
-	Device      string    `json:"device,omitempty"`
-	NewDevice   string    `json:"newDeviceName,omitempty"`
-	IPAddresses []Address `json:"ipAddresses,omitempty"`
-	MTU         int       `json:"mtu,omitempty"`
-	MAC         string    `json:"macAddr,omitempty"`
-}
-
-// Address is an address with its prefix length in decimal.
-type Address struct {
-	IP   string `json:"ipAddress"`
-	Mask string `json:"netMask"`
-}
-
-// Route is one route; Dest is "default" or an address with a prefix length.
-type Route struct {
-	Dest    string `json:"dest"`
-	Gateway string `json:"gateway,omitempty"`
-	Device  string `json:"device,omitempty"`
-}
-
-// Routes is the payload of SETUPROUTE.
-type Routes struct {
-	Routes []Route `json:"routes"`
+	// ShmSize is the size in bytes of the tmpfs at [ShmMount]; ccv2 only, 0 for
+	// none.
+	ShmSize int64 `json:"shmSize,omitempty"`
 }
 
 // Process is the process object of NEWCONTAINER and EXECCMD.

@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -74,7 +75,11 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	defer func() { _ = socket.Close() }() // the server has its own descriptor
-	if err := m.spawn(ctx, params, group, debug, socket); err != nil {
+	configPath, err := configOf(params)
+	if err == nil {
+		err = m.spawn(ctx, params, spawnArgs{group: group, debug: debug, socket: socket, config: configPath})
+	}
+	if err != nil {
 		_ = shim.RemoveSocket(address)
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
@@ -111,8 +116,15 @@ func fileOf(l *net.UnixListener) (*os.File, error) {
 	return f, nil
 }
 
+type spawnArgs struct {
+	group  string // id of the sandbox
+	debug  bool
+	socket *os.File
+	config string // path of the configuration, "" for the usual one
+}
+
 // spawn starts the server process, which outlives this one.
-func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, group string, debug bool, socket *os.File) error {
+func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a spawnArgs) error {
 	ns, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
 		return err
@@ -121,12 +133,15 @@ func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, gr
 	if err != nil {
 		return err
 	}
-	args := []string{"-namespace", ns, "-id", group, "-address", params.GetContainerdGrpcAddress()}
-	if debug {
+	args := []string{"-namespace", ns, "-id", a.group, "-address", params.GetContainerdGrpcAddress()}
+	if a.debug {
 		args = append(args, "-debug")
 	}
 	cmd := exec.Command(self, args...) //nolint:noctx // ourselves; it must outlive ctx
-	cmd.ExtraFiles = []*os.File{socket}
+	cmd.ExtraFiles = []*os.File{a.socket}
+	if a.config != "" {
+		cmd.Env = append(os.Environ(), config.EnvPath+"="+a.config)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err

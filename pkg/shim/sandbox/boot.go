@@ -277,6 +277,7 @@ func (s *Sandbox) startPod(ctx context.Context, pod Pod) error {
 		request.ShareType = s.opts.VM.ShareType
 		request.Clock = time.Now().UnixNano()
 		request.Sysctls = pod.Sysctls
+		request.ShmSize = pod.ShmSize
 	}
 	if _, err := s.client.Hyper(ctx, "startpod", "", request); err != nil {
 		return err

@@ -110,7 +110,11 @@ func (c *Container) create(ctx context.Context) (err error) {
 		return nil
 	})
 	if s.dialect == hyperstart.DialectCCv2 {
-		request, err := newContainerRequest(c)
+		pidNamespace, err := c.pidNamespace(ctx)
+		if err != nil {
+			return err
+		}
+		request, err := newContainerRequest(c, pidNamespace)
 		if err != nil {
 			return err
 		}

@@ -1,10 +1,17 @@
 package sandbox
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 // Pod is what a sandbox tells its guest once. It comes from the specification
@@ -14,12 +21,18 @@ type Pod struct {
 	DNS      []string
 	// Sysctls are set in the guest itself, whose namespaces its containers share.
 	Sysctls map[string]string
+	// ShmSize is the size of the pod's /dev/shm in bytes.
+	ShmSize int64
 }
+
+// defaultShmSize is the size of /dev/shm where nobody says otherwise, as in
+// other runtimes.
+const defaultShmSize = 64 << 20
 
 // takePod takes out of a specification what concerns the guest as a whole:
 // parameters of namespaces that the container will share with the guest.
 func takePod(spec *specs.Spec) Pod {
-	pod := Pod{Hostname: spec.Hostname, Sysctls: make(map[string]string)}
+	pod := Pod{Hostname: spec.Hostname, Sysctls: make(map[string]string), ShmSize: shmSize(spec)}
 	ownIPC := slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Type == specs.IPCNamespace && ns.Path == ""
 	})
@@ -30,6 +43,39 @@ func takePod(spec *specs.Spec) Pod {
 		}
 	}
 	return pod
+}
+
+// shmSize is the size of the tmpfs that the host has for the pod.
+func shmSize(spec *specs.Spec) int64 {
+	for _, m := range spec.Mounts {
+		var st unix.Statfs_t
+		if isShm(m) && unix.Statfs(m.Source, &st) == nil && st.Type == unix.TMPFS_MAGIC {
+			return int64(st.Blocks) * st.Bsize
+		}
+	}
+	return defaultShmSize
+}
+
+// pidNamespace is the path, in the guest, of the pid namespace that the
+// container joins; "" when it has one of its own or the guest's.
+func (c *Container) pidNamespace(ctx context.Context) (string, error) {
+	if !joinsPIDs(c.spec.Linux) || c.isSandbox() {
+		return "", nil
+	}
+	answer, err := c.sandbox.call(ctx, "listprocesses", "", hyperstart.ContainerRef{Container: c.sandbox.opts.ID})
+	if err != nil {
+		return "", fmt.Errorf("join the pod's pid namespace: %w", err)
+	}
+	var list hyperstart.ProcessList
+	if err := json.Unmarshal(answer, &list); err != nil {
+		return "", fmt.Errorf("join the pod's pid namespace: %w", err)
+	}
+	for _, p := range list.Processes {
+		if p.Process == hyperstart.InitProcess {
+			return fmt.Sprintf("/proc/%d/ns/pid", p.PID), nil
+		}
+	}
+	return "", fmt.Errorf("join the pod's pid namespace: the sandbox's own container has ended: %w", errdefs.ErrFailedPrecondition)
 }
 
 // isIPC reports whether a kernel parameter belongs to the IPC namespace.

@@ -50,14 +50,15 @@ type bindMount struct {
 
 // guestSpec turns a host's specification into the guest's, in place. Each step
 // is one concern; their order does not matter.
-func guestSpec(spec *specs.Spec, id, rootfs string) {
+func guestSpec(spec *specs.Spec, id, rootfs, pidNamespace string) {
 	spec.Version = guestSpecVersion
 	if spec.Root == nil {
 		spec.Root = &specs.Root{}
 	}
 	spec.Root.Path = rootfs
 	spec.Hooks = nil // they are for the host's programs
-	guestNamespaces(spec.Linux)
+	guestNamespaces(spec.Linux, pidNamespace)
+	guestShm(spec)
 	guestResources(spec.Linux)
 	guestLabels(spec)
 	spec.Linux.CgroupsPath = "/ccv2/" + id
@@ -66,10 +67,34 @@ func guestSpec(spec *specs.Spec, id, rootfs string) {
 // guestNamespaces keeps what separates containers from each other in the
 // guest, and drops what separates them from the host, which the VM does. A
 // path names a namespace of the host, that is, of the pod: in the guest that
-// is the guest's own.
-func guestNamespaces(linux *specs.Linux) {
+// is the guest's own, except for pids, where it is that of the sandbox's own
+// container; pidNamespace is its path in the guest, "" when there is none.
+func guestNamespaces(linux *specs.Linux, pidNamespace string) {
 	linux.Namespaces = slices.DeleteFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Type == specs.NetworkNamespace || ns.Path != ""
+	})
+	if pidNamespace != "" {
+		linux.Namespaces = append(linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pidNamespace})
+	}
+}
+
+// guestShm replaces the host's /dev/shm of the pod by the guest's, which all
+// containers of the pod share as well, at memory's speed.
+func guestShm(spec *specs.Spec) {
+	for i, m := range spec.Mounts {
+		if isShm(m) {
+			spec.Mounts[i].Source = hyperstart.ShmMount
+		}
+	}
+}
+
+// isShm reports whether a mount is the pod's shared memory.
+func isShm(m specs.Mount) bool { return m.Destination == "/dev/shm" && isBind(m) }
+
+// joinsPIDs reports whether a container joins the pid namespace of another one.
+func joinsPIDs(linux *specs.Linux) bool {
+	return slices.ContainsFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.PIDNamespace && ns.Path != ""
 	})
 }
 
@@ -118,7 +143,7 @@ func shareMounts(spec *specs.Spec, sh *share) ([]bindMount, error) {
 	var binds []bindMount
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
-		if !isBind(*m) {
+		if !isBind(*m) || isShm(*m) {
 			continue
 		}
 		name, err := sh.bind(m.Source, isReadOnly(*m))
@@ -131,7 +156,7 @@ func shareMounts(spec *specs.Spec, sh *share) ([]bindMount, error) {
 }
 
 // newContainerRequest makes the payload for a ccv2 guest.
-func newContainerRequest(c *Container) (hyperstart.NewContainerRequest, error) {
+func newContainerRequest(c *Container, pidNamespace string) (hyperstart.NewContainerRequest, error) {
 	for _, b := range c.binds {
 		b.mount.Source = filepath.Join(hyperstart.ShareMount, b.name)
 		// Propagation is between mounts of the host; in the guest every mount
@@ -140,7 +165,7 @@ func newContainerRequest(c *Container) (hyperstart.NewContainerRequest, error) {
 			return strings.HasSuffix(o, "shared") || strings.HasSuffix(o, "slave")
 		})
 	}
-	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"))
+	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"), pidNamespace)
 	raw, err := json.Marshal(c.spec)
 	if err != nil {
 		return hyperstart.NewContainerRequest{}, fmt.Errorf("encode specification: %w", err)
