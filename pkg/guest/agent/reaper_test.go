@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -60,7 +61,13 @@ func TestReaperWindow(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	w := r.open()
 	defer w.close()
-	cmd := exec.Command("sh", "-c", "sh -c 'exit 33' & echo $! > "+pidFile)
+	// The child ends after its parent has, or the parent could reap it.
+	hold, release, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", "(read line; exit 33) <&3 & echo $! > "+pidFile)
+	cmd.ExtraFiles = []*os.File{hold}
 	ch, err := r.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +78,11 @@ func TestReaperWindow(t *testing.T) {
 	pid, err := readPid(pidFile)
 	if err != nil {
 		t.Fatal(err)
+	}
+	release.Close()
+	hold.Close()
+	for unix.Kill(pid, 0) == nil {
+		runtime.Gosched()
 	}
 	if e := <-w.claim(pid); e.Status != 33 || e.Pid != pid {
 		t.Errorf("got %+v, want status 33 of %d", e, pid)
