@@ -79,7 +79,7 @@ func cgroupPIDs(dir string) ([]int, error) {
 			}
 			return err
 		}
-		for _, line := range strings.Fields(string(b)) {
+		for line := range strings.FieldsSeq(string(b)) {
 			pid, err := strconv.Atoi(line)
 			if err != nil {
 				return fmt.Errorf("read cgroup.procs: %w", err)

@@ -26,8 +26,7 @@ func failf(class hyperstart.ErrorClass, format string, args ...any) error {
 // errorPayload is the payload of the ERROR message for err.
 func errorPayload(err error) []byte {
 	reply := hyperstart.ErrorReply{Message: err.Error()}
-	var ce *commandError
-	if errors.As(err, &ce) {
+	if ce, ok := errors.AsType[*commandError](err); ok {
 		reply.Class, reply.ExitStatus = ce.class, ce.exit
 	}
 	b, err := json.Marshal(reply)

@@ -84,7 +84,7 @@ func (a *Agent) guestInfo(context.Context, []byte) ([]byte, error) {
 
 // kibField returns the value of a line "name 123 kB" in bytes, 0 when missing.
 func kibField(b []byte, name string) uint64 {
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		fields := strings.Fields(line)
 		if len(fields) >= 2 && fields[0] == name {
 			n, err := strconv.ParseUint(fields[1], 10, 64)

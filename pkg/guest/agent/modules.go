@@ -24,7 +24,7 @@ const (
 // list has a kernel with everything built in.
 func modulesOf(list, phase string) []string {
 	var paths []string
-	for _, line := range strings.Split(list, "\n") {
+	for line := range strings.SplitSeq(list, "\n") {
 		if p, path, ok := strings.Cut(line, " "); ok && p == phase {
 			paths = append(paths, path)
 		}

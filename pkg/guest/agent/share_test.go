@@ -83,7 +83,9 @@ func TestShare(t *testing.T) {
 		{"execute": "qmp_capabilities"},
 		{"execute": "chardev-add", "arguments": map[string]any{"id": "fs", "backend": map[string]any{
 			"type": "socket", "data": map[string]any{"server": false, "addr": map[string]any{
-				"type": "unix", "data": map[string]any{"path": socket}}}}}},
+				"type": "unix", "data": map[string]any{"path": socket},
+			}},
+		}}},
 		{"execute": "device_add", "arguments": map[string]any{"driver": "vhost-user-fs-pci", "id": "fs", "chardev": "fs", "tag": "tag", "bus": "slot0"}},
 	} {
 		must(t, json.NewEncoder(conn).Encode(command))

@@ -95,8 +95,8 @@ func (s *sink) write(b []byte) error {
 	return nil
 }
 
-// payload returns what was sent without headers, and the largest message.
-func (s *sink) payload(t *testing.T) (data []byte, largest int) {
+// payload returns what was sent without headers.
+func (s *sink) payload(t *testing.T) (data []byte) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,12 +104,12 @@ func (s *sink) payload(t *testing.T) (data []byte, largest int) {
 	for {
 		seq, b, err := r.Read()
 		if errors.Is(err, io.EOF) {
-			return data, largest
+			return data
 		}
 		if err != nil || seq != 7 {
 			t.Fatalf("sequence %d, %v", seq, err)
 		}
-		data, largest = append(data, b...), max(largest, len(b))
+		data = append(data, b...)
 	}
 }
 
@@ -138,7 +138,7 @@ func TestOutputStaysWithinCredit(t *testing.T) {
 		o.credit.add(grant)
 	}
 	<-done
-	got, _ := s.payload(t)
+	got := s.payload(t)
 	if !bytes.Equal(got, want) {
 		t.Errorf("got %d bytes that differ from %d bytes written", len(got), len(want))
 	}
@@ -165,7 +165,7 @@ func TestOutputOfGrandchild(t *testing.T) {
 	}
 	o.credit.add(100)
 	<-done
-	if got, _ := s.payload(t); string(got) != "before the end" {
+	if got := s.payload(t); string(got) != "before the end" {
 		t.Errorf("got %q", got)
 	}
 }

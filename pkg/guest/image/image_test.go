@@ -236,7 +236,7 @@ func TestArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(string(out)), "\n") {
 		f := strings.Fields(line)
 		got = append(got, f[0]+" "+strings.Join(f[len(f)-1:], " "))
 	}

@@ -137,8 +137,8 @@ func kernelVersion(data []byte) string {
 		}
 	}
 	const banner = "Linux version "
-	if i := bytes.Index(data, []byte(banner)); i >= 0 {
-		return firstWord(data[i+len(banner):])
+	if _, after, ok := bytes.Cut(data, []byte(banner)); ok {
+		return firstWord(after)
 	}
 	return ""
 }

@@ -164,7 +164,7 @@ func moduleDepends(data []byte) ([]dependency, error) {
 		return nil, err
 	}
 	var deps []dependency
-	for _, field := range strings.Split(string(info), "\x00") {
+	for field := range strings.SplitSeq(string(info), "\x00") {
 		key, value, _ := strings.Cut(field, "=")
 		switch key {
 		case "depends":
@@ -182,7 +182,7 @@ func moduleDepends(data []byte) ([]dependency, error) {
 func softDepends(value string) []dependency {
 	var deps []dependency
 	pre := false
-	for _, word := range strings.Fields(value) {
+	for word := range strings.FieldsSeq(value) {
 		switch {
 		case word == "pre:":
 			pre = true
