@@ -36,6 +36,8 @@ type Agent struct {
 	oom    *oomWatcher
 	pod    pod
 
+	network network
+
 	mu         sync.Mutex            // guards containers
 	containers map[string]*container // by id
 
@@ -54,6 +56,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a := &Agent{
 		version:    cfg.Version,
 		containers: map[string]*container{},
+		network:    network{interfaces: map[int]hyperstart.Interface{}},
 		booted:     make(chan struct{}),
 		loaded:     make(chan struct{}),
 		reaper:     newReaper(),
@@ -176,6 +179,8 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 		hyperstart.NewContainer:    a.newContainer,
 		hyperstart.KillContainer:   a.killContainer,
 		hyperstart.OnlineCPUMem:    a.onlineCPUMem,
+		hyperstart.SetupInterface:  a.setupInterface,
+		hyperstart.SetupRoute:      a.setupRoute,
 		hyperstart.RemoveContainer: a.removeContainer,
 		hyperstart.StartContainer:  a.startContainer,
 		hyperstart.PauseContainer:  a.pauseContainer,

@@ -46,6 +46,29 @@ func virtiofsd(t *testing.T, dir string) (socket string) {
 	return socket
 }
 
+// plugShare plugs a file system device in through the monitor.
+func (v *vm) plugShare(conn net.Conn, socket, tag string) {
+	v.t.Helper()
+	for _, command := range []map[string]any{
+		{"execute": "qmp_capabilities"},
+		{"execute": "chardev-add", "arguments": map[string]any{"id": "fs", "backend": map[string]any{
+			"type": "socket", "data": map[string]any{"server": false, "addr": map[string]any{
+				"type": "unix", "data": map[string]any{"path": socket},
+			}},
+		}}},
+		{"execute": "device_add", "arguments": map[string]any{"driver": "vhost-user-fs-pci", "id": "fs", "chardev": "fs", "tag": tag, "bus": "slot0"}},
+	} {
+		must(v.t, json.NewEncoder(conn).Encode(command))
+	}
+	go func() { // replies are only shown: a failed command fails the mount
+		for s := bufio.NewScanner(conn); s.Scan(); {
+			if json.Valid(s.Bytes()) && len(s.Bytes()) > 0 {
+				_, _ = v.console.Write(append(s.Bytes(), '\n'))
+			}
+		}
+	}()
+}
+
 // TestShare plugs a virtiofs device in after STARTPOD was sent and runs a
 // container from it.
 func TestShare(t *testing.T) {
@@ -79,24 +102,7 @@ func TestShare(t *testing.T) {
 		t.Errorf("ping: %s", r.payload)
 	}
 	start := time.Now()
-	for _, command := range []map[string]any{
-		{"execute": "qmp_capabilities"},
-		{"execute": "chardev-add", "arguments": map[string]any{"id": "fs", "backend": map[string]any{
-			"type": "socket", "data": map[string]any{"server": false, "addr": map[string]any{
-				"type": "unix", "data": map[string]any{"path": socket},
-			}},
-		}}},
-		{"execute": "device_add", "arguments": map[string]any{"driver": "vhost-user-fs-pci", "id": "fs", "chardev": "fs", "tag": "tag", "bus": "slot0"}},
-	} {
-		must(t, json.NewEncoder(conn).Encode(command))
-	}
-	go func() { // replies are only shown: a failed command fails the mount
-		for s := bufio.NewScanner(conn); s.Scan(); {
-			if json.Valid(s.Bytes()) && len(s.Bytes()) > 0 {
-				_, _ = v.console.Write(append(s.Bytes(), '\n'))
-			}
-		}
-	}()
+	v.plugShare(conn, socket, "tag")
 	if r := v.await(started, hyperstart.StartPod); r.code != hyperstart.Ack {
 		t.Fatalf("start pod: %s", r.payload)
 	}

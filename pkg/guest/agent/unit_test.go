@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/image"
 )
 
 func TestReadStats(t *testing.T) {
@@ -70,6 +71,16 @@ func TestCgroupPIDs(t *testing.T) {
 	}
 	if pids, err := cgroupPIDs(filepath.Join(dir, "none")); err != nil || pids != nil {
 		t.Errorf("missing cgroup: %v, %v", pids, err)
+	}
+}
+
+// TestImagePaths checks what agent and image builder must agree on; the agent
+// does not import the builder, which would bring its decompressors.
+func TestImagePaths(t *testing.T) {
+	got := []string{moduleList, runtimePath, phaseBoot, phaseMMIO, phaseLate}
+	want := []string{image.ModuleList, image.RuntimePath, string(image.PhaseBoot), string(image.PhaseMMIO), string(image.PhaseLate)}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -132,7 +132,6 @@ func boot(t *testing.T, extra ...string) *vm {
 		"-device", "virtio-serial-pci",
 	}
 	args = append(args, extra...)
-	conns := make(chan net.Conn, 1)
 	var listeners []net.Listener
 	for i, name := range []string{"sh.hyper.channel.0", "sh.hyper.channel.1"} {
 		path := filepath.Join(dir, fmt.Sprint(i))
@@ -155,26 +154,30 @@ func boot(t *testing.T, extra ...string) *vm {
 			t.Logf("console:\n%s", v.console.String())
 		}
 	})
-	accept := func(l net.Listener) net.Conn {
-		go func() {
-			if c, err := l.Accept(); err == nil {
-				conns <- c
-			}
-		}()
-		select {
-		case c := <-conns:
-			return c
-		case <-v.done:
-			t.Fatalf("qemu ended:\n%s", v.console.String())
-			return nil
-		}
-	}
-	v.ctl, v.tty = accept(listeners[0]), accept(listeners[1])
+	v.ctl, v.tty = v.accept(listeners[0]), v.accept(listeners[1])
 	go v.readCtl()
 	go v.readTTY()
 	v.wait(v.ready, "READY")
 	t.Logf("READY after %v", time.Since(start).Round(time.Millisecond))
 	return v
+}
+
+// accept waits for QEMU to connect a port.
+func (v *vm) accept(l net.Listener) net.Conn {
+	v.t.Helper()
+	conns := make(chan net.Conn, 1)
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			conns <- c
+		}
+	}()
+	select {
+	case c := <-conns:
+		return c
+	case <-v.done:
+		v.t.Fatalf("qemu ended:\n%s", v.console.String())
+		return nil
+	}
 }
 
 func (v *vm) wait(ch <-chan struct{}, what string) {

@@ -1,0 +1,243 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// deviceDeadline bounds the wait for an interface's hot-plugged device.
+const deviceDeadline = 10 * time.Second
+
+// network is what the host has set up so far. Only this is ever taken back:
+// what a container with the capability did itself stays.
+type network struct {
+	mu         sync.Mutex // serialises the commands; guards what follows
+	interfaces map[int]hyperstart.Interface
+	routes     hyperstart.Routes
+}
+
+// setupInterface gives an interface its name, MTU and addresses.
+func (a *Agent) setupInterface(ctx context.Context, payload []byte) ([]byte, error) {
+	req, err := decode[hyperstart.Interface](payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.networkReady(ctx); err != nil {
+		return nil, err
+	}
+	a.network.mu.Lock()
+	defer a.network.mu.Unlock()
+	if err := a.configure(ctx, req); err != nil {
+		return nil, fmt.Errorf("set up interface %s: %w", req.NewDevice, err)
+	}
+	return nil, nil
+}
+
+// networkReady waits for the drivers of interfaces.
+func (a *Agent) networkReady(ctx context.Context) error {
+	if err := a.ready(ctx); err != nil {
+		return err
+	}
+	return await(ctx, a.loaded)
+}
+
+func (a *Agent) configure(ctx context.Context, req hyperstart.Interface) error {
+	addrs, err := parseAddresses(req.IPAddresses)
+	if err != nil {
+		return err
+	}
+	link, err := a.awaitLink(ctx, req)
+	if err != nil {
+		return err
+	}
+	before, known := a.network.interfaces[link.Attrs().Index]
+	if !known {
+		if err := prepareLink(link, req); err != nil {
+			return err
+		}
+	}
+	if req.MTU != 0 && req.MTU != link.Attrs().MTU {
+		if err := netlink.LinkSetMTU(link, req.MTU); err != nil {
+			return fmt.Errorf("set mtu %d: %w", req.MTU, err)
+		}
+	}
+	if err := setAddresses(link, before.IPAddresses, addrs, req.IPAddresses); err != nil {
+		return err
+	}
+	a.network.interfaces[link.Attrs().Index] = req
+	return netlink.LinkSetUp(link)
+}
+
+// awaitLink finds the interface that the request is about: one that it set up
+// before, or a new one as soon as the kernel has found it.
+func (a *Agent) awaitLink(ctx context.Context, req hyperstart.Interface) (found netlink.Link, err error) {
+	mac, err := net.ParseMAC(req.MAC)
+	if err != nil || req.NewDevice == "" {
+		return nil, failf(hyperstart.ClassInvalidArgument, "interface has no valid MAC and name")
+	}
+	ctx, cancel := context.WithTimeout(ctx, deviceDeadline)
+	defer cancel()
+	err = a.events.wait(ctx, func() (bool, error) {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return false, fmt.Errorf("list links: %w", err)
+		}
+		a.network.forget(links)
+		found = a.network.choose(links, mac, req.NewDevice)
+		return found != nil, nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, failf(hyperstart.ClassUnavailable, "no device with MAC %s after %v", mac, deviceDeadline)
+	}
+	return found, err
+}
+
+// forget drops interfaces that were unplugged.
+func (n *network) forget(links []netlink.Link) {
+	for index := range n.interfaces {
+		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Index == index }) {
+			delete(n.interfaces, index)
+		}
+	}
+}
+
+// choose returns the link with a MAC that has the name already by an earlier
+// request, or one that no request was about. Several links can have one MAC.
+func (n *network) choose(links []netlink.Link, mac net.HardwareAddr, name string) (fresh netlink.Link) {
+	for _, link := range links {
+		if link.Attrs().HardwareAddr.String() != mac.String() {
+			continue
+		}
+		known, ok := n.interfaces[link.Attrs().Index]
+		if ok && known.NewDevice == name {
+			return link
+		}
+		if !ok && fresh == nil {
+			fresh = link
+		}
+	}
+	return fresh
+}
+
+// prepareLink does what can be done only before a link is up.
+func prepareLink(link netlink.Link, req hyperstart.Interface) error {
+	if err := rename(link, req.NewDevice); err != nil {
+		return err
+	}
+	if req.NoARP {
+		if err := netlink.LinkSetARPOff(link); err != nil {
+			return fmt.Errorf("turn ARP off: %w", err)
+		}
+	}
+	// The host names the link-local address as well, so that both have the same.
+	const genModeNone = 1
+	if err := netlink.LinkSetIP6AddrGenMode(link, genModeNone); err != nil {
+		logf("interface %s: turn link-local address off: %v", req.NewDevice, err) // a kernel without IPv6
+	}
+	return nil
+}
+
+// rename gives a link its name. Another one that has it is new as well, or it
+// would be the one that was asked for: the kernel has named it, and it gets its
+// name when its turn comes.
+func rename(link netlink.Link, name string) error {
+	if link.Attrs().Name == name {
+		return nil
+	}
+	if other, err := netlink.LinkByName(name); err == nil {
+		if err := netlink.LinkSetName(other, fmt.Sprintf("ccv2-%d", other.Attrs().Index)); err != nil {
+			return fmt.Errorf("free the name: %w", err)
+		}
+	}
+	if err := netlink.LinkSetName(link, name); err != nil {
+		return fmt.Errorf("rename %s: %w", link.Attrs().Name, err)
+	}
+	return nil
+}
+
+func parseAddresses(list []hyperstart.Address) ([]netlink.Addr, error) {
+	addrs := make([]netlink.Addr, 0, len(list))
+	for _, a := range list {
+		addr, err := parseAddress(a)
+		if err != nil {
+			return nil, failf(hyperstart.ClassInvalidArgument, "address %s/%s: %w", a.IP, a.Mask, err)
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs, nil
+}
+
+// parseAddress sets the flags of an address that is in use already: it is not
+// probed for, and its prefix gets no route but those that the host names.
+func parseAddress(a hyperstart.Address) (netlink.Addr, error) {
+	ip, err := parsePrefix(a.IP, a.Mask)
+	if err != nil {
+		return netlink.Addr{}, err
+	}
+	addr := netlink.Addr{IPNet: ip, Flags: unix.IFA_F_NOPREFIXROUTE}
+	if ip.IP.To4() == nil {
+		addr.Flags |= unix.IFA_F_NODAD
+	}
+	if ip.IP.IsLinkLocalUnicast() {
+		addr.Scope = int(netlink.SCOPE_LINK)
+	}
+	if a.Peer != "" {
+		if addr.Peer, err = parsePrefix(a.Peer, a.Mask); err != nil {
+			return netlink.Addr{}, err
+		}
+	}
+	return addr, nil
+}
+
+func parsePrefix(address, length string) (*net.IPNet, error) {
+	ip := net.ParseIP(address)
+	if ip == nil {
+		return nil, fmt.Errorf("%q is not an address", address)
+	}
+	bits := 8 * net.IPv6len
+	if v4 := ip.To4(); v4 != nil {
+		ip, bits = v4, 8*net.IPv4len
+	}
+	n, err := strconv.Atoi(length)
+	if err != nil || n < 0 || n > bits {
+		return nil, fmt.Errorf("%q is not a prefix length", length)
+	}
+	return &net.IPNet{IP: ip, Mask: net.CIDRMask(n, bits)}, nil
+}
+
+// setAddresses gives a link its addresses and takes back those of an earlier
+// request. want and addrs are the same list.
+func setAddresses(link netlink.Link, before []hyperstart.Address, addrs []netlink.Addr, want []hyperstart.Address) error {
+	for _, old := range before {
+		if slices.Contains(want, old) {
+			continue
+		}
+		addr, err := parseAddress(old)
+		if err != nil {
+			return err
+		}
+		if err := netlink.AddrDel(link, &addr); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("remove address %s: %w", addr.IPNet, err)
+		}
+	}
+	for i := range addrs {
+		if slices.Contains(before, want[i]) {
+			continue
+		}
+		if err := netlink.AddrReplace(link, &addrs[i]); err != nil {
+			return fmt.Errorf("add address %s: %w", addrs[i].IPNet, err)
+		}
+	}
+	return nil
+}
