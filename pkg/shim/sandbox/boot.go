@@ -60,6 +60,9 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	if err := s.takeDir(ctx); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
+	if err := s.takeCgroup(pod); err != nil {
+		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
+	}
 	if err := s.shareDir(); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
@@ -77,26 +80,37 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	}
 	lost, err := s.connectGuest(ctx)
 	if err != nil {
-		return nil, s.bootError("guest not ready", err)
+		return nil, s.bootError("guest not ready", err, ends)
 	}
 	ends = append(ends, lost)
+	if err := s.enterCgroup(); err != nil {
+		return nil, s.bootError("enter cgroup", err, ends)
+	}
 	if err := s.plugShare(ctx); err != nil {
-		return nil, s.bootError("plug share", err)
+		return nil, s.bootError("plug share", err, ends)
 	}
 	if err := s.startPod(ctx, pod); err != nil {
-		return nil, s.bootError("start pod", err)
+		return nil, s.bootError("start pod", err, ends)
 	}
 	return ends, nil
 }
 
 // bootError tells an operator how far the boot came, and what the guest said.
-func (s *Sandbox) bootError(phase string, err error) error {
+// The end of something that the VM depends on says more than err, which is what
+// came of it.
+func (s *Sandbox) bootError(phase string, err error, ends []<-chan error) error {
 	took := time.Since(s.timing.Begin).Round(time.Millisecond)
 	text := fmt.Sprintf("boot sandbox %s: %s after %s", s.opts.ID, phase, took)
 	select {
 	case <-s.vm.Done():
 		err = s.vmEnded()
 	default:
+		for _, end := range ends {
+			select {
+			case err = <-end:
+			default:
+			}
+		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w (raise [guest] boot_timeout if the host is only slow)", err)
@@ -173,6 +187,7 @@ func (s *Sandbox) startVM(ctx context.Context) error {
 	spec := s.opts.VM.Spec
 	spec.ID = s.opts.ID
 	spec.Dir = s.dir.VM()
+	spec.Setup = s.setUpVMM
 	spec.Ports = []hypervisor.Port{
 		{Name: ctlPort, Socket: s.ctlSocket()},
 		{Name: ttyPort, Socket: s.ttySocket()},

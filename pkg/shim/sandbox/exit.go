@@ -51,7 +51,7 @@ func (p *Process) exitStatus(ctx context.Context, session *proxy.Session) uint32
 	status, err := session.Exit()
 	if err != nil {
 		log.G(ctx).WithError(err).WithField("process", p.String()).Warn("exit status lost with the vm")
-		return statusUnknown
+		return p.container.sandbox.lostStatus()
 	}
 	p.mu.Lock()
 	killed := p.killed
@@ -61,6 +61,23 @@ func (p *Process) exitStatus(ctx context.Context, session *proxy.Session) uint32
 		return statusKilled // the C agents report 0 for every signal
 	}
 	return uint32(status)
+}
+
+// lostStatus is the exit status of processes that were lost with the VM. It
+// waits until the reason is known: the connection to the guest ends before
+// anybody has looked at how the VMM ended.
+func (s *Sandbox) lostStatus() uint32 {
+	select {
+	case <-s.ended:
+	case <-time.After(execsLeft): // a session that was lost alone; its process may still run
+		return statusUnknown
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.oomKilled {
+		return statusKilled
+	}
+	return statusUnknown
 }
 
 // finish makes the exit final and announces it, in this order: disk, state,

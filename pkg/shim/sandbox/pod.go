@@ -14,13 +14,16 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// Pod is what a sandbox tells its guest once. It comes from the specification
+// Pod is what a sandbox needs to know before it boots. It comes from the specification
 // of the sandbox's own container.
 type Pod struct {
 	Hostname string
 	DNS      []string
 	// Sysctls are set in the guest itself, whose namespaces its containers share.
 	Sysctls map[string]string
+	// CgroupsPath is the sandbox's cgroup on the host, in one of the forms of
+	// the OCI specification; "" for none.
+	CgroupsPath string
 	// ShmSize is the size of the pod's /dev/shm in bytes.
 	ShmSize int64
 }
@@ -32,7 +35,7 @@ const defaultShmSize = 64 << 20
 // takePod takes out of a specification what concerns the guest as a whole:
 // parameters of namespaces that the container will share with the guest.
 func takePod(spec *specs.Spec) Pod {
-	pod := Pod{Hostname: spec.Hostname, Sysctls: make(map[string]string), ShmSize: shmSize(spec)}
+	pod := Pod{Hostname: spec.Hostname, Sysctls: make(map[string]string), CgroupsPath: spec.Linux.CgroupsPath, ShmSize: shmSize(spec)}
 	ownIPC := slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Type == specs.IPCNamespace && ns.Path == ""
 	})

@@ -21,6 +21,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -60,7 +61,9 @@ type Sandbox struct {
 	booted     chan struct{} // closed when Boot has ended
 	bootErr    error         // valid after booted
 	stopped    chan struct{} // closed when Stop has ended
-	lost       error         // why the VM was lost
+	lost       error         // why the VM was lost; valid after ended
+	ended      chan struct{} // closed when it is known that and why the VM ends
+	oomKilled  bool          // the host killed the VM for want of memory; valid after ended
 	paused     bool          // the vCPUs stand still
 
 	abortBoot context.CancelFunc
@@ -71,6 +74,7 @@ type Sandbox struct {
 	client  *proxy.Client
 	dialect hyperstart.Dialect
 	undo    undoStack
+	cgroup  *hostcgroup.Group // nil when the sandbox has none of its own
 	timing  Timing
 }
 
@@ -91,6 +95,7 @@ func NewSandbox(opts Options) *Sandbox {
 		containers: make(map[string]*Container),
 		booted:     make(chan struct{}),
 		stopped:    make(chan struct{}),
+		ended:      make(chan struct{}),
 	}
 }
 
@@ -300,13 +305,20 @@ func (s *Sandbox) vmEnded() error {
 
 // finish is the last step of every end: processes exit, resources go back.
 func (s *Sandbox) finish(ctx context.Context, cause error) {
+	oom := s.killedForMemory(ctx)
 	s.mu.Lock()
-	s.lost = cause
+	s.lost, s.oomKilled = cause, oom
+	close(s.ended)
 	containers := make([]*Container, 0, len(s.containers))
 	for _, c := range s.containers {
 		containers = append(containers, c)
 	}
 	s.mu.Unlock()
+	if oom {
+		for _, c := range containers {
+			c.oom()
+		}
+	}
 	if s.server != nil {
 		_ = s.server.Close() // ends all sessions
 	}

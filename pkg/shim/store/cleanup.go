@@ -11,10 +11,12 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 )
 
-// Remove gives back everything that a sandbox has taken: processes, mounts,
-// directories. It works from disk alone, and doing it again is no error. All
+// Remove gives back everything that a sandbox has taken: processes,
+// cgroup, mounts, directories. It works from disk alone, and doing it again is no error. All
 // parts are tried; the error names those that failed.
 func (d Dir) Remove(ctx context.Context) error {
 	var errs []error
@@ -25,6 +27,9 @@ func (d Dir) Remove(ctx context.Context) error {
 	for _, p := range state.Processes {
 		errs = append(errs, p.Kill(ctx))
 	}
+	if state.Cgroup != "" {
+		errs = append(errs, removeCgroup(ctx, state.Cgroup))
+	}
 	if err := Unmount(d.path); err != nil {
 		// What is still mounted must not be deleted: it is somebody's data.
 		return errors.Join(append(errs, err)...)
@@ -34,6 +39,32 @@ func (d Dir) Remove(ctx context.Context) error {
 	}
 	_ = os.Remove(filepath.Dir(d.path)) // the namespace's directory, when it is empty
 	return errors.Join(errs...)
+}
+
+// removeCgroup ends what is left in the cgroup, such as a helper of a process
+// that was killed, and removes it.
+func removeCgroup(ctx context.Context, path string) error {
+	group, err := hostcgroup.Open(path)
+	if err != nil {
+		return err
+	}
+	pids, err := group.Processes()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if pid == os.Getpid() {
+			continue // a shim that could not leave; the removal says so
+		}
+		p, err := ProcessOf("process of the sandbox", pid)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		if err := p.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	return group.Remove()
 }
 
 // Unmount detaches every mount at and below dir, the last one first, and

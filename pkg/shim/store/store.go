@@ -42,6 +42,9 @@ type State struct {
 	Created   time.Time `json:"created"`
 	// Processes that must not outlive the sandbox: VMM, virtiofsd.
 	Processes []Process `json:"processes,omitempty"`
+	// Cgroup is the path of the group of these processes below a hierarchy, ""
+	// when there is none of its own.
+	Cgroup string `json:"cgroup,omitempty"`
 	// Shim is the process that owns the sandbox.
 	Shim Process `json:"shim"`
 }
