@@ -1,0 +1,32 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+)
+
+// Cleanup gives all links of the namespace at path back, after the VMM has
+// ended. A namespace that is gone is no error.
+func Cleanup(path string) error {
+	n, err := Open(path)
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound), errors.Is(err, ErrHost): // gone, or the path is somebody else's by now
+		return nil
+	case err != nil:
+		return fmt.Errorf("clean up network: %w", err)
+	}
+	defer func() { _ = n.Close() }()
+	links, err := n.handle.LinkList()
+	if err != nil {
+		return fmt.Errorf("clean up network namespace %s: list links: %w", path, err)
+	}
+	var errs []error
+	for _, link := range links {
+		if err := n.Disconnect(link.Attrs().Index); err != nil {
+			errs = append(errs, fmt.Errorf("clean up network namespace %s: %w", path, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,297 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/containerd/log"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
+)
+
+// PodNetwork says where the network of a pod is. The zero value is a guest
+// that has only its loopback.
+type PodNetwork struct {
+	Path string // of the network namespace; "" for none
+	Host bool   // the specification asks for the host's network
+}
+
+// networkOf reads the network out of a specification: without a namespace of
+// its own a container is in the network of its runtime, the host's.
+func networkOf(spec *specs.Spec) PodNetwork {
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return PodNetwork{Path: ns.Path}
+		}
+	}
+	return PodNetwork{Host: true}
+}
+
+// podNetwork mirrors a network namespace into the guest. During the boot it
+// belongs to that, and afterwards to its own goroutine.
+type podNetwork struct {
+	ns     *network.Namespace
+	watch  *network.Watcher
+	ports  []*netPort
+	count  int               // interfaces so far, for their ids
+	routes hyperstart.Routes // wanted
+	told   *hyperstart.Routes
+
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the goroutine has ended
+}
+
+// netPort is an interface of the guest and the link that it stands for.
+type netPort struct {
+	id   string
+	link network.Endpoint
+	told *hyperstart.Interface // what the guest knows; nil before it does
+	tap  *os.File              // nil once the VMM has it
+}
+
+// openNetwork opens the pod's namespace. It is nil for a guest without one.
+func openNetwork(pod PodNetwork) (*podNetwork, error) {
+	if pod.Host {
+		return nil, fmt.Errorf("open network: %w", network.ErrHost)
+	}
+	if pod.Path == "" {
+		return nil, nil //nolint:nilnil // no network is nothing to work with, and no error
+	}
+	ns, err := network.Open(pod.Path)
+	if err != nil {
+		return nil, err
+	}
+	watch, err := ns.Watch()
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	return &podNetwork{ns: ns, watch: watch}, nil
+}
+
+// takeNetwork opens and records the pod's namespace. The links in it are given
+// back by the removal of the record, after the VMM has ended.
+func (s *Sandbox) takeNetwork(pod PodNetwork) error {
+	n, err := openNetwork(pod)
+	if err != nil || n == nil {
+		return err
+	}
+	s.network = n
+	s.undo.add(func(context.Context) error { return n.close() })
+	state, err := s.dir.Load()
+	if err != nil {
+		return err
+	}
+	state.NetNS = pod.Path
+	return s.dir.Save(state)
+}
+
+// close ends the mirroring. It does not wait for the guest.
+func (n *podNetwork) close() error {
+	errs := []error{n.watch.Close()}
+	if n.done != nil {
+		n.cancel()
+		<-n.done
+	}
+	for _, p := range n.ports {
+		errs = append(errs, p.closeTap())
+	}
+	return errors.Join(append(errs, n.ns.Close())...)
+}
+
+func (p *netPort) closeTap() error {
+	if p.tap == nil {
+		return nil
+	}
+	tap := p.tap
+	p.tap = nil
+	return tap.Close()
+}
+
+// sameLink reports whether two endpoints can be one interface of the guest:
+// everything but the addresses is fixed when it is plugged.
+func sameLink(a, b network.Endpoint) bool {
+	a.Interface.IPAddresses, b.Interface.IPAddresses = nil, nil
+	return reflect.DeepEqual(a, b)
+}
+
+// refresh reads the namespace, connects links that are new and returns the
+// ports of those that are gone.
+func (n *podNetwork) refresh() (gone []*netPort, err error) {
+	now, err := n.ns.Scan()
+	if err != nil {
+		return nil, err
+	}
+	n.routes = now.Routes
+	var keep []*netPort
+	for _, p := range n.ports {
+		found := false
+		for _, e := range now.Endpoints {
+			if sameLink(p.link, e) {
+				p.link, found = e, true
+			}
+		}
+		if found {
+			keep = append(keep, p)
+			continue
+		}
+		gone = append(gone, p)
+	}
+	n.ports = keep
+	for _, p := range gone {
+		if err := errors.Join(p.closeTap(), n.ns.Disconnect(p.link.Index)); err != nil {
+			return gone, err
+		}
+	}
+	for _, e := range now.Endpoints {
+		if err := n.connect(e); err != nil {
+			return gone, err
+		}
+	}
+	return gone, nil
+}
+
+// connect makes a tap for an endpoint that has none.
+func (n *podNetwork) connect(e network.Endpoint) error {
+	for _, p := range n.ports {
+		if p.link.Index == e.Index {
+			return nil
+		}
+	}
+	tap, err := n.ns.Connect(e)
+	if err != nil {
+		return err
+	}
+	n.ports = append(n.ports, &netPort{id: fmt.Sprintf("net%d", n.count), link: e, tap: tap})
+	n.count++
+	return nil
+}
+
+// plug gives the VMM the taps that it does not have.
+func (n *podNetwork) plug(ctx context.Context, vm hypervisor.VM) error {
+	for _, p := range n.ports {
+		if p.tap == nil {
+			continue
+		}
+		err := vm.Plug(ctx, hypervisor.NetDevice{
+			ID: p.id, MAC: p.link.Interface.MAC, MTU: p.link.Interface.MTU, Tap: p.tap,
+		})
+		if err != nil {
+			return fmt.Errorf("plug interface %s: %w", p.link.Interface.NewDevice, err)
+		}
+		if err := p.closeTap(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configure tells a ccv2 guest what has changed.
+func (n *podNetwork) configure(call func(name string, data any) error) error {
+	for _, p := range n.ports {
+		now := p.link.Interface
+		if p.told != nil && reflect.DeepEqual(*p.told, now) {
+			continue
+		}
+		if err := call("setupinterface", now); err != nil {
+			return err
+		}
+		p.told = &now
+		n.told = nil // routes can hang on an interface or an address
+	}
+	if n.told != nil && reflect.DeepEqual(*n.told, n.routes) {
+		return nil
+	}
+	routes := n.routes
+	if err := call("setuproute", routes); err != nil {
+		return err
+	}
+	n.told = &routes
+	return nil
+}
+
+// connectNetwork makes the taps, while the guest's kernel boots.
+func (s *Sandbox) connectNetwork() error {
+	if s.network == nil {
+		return nil
+	}
+	_, err := s.network.refresh()
+	return err
+}
+
+// plugNetwork gives the guest its interfaces. It comes before STARTPOD, whose
+// kernel parameters can be about them.
+func (s *Sandbox) plugNetwork(ctx context.Context) error {
+	if s.network == nil {
+		return nil
+	}
+	if err := s.network.plug(ctx, s.vm); err != nil {
+		return err
+	}
+	if s.dialect != hyperstart.DialectCCv2 {
+		return nil // STARTPOD configures them
+	}
+	return s.network.configure(func(name string, data any) error {
+		_, err := s.client.Hyper(ctx, name, "", data)
+		return fromGuest(err)
+	})
+}
+
+// followNetwork lets the guest have what changes in the namespace later, until
+// the sandbox ends. It is called by boot; the goroutine begins after that.
+func (s *Sandbox) followNetwork(ctx context.Context) {
+	if s.network == nil || s.dialect != hyperstart.DialectCCv2 {
+		return
+	}
+	ctx, s.network.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.network.done = make(chan struct{})
+	go func() {
+		defer close(s.network.done)
+		select {
+		case <-s.booted:
+			s.mirror(ctx)
+		case <-ctx.Done():
+		}
+	}()
+}
+
+// networkRetry is the pause after a change that the guest could not be told,
+// for example because it was paused.
+const networkRetry = 2 * time.Second
+
+// mirror does what followNetwork promises.
+func (s *Sandbox) mirror(ctx context.Context) {
+	var wait time.Duration
+	for ctx.Err() == nil && s.network.watch.Wait(wait) == nil {
+		wait = 0
+		if err := s.updateNetwork(ctx); err != nil && ctx.Err() == nil {
+			log.G(ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("update network of guest")
+			wait = networkRetry
+		}
+	}
+}
+
+func (s *Sandbox) updateNetwork(ctx context.Context) error {
+	gone, err := s.network.refresh()
+	for _, p := range gone {
+		if err := s.vm.Unplug(ctx, p.id); err != nil {
+			log.G(ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("unplug interface " + p.link.Interface.NewDevice)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.network.plug(ctx, s.vm); err != nil {
+		return err
+	}
+	return s.network.configure(func(name string, data any) error {
+		_, err := s.call(ctx, name, "", data)
+		return err
+	})
+}
