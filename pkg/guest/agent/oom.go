@@ -115,9 +115,13 @@ func (w *oomWatcher) check(id string) {
 }
 
 func (a *Agent) sendOOM(container string) {
-	b, err := json.Marshal(hyperstart.EventMessage{Kind: hyperstart.EventOOM, Container: container})
+	a.sendEvent(hyperstart.EventMessage{Kind: hyperstart.EventOOM, Container: container})
+}
+
+func (a *Agent) sendEvent(e hyperstart.EventMessage) {
+	b, err := json.Marshal(e)
 	if err != nil {
-		logf("container %s: %v", container, err)
+		logf("container %s: %v", e.Container, err)
 		return
 	}
 	a.ctl.send(hyperstart.Event, b)

@@ -109,7 +109,7 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 	for _, o := range p.outputs {
 		o.stopSoon()
 	}
-	p.pumps.Wait()
+	a.awaitOutput(p, uint8(e.Status))
 	p.in.close()
 	a.oom.check(c.id)
 	a.tty.unregister(p.stdio, p.stderr)
@@ -119,6 +119,34 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 	}
 	c.forget(p)
 	close(p.sent)
+}
+
+// exitDelay is how long the end of a process waits for a host that does not
+// take its output, before it is told ahead of that output.
+const exitDelay = 2 * drainDelay
+
+// awaitOutput waits until all output is with the host. When that takes long
+// the end is told meanwhile: whoever waits for it must not depend on whoever
+// should read.
+func (a *Agent) awaitOutput(p *process, status uint8) {
+	sent := make(chan struct{})
+	go func() {
+		defer guard()
+		p.pumps.Wait()
+		close(sent)
+	}()
+	delay := time.NewTimer(exitDelay)
+	defer delay.Stop()
+	select {
+	case <-sent:
+		return
+	case <-delay.C:
+	}
+	a.oom.check(p.container.id)
+	a.sendEvent(hyperstart.EventMessage{
+		Kind: hyperstart.EventExited, Container: p.container.id, Process: p.id, Status: status,
+	})
+	<-sent
 }
 
 // execGrace is how long an init's end waits for a host that does not take the

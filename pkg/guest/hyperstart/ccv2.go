@@ -112,12 +112,18 @@ const (
 	// EventOOM says that the kernel killed a process of the container because
 	// its memory limit was reached. It precedes the exit of the process.
 	EventOOM EventKind = "oom"
+	// EventExited says that a process has ended whose output the host does not
+	// take. The end comes on the tty port as well, behind the output.
+	EventExited EventKind = "exited"
 )
 
 // EventMessage is the payload of EVENT.
 type EventMessage struct {
 	Kind      EventKind `json:"kind"`
 	Container string    `json:"container,omitempty"`
+	// Process and Status are those of EventExited.
+	Process string `json:"process,omitempty"`
+	Status  uint8  `json:"status,omitempty"`
 }
 
 // UpdateContainerRequest is the payload of UPDATECONTAINER.

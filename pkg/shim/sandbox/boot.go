@@ -63,6 +63,9 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	if err := s.takeCgroup(pod); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
+	if err := s.takeNetwork(pod.Network); err != nil {
+		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
+	}
 	if err := s.shareDir(); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
@@ -78,6 +81,9 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	if err := s.startVM(ctx); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
+	if err := s.connectNetwork(); err != nil {
+		return nil, s.bootError("connect network", err, ends)
+	}
 	lost, err := s.connectGuest(ctx)
 	if err != nil {
 		return nil, s.bootError("guest not ready", err, ends)
@@ -89,9 +95,13 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	if err := s.plugShare(ctx); err != nil {
 		return nil, s.bootError("plug share", err, ends)
 	}
+	if err := s.plugNetwork(ctx); err != nil {
+		return nil, s.bootError("set up network", err, ends)
+	}
 	if err := s.startPod(ctx, pod); err != nil {
 		return nil, s.bootError("start pod", err, ends)
 	}
+	s.followNetwork(ctx)
 	return ends, nil
 }
 
@@ -294,6 +304,7 @@ func (s *Sandbox) startPod(ctx context.Context, pod Pod) error {
 		request.Sysctls = pod.Sysctls
 		request.ShmSize = pod.ShmSize
 	}
+	s.addLegacyNetwork(ctx, &request)
 	if _, err := s.client.Hyper(ctx, "startpod", "", request); err != nil {
 		return err
 	}
@@ -320,10 +331,26 @@ func (s *Sandbox) logTiming(ctx context.Context) {
 
 // guestEvent takes an event of the guest, which may claim anything.
 func (s *Sandbox) guestEvent(_ string, e hyperstart.EventMessage) {
-	if e.Kind != hyperstart.EventOOM {
+	c, err := s.Container(e.Container)
+	if err != nil {
 		return
 	}
-	if c, err := s.Container(e.Container); err == nil {
+	switch e.Kind {
+	case hyperstart.EventOOM:
 		c.oom()
+	case hyperstart.EventExited:
+		c.exitedEarly(e.Process, e.Status)
+	}
+}
+
+// exitedEarly takes the end of a process whose output nobody takes.
+func (c *Container) exitedEarly(guestID string, status uint8) {
+	p, err := c.Process(execIDOf(guestID))
+	if err != nil || p.guestID() != guestID {
+		return
+	}
+	select {
+	case p.early <- status:
+	default: // told before
 	}
 }

@@ -23,10 +23,11 @@ const (
 // awaitExit reports the end of a process, once. It starts when the process was
 // created, so that a container that is killed before its start exits too.
 func (p *Process) awaitExit(ctx context.Context) {
-	_, session := p.ends()
-	<-session.Done()
-	exit := Exit{Status: p.exitStatus(ctx, session), At: time.Now()}
+	exit := Exit{Status: p.awaitStatus(ctx), At: time.Now()}
 	c := p.container
+	if exit.Status == statusKilled {
+		c.settleOOM(ctx)
+	}
 	if p.ID == "" {
 		c.mu.Lock()
 		c.initGone = true
@@ -44,6 +45,32 @@ func (p *Process) awaitExit(ctx context.Context) {
 	}
 	p.drain()
 	p.finish(ctx, exit, true)
+}
+
+// awaitStatus waits for the end of a process: of its session, or told ahead of
+// output that nobody takes.
+func (p *Process) awaitStatus(ctx context.Context) uint32 {
+	_, session := p.ends()
+	select {
+	case status := <-p.early:
+		return uint32(status)
+	case <-session.Done():
+		return p.exitStatus(ctx, session)
+	}
+}
+
+// settleOOM waits until events that the guest sent before are here: events and
+// exits take different ports, and an exit for want of memory must not overtake
+// the event that says so.
+func (c *Container) settleOOM(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainStall)
+	defer cancel()
+	if c.sandbox.State() != Ready {
+		return
+	}
+	if _, err := c.sandbox.call(ctx, "ping", "", nil); err != nil {
+		log.G(ctx).WithError(err).WithField("container", c.ID).Debug("look for oom event")
+	}
 }
 
 // exitStatus is the guest's word, or what can be said without it.

@@ -26,6 +26,7 @@ type Pod struct {
 	CgroupsPath string
 	// ShmSize is the size of the pod's /dev/shm in bytes.
 	ShmSize int64
+	Network PodNetwork
 }
 
 // defaultShmSize is the size of /dev/shm where nobody says otherwise, as in
@@ -35,7 +36,7 @@ const defaultShmSize = 64 << 20
 // takePod takes out of a specification what concerns the guest as a whole:
 // parameters of namespaces that the container will share with the guest.
 func takePod(spec *specs.Spec) Pod {
-	pod := Pod{Hostname: spec.Hostname, Sysctls: make(map[string]string), CgroupsPath: spec.Linux.CgroupsPath, ShmSize: shmSize(spec)}
+	pod := Pod{Hostname: spec.Hostname, Sysctls: make(map[string]string), CgroupsPath: spec.Linux.CgroupsPath, ShmSize: shmSize(spec), Network: networkOf(spec)}
 	ownIPC := slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Type == specs.IPCNamespace && ns.Path == ""
 	})

@@ -40,6 +40,7 @@ type Process struct {
 	copied    chan struct{} // closed when all output is with containerd
 	moved     atomic.Int64  // bytes of output given to containerd
 	done      chan struct{} // closed when exit is final
+	early     chan uint8    // capacity 1; exit status of a process whose output nobody takes
 
 	mu      sync.Mutex // guards the fields below
 	cond    *sync.Cond // on mu; signals every change of state
@@ -53,7 +54,7 @@ type Process struct {
 }
 
 func newProcess(c *Container, id string, cfg stdio.Config, spec *specs.Process) *Process {
-	p := &Process{ID: id, stdio: cfg, spec: spec, container: c, copied: make(chan struct{}), done: make(chan struct{})}
+	p := &Process{ID: id, stdio: cfg, spec: spec, container: c, copied: make(chan struct{}), done: make(chan struct{}), early: make(chan uint8, 1)}
 	p.cond = sync.NewCond(&p.mu)
 	return p
 }

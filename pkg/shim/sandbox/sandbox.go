@@ -74,6 +74,7 @@ type Sandbox struct {
 	client  *proxy.Client
 	dialect hyperstart.Dialect
 	undo    undoStack
+	network *podNetwork // nil without one
 	cgroup  *hostcgroup.Group // nil when the sandbox has none of its own
 	timing  Timing
 }
