@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
 )
 
 // Remove gives back everything that a sandbox has taken: processes,
@@ -29,6 +30,9 @@ func (d Dir) Remove(ctx context.Context) error {
 	}
 	if state.Cgroup != "" {
 		errs = append(errs, removeCgroup(ctx, state.Cgroup))
+	}
+	if state.NetNS != "" {
+		errs = append(errs, network.Cleanup(state.NetNS))
 	}
 	if err := Unmount(d.path); err != nil {
 		// What is still mounted must not be deleted: it is somebody's data.
