@@ -56,9 +56,12 @@ func setRoutes(before, want []hyperstart.Route) error {
 	}
 	// A gateway must be reachable when its route is added, but the list has no
 	// order of that kind. Each round can make more of them reachable.
-	pending := without(want, before)
+	//
+	// All are added, not only the new ones: one can have gone with its
+	// interface or its source address, and they have come back.
+	pending := want
 	for len(pending) > 0 {
-		rest, err := addRoutes(pending)
+		rest, err := addRoutes(pending, before)
 		if len(rest) == len(pending) {
 			return err
 		}
@@ -72,15 +75,20 @@ func isMissing(err error) bool {
 	return errors.As(err, &notFound) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
 }
 
-// addRoutes adds what can be added and returns the others, with the first error.
-func addRoutes(routes []hyperstart.Route) (rest []hyperstart.Route, first error) {
+// addRoutes adds what can be added and returns the others, with the first
+// error. Where there is a route already it takes its place, unless that is the
+// one of before.
+func addRoutes(routes, before []hyperstart.Route) (rest []hyperstart.Route, first error) {
 	for _, r := range routes {
 		route, err := parseRoute(r)
 		if err == nil {
 			err = netlink.RouteAdd(&route)
 		}
 		if errors.Is(err, unix.EEXIST) {
-			err = netlink.RouteReplace(&route)
+			err = nil
+			if len(without([]hyperstart.Route{r}, before)) > 0 {
+				err = netlink.RouteReplace(&route)
+			}
 		}
 		if err != nil {
 			rest = append(rest, r)

@@ -54,7 +54,7 @@ func (n *Namespace) scan() (Snapshot, error) {
 	}
 	var routes []netlink.Route
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		list, err := n.handle.RouteListFiltered(family, nil, 0)
+		list, err := n.handle.RouteListFiltered(family, &netlink.Route{}, 0)
 		if err != nil {
 			return Snapshot{}, fmt.Errorf("list routes: %w", err)
 		}
