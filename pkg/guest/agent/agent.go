@@ -44,6 +44,8 @@ type Agent struct {
 	// booted is closed when containers can be run; bootErr is valid then.
 	booted  chan struct{}
 	bootErr error
+	// shareable is closed when the modules of the share are loaded.
+	shareable chan struct{}
 	// loaded is closed when all modules of the image are loaded.
 	loaded chan struct{}
 }
@@ -58,6 +60,7 @@ func Run(ctx context.Context, cfg Config) error {
 		containers: map[string]*container{},
 		network:    network{interfaces: map[int]hyperstart.Interface{}},
 		booted:     make(chan struct{}),
+		shareable:  make(chan struct{}),
 		loaded:     make(chan struct{}),
 		reaper:     newReaper(),
 	}
@@ -137,9 +140,14 @@ func (a *Agent) bootLate() {
 // loadLate loads what was not needed before READY. A module that cannot be
 // loaded shows when it is needed; most guests need few of them.
 func (a *Agent) loadLate(list string) {
-	defer close(a.loaded)
-	if err := loadModules(modulesOf(list, phaseLate)); err != nil {
-		logf("%v", err)
+	for _, step := range []struct {
+		phase string
+		done  chan struct{}
+	}{{phaseShare, a.shareable}, {phaseLate, a.loaded}} {
+		if err := loadModules(modulesOf(list, step.phase)); err != nil {
+			logf("%v", err)
+		}
+		close(step.done)
 	}
 }
 

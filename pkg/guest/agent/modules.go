@@ -15,9 +15,10 @@ const moduleList = "/etc/ccv2/modules"
 
 // Phases of the module list.
 const (
-	phaseBoot = "boot"
-	phaseMMIO = "mmio"
-	phaseLate = "late"
+	phaseBoot  = "boot"
+	phaseMMIO  = "mmio"
+	phaseShare = "share"
+	phaseLate  = "late"
 )
 
 // modulesOf returns the paths of one phase in load order. An image without a

@@ -75,10 +75,6 @@ func (a *Agent) podReady(ctx context.Context) error {
 	if err := a.ready(ctx); err != nil {
 		return err
 	}
-	// The file system of a container's root may be one of the late modules.
-	if err := await(ctx, a.loaded); err != nil {
-		return err
-	}
 	return a.pod.claim(podStarted, podStarted)
 }
 
@@ -191,7 +187,7 @@ func (a *Agent) mountShare(ctx context.Context, tag, kind string) error {
 	default:
 		return failf(hyperstart.ClassInvalidArgument, "share type %q is neither virtiofs nor 9p", kind)
 	}
-	if err := await(ctx, a.loaded); err != nil {
+	if err := await(ctx, a.shareable); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(hyperstart.ShareMount, 0o755); err != nil {

@@ -33,9 +33,10 @@ type Phase string
 // Phases. Boot time matters, so only what is needed to talk to the host is
 // loaded before READY.
 const (
-	PhaseBoot Phase = "boot" // before READY
-	PhaseMMIO Phase = "mmio" // before READY on a machine without PCI
-	PhaseLate Phase = "late" // after READY, in the background
+	PhaseBoot  Phase = "boot"  // before READY
+	PhaseMMIO  Phase = "mmio"  // before READY on a machine without PCI
+	PhaseShare Phase = "share" // after READY, before the share is mounted
+	PhaseLate  Phase = "late"  // behind those, in the background
 )
 
 // moduleSets are the modules of each phase; those that a kernel has built in
@@ -46,10 +47,8 @@ var moduleSets = []struct {
 }{
 	{PhaseBoot, []string{"virtio_pci", "virtio_console"}},
 	{PhaseMMIO, []string{"virtio_mmio"}},
-	{PhaseLate, []string{
-		"virtiofs", "virtio_net", "virtio_blk", "overlay", "9p", "9pnet_virtio",
-		"erofs", "ext4", "virtio_rng", "af_packet",
-	}},
+	{PhaseShare, []string{"virtiofs", "9p", "9pnet_virtio"}},
+	{PhaseLate, []string{"virtio_net", "virtio_blk", "overlay", "erofs", "ext4", "virtio_rng", "af_packet"}},
 }
 
 // Options say what goes into the image.
