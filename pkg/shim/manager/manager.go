@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/containerd/typeurl/v2"
 
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -175,8 +176,13 @@ func SandboxOf(bundle, id string) (string, error) {
 
 // Info describes the runtime.
 func (m *Manager) Info(_ context.Context, _ io.Reader) (*types.RuntimeInfo, error) {
+	offered, err := typeurl.MarshalAnyToProto(runtimeFeatures())
+	if err != nil {
+		return nil, fmt.Errorf("encode features: %w", err)
+	}
 	return &types.RuntimeInfo{
-		Name:    m.name,
-		Version: &types.RuntimeVersion{Version: version.Version, Revision: version.Revision},
+		Name:     m.name,
+		Version:  &types.RuntimeVersion{Version: version.Version, Revision: version.Revision},
+		Features: offered,
 	}, nil
 }

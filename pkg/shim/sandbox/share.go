@@ -48,10 +48,19 @@ func (s *Sandbox) newShare(container string) (*share, error) {
 // rootfs is the directory on the host on which the root file system belongs.
 func (sh *share) rootfs() string { return filepath.Join(sh.host, "rootfs") }
 
+// writable says what may be written below a bind mount.
+type writable uint8
+
+const (
+	writeAll     writable = iota // everything that the host allows
+	writeBelow                   // not the mount itself, only other mounts below it (ro)
+	writeNothing                 // nothing (rro)
+)
+
 // bind shows source, a file or a directory of the host, to the guest and
 // returns its path below the shared directory. A file is shown alone, without
 // its directory.
-func (sh *share) bind(source string, readOnly bool) (string, error) {
+func (sh *share) bind(source string, access writable) (string, error) {
 	// The path is opened once and used through its descriptor, so that what is
 	// looked at is what is mounted.
 	fd, err := unix.Open(source, unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -80,13 +89,25 @@ func (sh *share) bind(source string, readOnly bool) (string, error) {
 	if err := unix.Mount("", target, "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 		return "", fmt.Errorf("share %s: %w", source, err)
 	}
-	if readOnly { // the guest's kernel is told too, but is not trusted to obey
-		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-		if err := unix.MountSetattr(unix.AT_FDCWD, target, 0, &attr); err != nil {
-			return "", fmt.Errorf("share %s read-only: %w", source, err)
-		}
+	if err := protect(target, access); err != nil {
+		return "", fmt.Errorf("share %s read-only: %w", source, err)
 	}
 	return name, nil
+}
+
+// protect makes a mount read-only on the host's side: the guest's kernel is
+// told too, but is not trusted to obey.
+func protect(target string, access writable) error {
+	var flags uint
+	switch access {
+	case writeAll:
+		return nil
+	case writeBelow:
+	case writeNothing:
+		flags = unix.AT_RECURSIVE
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	return unix.MountSetattr(unix.AT_FDCWD, target, flags, &attr)
 }
 
 func makeTarget(path string, dir bool) error {

@@ -134,8 +134,22 @@ func isBind(m specs.Mount) bool {
 	return slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 
-func isReadOnly(m specs.Mount) bool {
-	return slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")
+func isReadOnly(m specs.Mount) bool { return accessOf(m) != writeAll }
+
+// accessOf reads the options of a mount; the last one that says something counts.
+func accessOf(m specs.Mount) writable {
+	access := writeAll
+	for _, option := range m.Options {
+		switch option {
+		case "ro":
+			access = writeBelow
+		case "rro":
+			access = writeNothing
+		case "rw", "rrw":
+			access = writeAll
+		}
+	}
+	return access
 }
 
 // shareMounts shows the sources of all bind mounts to the guest.
@@ -146,7 +160,7 @@ func shareMounts(spec *specs.Spec, sh *share) ([]bindMount, error) {
 		if !isBind(*m) || isShm(*m) {
 			continue
 		}
-		name, err := sh.bind(m.Source, isReadOnly(*m))
+		name, err := sh.bind(m.Source, accessOf(*m))
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
@@ -164,6 +178,7 @@ func newContainerRequest(c *Container, pidNamespace string) (hyperstart.NewConta
 		b.mount.Options = slices.DeleteFunc(b.mount.Options, func(o string) bool {
 			return strings.HasSuffix(o, "shared") || strings.HasSuffix(o, "slave")
 		})
+		guestReadOnly(b.mount)
 	}
 	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"), pidNamespace)
 	raw, err := json.Marshal(c.spec)
@@ -173,6 +188,17 @@ func newContainerRequest(c *Container, pidNamespace string) (hyperstart.NewConta
 	process := &hyperstart.Process{ID: hyperstart.InitProcess, Terminal: c.init.stdio.Terminal}
 	setSize(process, c.spec.Process.ConsoleSize)
 	return hyperstart.NewContainerRequest{ID: c.ID, Process: process, Spec: raw}, nil
+}
+
+// guestReadOnly says "read-only" in the guest's way. There a bind mount and all
+// host mounts below it are one file system, so only "nothing may be written"
+// can be said; what is finer the host enforces alone.
+func guestReadOnly(m *specs.Mount) {
+	access := accessOf(*m)
+	m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" || o == "rro" })
+	if access == writeNothing {
+		m.Options = append(m.Options, "ro")
+	}
 }
 
 func setSize(p *hyperstart.Process, size *specs.Box) {

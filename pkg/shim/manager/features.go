@@ -1,0 +1,35 @@
+package manager
+
+import (
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+)
+
+// runtimeFeatures is what the runtime offers to containers, in the form in
+// which OCI runtimes tell it. containerd's CRI and kubelet decide by it which
+// pods they let through.
+func runtimeFeatures() *features.Features {
+	yes, no := true, false
+	return &features.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: "1.3.0",
+		Hooks:         []string{}, // none is run
+		MountOptions: []string{
+			"async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "loud",
+			"mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nomand", "norelatime",
+			"nostrictatime", "nosuid", "private", "rbind", "relatime", "remount", "ro", "rprivate", "rro",
+			"rshared", "rslave", "runbindable", "rw", "shared", "slave", "strictatime", "suid", "sync",
+			"tmpcopyup", "unbindable",
+		},
+		Linux: &features.Linux{
+			// Network is left out: all containers of a pod share the guest's.
+			Namespaces: []string{"cgroup", "ipc", "mount", "pid", "uts"},
+			Cgroup:     &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no},
+			Seccomp:    &features.Seccomp{Enabled: &yes},
+			Apparmor:   &features.Apparmor{Enabled: &no},
+			Selinux:    &features.Selinux{Enabled: &no},
+			// Volumes of pods with user namespaces need this; virtiofs in the
+			// guest cannot do it.
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &no}},
+		},
+	}
+}
