@@ -23,8 +23,22 @@ const deviceDeadline = 10 * time.Second
 // what a container with the capability did itself stays.
 type network struct {
 	mu         sync.Mutex // serialises the commands; guards what follows
+	handle     *netlink.Handle
 	interfaces map[int]hyperstart.Interface
 	routes     hyperstart.Routes
+}
+
+// lock takes the network for one command.
+func (n *network) lock() (err error) {
+	n.mu.Lock()
+	if n.handle != nil {
+		return nil
+	}
+	if n.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		n.mu.Unlock()
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	return nil
 }
 
 // setupInterface gives an interface its name, MTU and addresses.
@@ -33,23 +47,17 @@ func (a *Agent) setupInterface(ctx context.Context, payload []byte) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	if err := a.networkReady(ctx); err != nil {
+	if err := a.ready(ctx); err != nil {
 		return nil, err
 	}
-	a.network.mu.Lock()
+	if err := a.network.lock(); err != nil {
+		return nil, err
+	}
 	defer a.network.mu.Unlock()
 	if err := a.configure(ctx, req); err != nil {
 		return nil, fmt.Errorf("set up interface %s: %w", req.NewDevice, err)
 	}
 	return nil, nil
-}
-
-// networkReady waits for the drivers of interfaces.
-func (a *Agent) networkReady(ctx context.Context) error {
-	if err := a.ready(ctx); err != nil {
-		return err
-	}
-	return await(ctx, a.loaded)
 }
 
 func (a *Agent) configure(ctx context.Context, req hyperstart.Interface) error {
@@ -63,20 +71,20 @@ func (a *Agent) configure(ctx context.Context, req hyperstart.Interface) error {
 	}
 	before, known := a.network.interfaces[link.Attrs().Index]
 	if !known {
-		if err := prepareLink(link, req); err != nil {
+		if err := a.network.prepareLink(link, req); err != nil {
 			return err
 		}
 	}
 	if req.MTU != 0 && req.MTU != link.Attrs().MTU {
-		if err := netlink.LinkSetMTU(link, req.MTU); err != nil {
+		if err := a.network.handle.LinkSetMTU(link, req.MTU); err != nil {
 			return fmt.Errorf("set mtu %d: %w", req.MTU, err)
 		}
 	}
-	if err := setAddresses(link, before.IPAddresses, addrs, req.IPAddresses); err != nil {
+	if err := a.network.setAddresses(link, before.IPAddresses, addrs, req.IPAddresses); err != nil {
 		return err
 	}
 	a.network.interfaces[link.Attrs().Index] = req
-	return netlink.LinkSetUp(link)
+	return a.network.handle.LinkSetUp(link)
 }
 
 // awaitLink finds the interface that the request is about: one that it set up
@@ -89,7 +97,7 @@ func (a *Agent) awaitLink(ctx context.Context, req hyperstart.Interface) (found 
 	ctx, cancel := context.WithTimeout(ctx, deviceDeadline)
 	defer cancel()
 	err = a.events.wait(ctx, func() (bool, error) {
-		links, err := netlink.LinkList()
+		links, err := a.network.handle.LinkList()
 		if err != nil {
 			return false, fmt.Errorf("list links: %w", err)
 		}
@@ -131,18 +139,18 @@ func (n *network) choose(links []netlink.Link, mac net.HardwareAddr, name string
 }
 
 // prepareLink does what can be done only before a link is up.
-func prepareLink(link netlink.Link, req hyperstart.Interface) error {
-	if err := rename(link, req.NewDevice); err != nil {
+func (n *network) prepareLink(link netlink.Link, req hyperstart.Interface) error {
+	if err := n.rename(link, req.NewDevice); err != nil {
 		return err
 	}
 	if req.NoARP {
-		if err := netlink.LinkSetARPOff(link); err != nil {
+		if err := n.handle.LinkSetARPOff(link); err != nil {
 			return fmt.Errorf("turn ARP off: %w", err)
 		}
 	}
 	// The host names the link-local address as well, so that both have the same.
 	const genModeNone = 1
-	if err := netlink.LinkSetIP6AddrGenMode(link, genModeNone); err != nil {
+	if err := n.handle.LinkSetIP6AddrGenMode(link, genModeNone); err != nil {
 		logf("interface %s: turn link-local address off: %v", req.NewDevice, err) // a kernel without IPv6
 	}
 	return nil
@@ -151,16 +159,16 @@ func prepareLink(link netlink.Link, req hyperstart.Interface) error {
 // rename gives a link its name. Another one that has it is new as well, or it
 // would be the one that was asked for: the kernel has named it, and it gets its
 // name when its turn comes.
-func rename(link netlink.Link, name string) error {
+func (n *network) rename(link netlink.Link, name string) error {
 	if link.Attrs().Name == name {
 		return nil
 	}
-	if other, err := netlink.LinkByName(name); err == nil {
-		if err := netlink.LinkSetName(other, fmt.Sprintf("ccv2-%d", other.Attrs().Index)); err != nil {
+	if other, err := n.handle.LinkByName(name); err == nil {
+		if err := n.handle.LinkSetName(other, fmt.Sprintf("ccv2-%d", other.Attrs().Index)); err != nil {
 			return fmt.Errorf("free the name: %w", err)
 		}
 	}
-	if err := netlink.LinkSetName(link, name); err != nil {
+	if err := n.handle.LinkSetName(link, name); err != nil {
 		return fmt.Errorf("rename %s: %w", link.Attrs().Name, err)
 	}
 	return nil
@@ -217,8 +225,9 @@ func parsePrefix(address, length string) (*net.IPNet, error) {
 }
 
 // setAddresses gives a link its addresses and takes back those of an earlier
-// request. want and addrs are the same list.
-func setAddresses(link netlink.Link, before []hyperstart.Address, addrs []netlink.Addr, want []hyperstart.Address) error {
+// request. want and addrs are the same list. All are added, not only the new
+// ones: the kernel removes secondary addresses together with the primary one.
+func (n *network) setAddresses(link netlink.Link, before []hyperstart.Address, addrs []netlink.Addr, want []hyperstart.Address) error {
 	for _, old := range before {
 		if slices.Contains(want, old) {
 			continue
@@ -227,15 +236,12 @@ func setAddresses(link netlink.Link, before []hyperstart.Address, addrs []netlin
 		if err != nil {
 			return err
 		}
-		if err := netlink.AddrDel(link, &addr); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		if err := n.handle.AddrDel(link, &addr); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("remove address %s: %w", addr.IPNet, err)
 		}
 	}
 	for i := range addrs {
-		if slices.Contains(before, want[i]) {
-			continue
-		}
-		if err := netlink.AddrReplace(link, &addrs[i]); err != nil {
+		if err := n.handle.AddrReplace(link, &addrs[i]); err != nil {
 			return fmt.Errorf("add address %s: %w", addrs[i].IPNet, err)
 		}
 	}

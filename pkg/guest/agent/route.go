@@ -20,16 +20,22 @@ func (a *Agent) setupRoute(ctx context.Context, payload []byte) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := a.networkReady(ctx); err != nil {
+	if err := a.ready(ctx); err != nil {
 		return nil, err
 	}
-	a.network.mu.Lock()
+	if err := a.network.lock(); err != nil {
+		return nil, err
+	}
 	defer a.network.mu.Unlock()
-	if err := setRoutes(a.network.routes.Routes, req.Routes); err != nil {
+	links, err := a.network.links()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.network.setRoutes(links, a.network.routes.Routes, req.Routes); err != nil {
 		return nil, err
 	}
 	a.network.routes.Routes = req.Routes
-	if err := setNeighbors(a.network.routes.Neighbors, req.Neighbors); err != nil {
+	if err := a.network.setNeighbors(links, a.network.routes.Neighbors, req.Neighbors); err != nil {
 		return nil, err
 	}
 	a.network.routes.Neighbors = req.Neighbors
@@ -43,11 +49,11 @@ func without[T any](list, other []T) []T {
 	})
 }
 
-func setRoutes(before, want []hyperstart.Route) error {
+func (n *network) setRoutes(links links, before, want []hyperstart.Route) error {
 	for _, old := range without(before, want) {
-		route, err := parseRoute(old)
+		route, err := parseRoute(links, old)
 		if err == nil {
-			err = netlink.RouteDel(&route)
+			err = n.handle.RouteDel(&route)
 		}
 		// It went with its interface or address, or a container removed it.
 		if err != nil && !isMissing(err) {
@@ -61,7 +67,7 @@ func setRoutes(before, want []hyperstart.Route) error {
 	// interface or its source address, and they have come back.
 	pending := want
 	for len(pending) > 0 {
-		rest, err := addRoutes(pending, before)
+		rest, err := n.addRoutes(links, pending)
 		if len(rest) == len(pending) {
 			return err
 		}
@@ -71,26 +77,19 @@ func setRoutes(before, want []hyperstart.Route) error {
 }
 
 func isMissing(err error) bool {
-	var notFound netlink.LinkNotFoundError
-	return errors.As(err, &notFound) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
+	return errors.Is(err, errNoLink) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
 }
 
 // addRoutes adds what can be added and returns the others, with the first
-// error. Where there is a route already it takes its place, unless that is the
-// one of before.
-func addRoutes(routes, before []hyperstart.Route) (rest []hyperstart.Route, first error) {
+// error. Routes to one destination with one metric can stand beside each other,
+// such as those of link-local addresses.
+func (n *network) addRoutes(links links, routes []hyperstart.Route) (rest []hyperstart.Route, first error) {
 	for _, r := range routes {
-		route, err := parseRoute(r)
+		route, err := parseRoute(links, r)
 		if err == nil {
-			err = netlink.RouteAdd(&route)
+			err = n.handle.RouteAppend(&route)
 		}
-		if errors.Is(err, unix.EEXIST) {
-			err = nil
-			if len(without([]hyperstart.Route{r}, before)) > 0 {
-				err = netlink.RouteReplace(&route)
-			}
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, unix.EEXIST) {
 			rest = append(rest, r)
 			first = firstErr(first, fmt.Errorf("add route %s via %q dev %q: %w", r.Dest, r.Gateway, r.Device, err))
 		}
@@ -114,7 +113,7 @@ var routeTypes = map[hyperstart.RouteType]int{
 	hyperstart.RouteThrow:       unix.RTN_THROW,
 }
 
-func parseRoute(r hyperstart.Route) (netlink.Route, error) {
+func parseRoute(links links, r hyperstart.Route) (netlink.Route, error) {
 	kind, ok := routeTypes[r.Type]
 	if !ok {
 		return netlink.Route{}, failf(hyperstart.ClassInvalidArgument, "unknown type %q", r.Type)
@@ -139,12 +138,12 @@ func parseRoute(r hyperstart.Route) (netlink.Route, error) {
 		return netlink.Route{}, err
 	}
 	if r.Device != "" {
-		if out.LinkIndex, err = linkIndex(r.Device); err != nil {
+		if out.LinkIndex, err = links.index(r.Device); err != nil {
 			return netlink.Route{}, err
 		}
 	}
 	for _, hop := range r.NextHops {
-		h, err := parseNextHop(dst, hop)
+		h, err := parseNextHop(links, dst, hop)
 		if err != nil {
 			return netlink.Route{}, err
 		}
@@ -153,8 +152,8 @@ func parseRoute(r hyperstart.Route) (netlink.Route, error) {
 	return out, nil
 }
 
-func parseNextHop(dst *net.IPNet, hop hyperstart.NextHop) (*netlink.NexthopInfo, error) {
-	index, err := linkIndex(hop.Device)
+func parseNextHop(links links, dst *net.IPNet, hop hyperstart.NextHop) (*netlink.NexthopInfo, error) {
+	index, err := links.index(hop.Device)
 	if err != nil {
 		return nil, err
 	}
@@ -166,12 +165,29 @@ func parseNextHop(dst *net.IPNet, hop hyperstart.NextHop) (*netlink.NexthopInfo,
 	return out, err
 }
 
-func linkIndex(name string) (int, error) {
-	link, err := netlink.LinkByName(name)
+// links has the indexes of interfaces by name.
+type links map[string]int
+
+func (n *network) links() (links, error) {
+	list, err := n.handle.LinkList()
 	if err != nil {
-		return 0, fmt.Errorf("find interface %s: %w", name, err)
+		return nil, fmt.Errorf("list links: %w", err)
 	}
-	return link.Attrs().Index, nil
+	byName := make(links)
+	for _, link := range list {
+		byName[link.Attrs().Name] = link.Attrs().Index
+	}
+	return byName, nil
+}
+
+var errNoLink = errors.New("no such interface")
+
+func (l links) index(name string) (int, error) {
+	index, ok := l[name]
+	if !ok {
+		return 0, fmt.Errorf("%w: %s", errNoLink, name)
+	}
+	return index, nil
 }
 
 func parseDestination(dest string) (*net.IPNet, error) {
@@ -208,30 +224,30 @@ func parseIP(s string) (net.IP, error) {
 	return nil, failf(hyperstart.ClassInvalidArgument, "%q is not an address", s)
 }
 
-func setNeighbors(before, want []hyperstart.Neighbor) error {
+func (n *network) setNeighbors(links links, before, want []hyperstart.Neighbor) error {
 	for _, old := range without(before, want) {
-		neigh, err := parseNeighbor(old)
+		neigh, err := parseNeighbor(links, old)
 		if err == nil {
-			err = netlink.NeighDel(neigh)
+			err = n.handle.NeighDel(neigh)
 		}
 		if err != nil && !isMissing(err) {
 			return fmt.Errorf("remove neighbour %s: %w", old.IP, err)
 		}
 	}
-	for _, n := range without(want, before) {
-		neigh, err := parseNeighbor(n)
+	for _, added := range want {
+		neigh, err := parseNeighbor(links, added)
 		if err == nil {
-			err = netlink.NeighSet(neigh)
+			err = n.handle.NeighSet(neigh)
 		}
 		if err != nil {
-			return fmt.Errorf("add neighbour %s: %w", n.IP, err)
+			return fmt.Errorf("add neighbour %s: %w", added.IP, err)
 		}
 	}
 	return nil
 }
 
-func parseNeighbor(n hyperstart.Neighbor) (*netlink.Neigh, error) {
-	index, err := linkIndex(n.Device)
+func parseNeighbor(links links, n hyperstart.Neighbor) (*netlink.Neigh, error) {
+	index, err := links.index(n.Device)
 	if err != nil {
 		return nil, err
 	}

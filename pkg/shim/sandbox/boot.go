@@ -324,7 +324,8 @@ func (s *Sandbox) logTiming(ctx context.Context) {
 		"monitor": t.VM.Monitor.Sub(t.VM.Exec).String(),
 		"ready":   t.Ready.Sub(t.VM.Monitor).String(),
 		"plug":    t.Plugged.Sub(t.Ready).String(),
-		"pod":     t.Pod.Sub(t.Plugged).String(),
+		"network": t.Network.Sub(t.Plugged).String(),
+		"pod":     t.Pod.Sub(t.Network).String(),
 		"took":    t.Pod.Sub(t.Begin).String(),
 	}).Info("sandbox ready")
 }

@@ -228,6 +228,7 @@ func (s *Sandbox) connectNetwork() error {
 // plugNetwork gives the guest its interfaces. It comes before STARTPOD, whose
 // kernel parameters can be about them.
 func (s *Sandbox) plugNetwork(ctx context.Context) error {
+	defer func() { s.timing.Network = time.Now() }()
 	if s.network == nil {
 		return nil
 	}

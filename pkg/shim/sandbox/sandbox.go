@@ -85,6 +85,7 @@ type Timing struct {
 	VM      hypervisor.Timeline
 	Ready   time.Time // the guest said READY and its version
 	Plugged time.Time // shares are there
+	Network time.Time // interfaces are there
 	Pod     time.Time // STARTPOD was acknowledged
 }
 
