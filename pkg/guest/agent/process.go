@@ -49,7 +49,7 @@ func (a *Agent) newProcess(c *container, id string, spec *hyperstart.Process, te
 	if err != nil {
 		return nil, err
 	}
-	if p.streams, err = newStdio(terminal, c.dir, "console-"+id); err != nil {
+	if p.streams, err = newStdio(terminal, p.stdio); err != nil {
 		a.tty.unregister(p.stdio, p.stderr)
 		return nil, err
 	}

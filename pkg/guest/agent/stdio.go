@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 
 	runc "github.com/containerd/go-runc"
@@ -27,11 +26,11 @@ type stdio struct {
 }
 
 // newStdio makes the streams. dir is a directory for the console socket.
-func newStdio(terminal bool, dir, name string) (*stdio, error) {
+func newStdio(terminal bool, seq uint64) (*stdio, error) {
 	s := &stdio{terminal: terminal}
 	var err error
 	if terminal {
-		s.console, err = listenConsole(filepath.Join(dir, name+".sock"))
+		s.console, err = listenConsole(fmt.Sprintf("/run/ccv2/tty-%d.sock", seq))
 	} else {
 		err = s.pipes()
 	}

@@ -86,7 +86,10 @@ func (c *Container) create(ctx context.Context) (err error) {
 	if c.spec, err = loadSpec(c.Bundle); err != nil {
 		return err
 	}
-	pod := takePod(c.spec)
+	var pod Pod
+	if c.isSandbox() {
+		pod = takePod(c.spec)
+	}
 	// The directory is named in the bundle before anything is taken.
 	s := c.sandbox
 	err = store.SaveBundle(c.Bundle, store.Bundle{Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID})
@@ -239,6 +242,10 @@ func (c *Container) Delete(ctx context.Context) (Exit, error) {
 		return Exit{}, fmt.Errorf("delete container %s: %w", c.ID, ctx.Err())
 	}
 }
+
+// Removed is closed when a Delete has done its work, whether or not its caller
+// has waited for it.
+func (c *Container) Removed() <-chan struct{} { return c.removed }
 
 // remove does the work of Delete, once.
 func (c *Container) remove(ctx context.Context) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -37,11 +36,8 @@ const defaultShmSize = 64 << 20
 // parameters of namespaces that the container will share with the guest.
 func takePod(spec *specs.Spec) Pod {
 	pod := Pod{Hostname: spec.Hostname, Sysctls: make(map[string]string), CgroupsPath: spec.Linux.CgroupsPath, ShmSize: shmSize(spec), Network: networkOf(spec)}
-	ownIPC := slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
-		return ns.Type == specs.IPCNamespace && ns.Path == ""
-	})
 	for name, value := range spec.Linux.Sysctl {
-		if strings.HasPrefix(name, "net.") || (isIPC(name) && !ownIPC) {
+		if strings.HasPrefix(name, "net.") || isIPC(name) {
 			pod.Sysctls[name] = value
 			delete(spec.Linux.Sysctl, name)
 		}

@@ -50,14 +50,17 @@ type bindMount struct {
 
 // guestSpec turns a host's specification into the guest's, in place. Each step
 // is one concern; their order does not matter.
-func guestSpec(spec *specs.Spec, id, rootfs, pidNamespace string) {
+func guestSpec(spec *specs.Spec, id, rootfs string, own bool, pidNamespace string) {
 	spec.Version = guestSpecVersion
 	if spec.Root == nil {
 		spec.Root = &specs.Root{}
 	}
 	spec.Root.Path = rootfs
 	spec.Hooks = nil // they are for the host's programs
-	guestNamespaces(spec.Linux, pidNamespace)
+	guestNamespaces(spec.Linux, own, pidNamespace)
+	if !hasNamespace(spec.Linux, specs.UTSNamespace) {
+		spec.Hostname, spec.Domainname = "", "" // the guest has the pod's
+	}
 	guestShm(spec)
 	guestResources(spec.Linux)
 	guestLabels(spec)
@@ -69,13 +72,21 @@ func guestSpec(spec *specs.Spec, id, rootfs, pidNamespace string) {
 // path names a namespace of the host, that is, of the pod: in the guest that
 // is the guest's own, except for pids, where it is that of the sandbox's own
 // container; pidNamespace is its path in the guest, "" when there is none.
-func guestNamespaces(linux *specs.Linux, pidNamespace string) {
+//
+// The sandbox's own container makes the namespaces that others join, so its
+// IPC and UTS namespaces are the guest's, too.
+func guestNamespaces(linux *specs.Linux, own bool, pidNamespace string) {
 	linux.Namespaces = slices.DeleteFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool {
-		return ns.Type == specs.NetworkNamespace || ns.Path != ""
+		shared := own && (ns.Type == specs.IPCNamespace || ns.Type == specs.UTSNamespace)
+		return shared || ns.Type == specs.NetworkNamespace || ns.Path != ""
 	})
 	if pidNamespace != "" {
 		linux.Namespaces = append(linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pidNamespace})
 	}
+}
+
+func hasNamespace(linux *specs.Linux, kind specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == kind })
 }
 
 // guestShm replaces the host's /dev/shm of the pod by the guest's, which all
@@ -180,7 +191,7 @@ func newContainerRequest(c *Container, pidNamespace string) (hyperstart.NewConta
 		})
 		guestReadOnly(b.mount)
 	}
-	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"), pidNamespace)
+	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"), c.isSandbox(), pidNamespace)
 	raw, err := json.Marshal(c.spec)
 	if err != nil {
 		return hyperstart.NewContainerRequest{}, fmt.Errorf("encode specification: %w", err)
