@@ -123,8 +123,7 @@ func (p *pending) wait(ctx context.Context) ([]byte, error) {
 	select {
 	case r := <-p.reply:
 		if r.err != nil {
-			var refused *hyperstart.CommandError
-			if errors.As(r.err, &refused) {
+			if _, refused := errors.AsType[*hyperstart.CommandError](r.err); refused {
 				return nil, r.err
 			}
 			return nil, fmt.Errorf("%s: %w", p.code, r.err)

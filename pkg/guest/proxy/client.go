@@ -217,7 +217,7 @@ func (s *Session) WriteStdin(ctx context.Context, r io.Reader) error {
 			if err := s.w.do(func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStdin, buf[:n]) }); err != nil {
 				return fmt.Errorf("proxy: write stdin: %w", err)
 			}
-			if sent += n; sent >= stdinWindow/2 {
+			if sent += n + stdinOverhead; sent >= stdinWindow/2 {
 				if _, err := s.client.Hyper(ctx, HyperDrainStdin, s.token, DrainStdin{Below: stdinWindow / 2}); err != nil {
 					return err
 				}

@@ -89,12 +89,20 @@ func (c *clientConn) command(f proxyproto.Frame) error {
 		c.session.vm.drop(c.session)
 		return errDisconnected
 	}
-	payload, err := c.run(c.server.ctx, f)
-	if err != nil {
-		err = classify(cmd, err)
-		return c.write(func(w *proxyproto.Writer) error { return w.WriteError(cmd, err) })
+	if cmd == proxyproto.CmdConnectShim {
+		// Output that waits for this client must not overtake the response.
+		return c.write(func(w *proxyproto.Writer) error { return respond(w, cmd, nil, c.connectShim(f)) })
 	}
-	return c.write(func(w *proxyproto.Writer) error { return w.WriteResponseJSON(cmd, payload) })
+	payload, err := c.run(c.server.ctx, f)
+	return c.write(func(w *proxyproto.Writer) error { return respond(w, cmd, payload, err) })
+}
+
+// respond writes the response to a command.
+func respond(w *proxyproto.Writer, cmd proxyproto.Command, payload any, err error) error {
+	if err != nil {
+		return w.WriteError(cmd, classify(cmd, err))
+	}
+	return w.WriteResponseJSON(cmd, payload)
 }
 
 // run returns the payload of the response: nil, raw bytes, or a value for JSON.
@@ -112,12 +120,11 @@ func (c *clientConn) run(ctx context.Context, f proxyproto.Frame) (any, error) {
 		return nil, c.server.unregister(r.ContainerID)
 	case proxyproto.CmdHyper:
 		return c.hyper(ctx, f)
-	case proxyproto.CmdConnectShim:
-		return nil, c.connectShim(f)
 	case proxyproto.CmdSignal:
 		return nil, c.signal(ctx, f)
 	case proxyproto.CmdDisconnectShim:
 		return nil, errors.New("client isn't a shim")
+	case proxyproto.CmdConnectShim: // see command
 	}
 	return nil, fmt.Errorf("no handler for command %s", f.Command())
 }

@@ -22,7 +22,9 @@
 // Flow of stdin: client ─▶ connection reader ─▶ session queue ─▶ stdin pump ─▶
 // guest, as fast as the guest grants.
 //
-// Goroutines: one per connection (the caller's of Serve), two per session, and
-// those of host.Conn. Lock order: Server.mu, then VM.mu, then Session.mu; no
-// lock is held across I/O.
+// Goroutines: one per connection (the caller's of Serve), two per session, two
+// per VM, and those of host.Conn. Lock order: Server.mu, then VM.mu, then
+// Session.mu; none of them is held across I/O. The locks that keep the order of
+// frames on a connection (clientConn.wmu, sessionWriter.wmu) come before all
+// others.
 package proxy

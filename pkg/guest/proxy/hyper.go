@@ -62,22 +62,29 @@ func (c *clientConn) startProcess(ctx context.Context, code hyperstart.Code, r p
 	if err != nil {
 		return nil, err
 	}
-	payload, err := s.relocate(code, r.Data)
-	if err == nil && s.token != "" {
-		err = s.waitClaimed(ctx)
-	}
-	var answer []byte
-	if err == nil {
-		answer, err = c.vm.conn.Command(ctx, code, payload)
-	}
-	if err != nil {
-		if s.token == "" {
-			c.vm.drop(s)
-		}
+	if err := s.begin(); err != nil {
 		return nil, err
 	}
-	s.setStarted()
-	return answer, nil
+	answer, err := c.askForProcess(ctx, s, code, r.Data)
+	s.began(err == nil)
+	if err != nil && s.token == "" {
+		c.vm.drop(s)
+	}
+	return answer, err
+}
+
+// askForProcess waits for the shim and asks the guest.
+func (c *clientConn) askForProcess(ctx context.Context, s *session, code hyperstart.Code, data []byte) (any, error) {
+	payload, err := s.relocate(code, data)
+	if err != nil {
+		return nil, err
+	}
+	if s.token != "" {
+		if err := s.waitClaimed(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return c.vm.conn.Command(ctx, code, payload)
 }
 
 // relocate fills in the sequence numbers of the process. Everything else in
@@ -174,13 +181,6 @@ func (s *session) isStarted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.started
-}
-
-func (s *session) setStarted() {
-	s.mu.Lock()
-	s.started = true
-	s.cond.Broadcast()
-	s.mu.Unlock()
 }
 
 // waitStarted waits until the guest has acknowledged the process.

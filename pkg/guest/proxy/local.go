@@ -53,11 +53,10 @@ func runCredit(_ context.Context, c *clientConn, r proxyproto.Hyper) error {
 	s.mu.Lock()
 	s.windowed = true
 	s.mu.Unlock()
-	if consumed.Stdout > 0 {
-		s.consumed(proxyproto.StreamStdout, consumed.Stdout)
-	}
-	if consumed.Stderr > 0 {
-		s.consumed(proxyproto.StreamStderr, consumed.Stderr)
+	for i, n := range []int{consumed.Stdout, consumed.Stderr} {
+		if n > 0 {
+			s.consumed(i, n)
+		}
 	}
 	return nil
 }

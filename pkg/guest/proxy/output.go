@@ -26,7 +26,7 @@ type Output struct {
 
 	mu       sync.Mutex // guards the fields below
 	cond     *sync.Cond // on mu
-	chunks   [][]byte
+	chunks   chunks     // all of one stream
 	ended    bool
 	consumed int // not yet credited
 }
@@ -38,9 +38,8 @@ func newOutput(credit func(int)) *Output {
 }
 
 func (o *Output) push(p []byte) {
-	buf := getChunk()
 	o.mu.Lock()
-	o.chunks = append(o.chunks, append((*buf)[:0], p...))
+	o.chunks.push(proxyproto.StreamStdout, p)
 	o.cond.Broadcast()
 	o.mu.Unlock()
 }
@@ -77,22 +76,19 @@ func (o *Output) Discard() { _, _ = o.WriteTo(io.Discard) } // io.Discard never 
 func (o *Output) next() (chunk []byte, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.chunks) == 0 && !o.ended {
+	for o.chunks.len() == 0 && !o.ended {
 		o.cond.Wait()
 	}
-	if len(o.chunks) == 0 {
+	if o.chunks.len() == 0 {
 		return nil, false
 	}
-	chunk = o.chunks[0]
-	o.chunks[0] = nil
-	o.chunks = o.chunks[1:]
-	return chunk, true
+	return o.chunks.pop().buf, true
 }
 
 // release takes a chunk back and gives credit for it.
 func (o *Output) release(chunk []byte) {
 	n := len(chunk)
-	chunkPool.Put(&chunk)
+	putBuf(chunk)
 	o.mu.Lock()
 	o.consumed += n
 	due := 0
@@ -164,18 +160,22 @@ func (s *Session) exited(status uint8) {
 }
 
 // sessionWriter writes a session's frames and matches responses, which come in
-// the order of the commands.
+// the order of the commands. The session's reader, which takes the responses,
+// never waits for a write: the proxy may be writing as well, and would then
+// wait for the reader.
 type sessionWriter struct {
-	mu      sync.Mutex // guards the fields below and the order of frames
-	w       *proxyproto.Writer
+	wmu sync.Mutex // guards w, and so the order of frames; taken before mu
+	w   *proxyproto.Writer
+
+	mu      sync.Mutex   // guards the fields below
 	waiting []chan error // one per command under way; nil for nobody
 	err     error        // why no more answers come
 }
 
 // do writes frames that are not answered.
 func (s *sessionWriter) do(fn func(*proxyproto.Writer) error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
 	return fn(s.w)
 }
 
@@ -199,16 +199,25 @@ func (s *sessionWriter) command(ctx context.Context, cmd proxyproto.Command, pay
 }
 
 func (s *sessionWriter) send(cmd proxyproto.Command, payload any, answer chan error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		return s.err
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	if err := s.await(answer); err != nil {
+		return err
 	}
 	if err := s.w.WriteCommand(cmd, payload); err != nil {
 		return fmt.Errorf("proxy: send %s: %w", cmd, err)
 	}
-	s.waiting = append(s.waiting, answer)
 	return nil
+}
+
+// await notes that the next command is answered to answer.
+func (s *sessionWriter) await(answer chan error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.waiting = append(s.waiting, answer)
+	}
+	return s.err
 }
 
 // answered takes the next response.

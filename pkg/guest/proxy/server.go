@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -44,7 +45,7 @@ type Server struct {
 
 	mu    sync.Mutex // guards the fields below
 	vms   map[string]*vm
-	gone  []*vm // unregistered, joined by Close
+	gone  []*vm // unregistered and not lost yet, joined by Close
 	conns map[net.Conn]struct{}
 	ended bool
 }
@@ -188,7 +189,7 @@ func (s *Server) unregister(id string) error {
 		return fmt.Errorf("unknown containerID: %s", id)
 	}
 	delete(s.vms, id)
-	s.gone = append(s.gone, v)
+	s.gone = append(slices.DeleteFunc(s.gone, (*vm).isLost), v)
 	return nil
 }
 
@@ -201,6 +202,13 @@ func (s *Server) Dialect(id string) (hyperstart.Dialect, error) {
 	return v.conn.Dialect(), nil
 }
 
+// isLost reports whether the VM's channels have ended and its sessions with them.
+func (v *vm) isLost() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.lost
+}
+
 // tokenFreed reports whether a token was disconnected a short while ago.
 func (v *vm) tokenFreed(token string) bool {
 	v.mu.Lock()
@@ -211,13 +219,7 @@ func (v *vm) tokenFreed(token string) bool {
 // claim finds the session of a token in any VM and gives it to the client.
 func (s *Server) claim(token string, c *clientConn) (*session, error) {
 	s.mu.Lock()
-	vms := slices.Collect(func(yield func(*vm) bool) {
-		for _, v := range s.vms {
-			if !yield(v) {
-				return
-			}
-		}
-	})
+	vms := slices.AppendSeq(slices.Clone(s.gone), maps.Values(s.vms))
 	s.mu.Unlock()
 	for _, v := range vms {
 		if v.tokenFreed(token) {

@@ -3,27 +3,37 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"time"
+	"errors"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
+
+// stdinItem is data for the process; no data closes its stdin.
+type stdinItem struct{ data []byte }
+
+// stdinOverhead is what an item costs beside its data, so that many small ones
+// are bounded as well.
+const stdinOverhead = 64
 
 // pushStdin takes data for the process; empty data closes its stdin. It blocks
 // while too much waits already. An error means that the process has gone.
 func (s *session) pushStdin(data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.stdinBytes >= stdinBacklog && !s.ended {
+	for s.stdinBytes >= stdinBacklog && !s.noStdinLocked() {
 		s.cond.Wait()
 	}
-	if s.ended {
+	if s.noStdinLocked() {
 		return errSessionEnded
 	}
 	s.stdin = append(s.stdin, stdinItem{data: bytes.Clone(data)})
-	s.stdinBytes += len(data)
+	s.stdinBytes += len(data) + stdinOverhead
 	s.cond.Broadcast()
 	return nil
 }
+
+// noStdinLocked reports whether nobody will ever read stdin any more.
+func (s *session) noStdinLocked() bool { return s.ended || s.exited }
 
 // drainStdin waits until at most below bytes of stdin wait for the guest.
 func (s *session) drainStdin(ctx context.Context, below int) error {
@@ -35,53 +45,64 @@ func (s *session) drainStdin(ctx context.Context, below int) error {
 	defer stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.stdinBytes > below && !s.ended && ctx.Err() == nil {
+	for s.stdinBytes > below && !s.noStdinLocked() && ctx.Err() == nil {
 		s.cond.Wait()
 	}
-	if s.ended {
+	if s.noStdinLocked() {
 		return errSessionEnded
 	}
 	return ctx.Err()
 }
 
 // pumpStdin sends stdin to the guest in order, in pieces that the guest can
-// take, until the session ends.
+// take, until nobody reads it any more.
 func (s *session) pumpStdin() {
 	for {
-		s.mu.Lock()
-		for !s.ended && (len(s.stdin) == 0 || !s.started) {
-			s.cond.Wait()
-		}
-		if s.ended {
-			s.mu.Unlock()
+		data, ok := s.nextStdin()
+		if !ok {
 			return
 		}
-		data := s.stdin[0].data
-		s.stdin = s.stdin[1:]
-		s.mu.Unlock()
-		if len(data) == 0 {
-			_ = s.vm.conn.WriteTTY(s.base, nil) // a lost VM ends the session
-			continue
-		}
-		for len(data) > 0 {
+		for first := true; first || len(data) > 0; first = false {
 			n := s.takeCredit(len(data))
-			if n == 0 {
+			if n == 0 && len(data) > 0 {
 				return
 			}
 			if err := s.sendStdin(data[:n]); err != nil {
-				return
+				return // a lost VM ends the session
 			}
 			data = data[n:]
-			s.mu.Lock()
-			s.stdinBytes = max(0, s.stdinBytes-n)
-			s.cond.Broadcast()
-			s.mu.Unlock()
+			s.stdinSent(n)
 		}
+		s.stdinSent(stdinOverhead)
 	}
 }
 
+// nextStdin waits for the next item and for the start of the process.
+func (s *session) nextStdin() (data []byte, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.noStdinLocked() && (len(s.stdin) == 0 || !s.started) {
+		s.cond.Wait()
+	}
+	if s.noStdinLocked() {
+		return nil, false
+	}
+	data = s.stdin[0].data
+	s.stdin[0] = stdinItem{}
+	s.stdin = s.stdin[1:]
+	return data, true
+}
+
+// stdinSent makes room for n more bytes.
+func (s *session) stdinSent(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stdinBytes = max(0, s.stdinBytes-n)
+	s.cond.Broadcast()
+}
+
 // takeCredit waits until the guest takes stdin and returns how many of n bytes
-// it takes; 0 when the session has ended.
+// it takes; 0 when nobody reads any more.
 func (s *session) takeCredit(n int) int {
 	dialect := s.vm.conn.Dialect()
 	n = min(n, dialect.MaxStdin())
@@ -90,10 +111,10 @@ func (s *session) takeCredit(n int) int {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.stdinCredit <= 0 && !s.ended {
+	for n > 0 && s.stdinCredit <= 0 && !s.noStdinLocked() {
 		s.cond.Wait()
 	}
-	if s.ended {
+	if s.noStdinLocked() {
 		return 0
 	}
 	n = min(n, s.stdinCredit)
@@ -110,13 +131,10 @@ func (s *session) addStdinCredit(n uint32) {
 	s.mu.Unlock()
 }
 
-// pingTimeout bounds the pacing below; a guest that does not answer a PING for
-// so long is lost anyway.
-const pingTimeout = 30 * time.Second
-
 // sendStdin sends one piece. The C agents drop what does not fit into 512
 // bytes and cannot say so; two PING round trips after each piece give their
-// single thread time to hand it on.
+// single thread time to hand it on. There is no time limit: another command may
+// keep that thread for long, and sending on regardless would lose data.
 func (s *session) sendStdin(piece []byte) error {
 	if err := s.vm.conn.WriteTTY(s.base, piece); err != nil {
 		return err
@@ -126,10 +144,13 @@ func (s *session) sendStdin(piece []byte) error {
 	case hyperstart.DialectUnknown, hyperstart.DialectClearGo, hyperstart.DialectCCv2:
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
-	defer cancel()
+	if len(piece) == 0 {
+		return nil
+	}
 	for range 2 {
-		if _, err := s.vm.conn.Command(ctx, hyperstart.Ping, nil); err != nil {
+		_, err := s.vm.conn.Command(context.Background(), hyperstart.Ping, nil)
+		var refused *hyperstart.CommandError
+		if err != nil && !errors.As(err, &refused) {
 			return err
 		}
 	}

@@ -24,13 +24,14 @@ type vm struct {
 	conn *host.Conn
 	wg   sync.WaitGroup // session goroutines and the granter
 
-	grants chan hyperstart.Credit // for the granter goroutine
+	owing chan struct{} // says to the granter that owed is not empty
 
 	mu       sync.Mutex // guards the fields below
 	nextBase uint64
 	byToken  map[string]*session
 	freed    []string // the last tokens that were disconnected, oldest first
 	bySeq    map[uint64]*session
+	owed     map[*session]struct{} // sessions with discarded output to be credited
 	lost     bool
 }
 
@@ -45,7 +46,8 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options) (*v
 		nextBase: firstBase,
 		byToken:  make(map[string]*session),
 		bySeq:    make(map[uint64]*session),
-		grants:   make(chan hyperstart.Credit, 64),
+		owed:     make(map[*session]struct{}),
+		owing:    make(chan struct{}, 1),
 	}
 	conn, err := host.Open(ctx, ctl, tty, host.Options{
 		Reattach: opts.Reattach,
@@ -119,8 +121,13 @@ func (v *vm) receive(seq uint64, payload []byte) error {
 		return nil
 	}
 	err := s.receive(seq, payload)
-	if s.discarded() {
+	switch {
+	case s.token != "":
+	case s.discarded():
 		v.drop(s)
+	default:
+		// This reader must not write to the port: the guest may be writing too.
+		v.grantLater(s)
 	}
 	return err
 }
@@ -138,12 +145,11 @@ func (v *vm) addStdinCredit(c hyperstart.Credit) {
 func (v *vm) exited(e hyperstart.AsyncEvent) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, s := range v.bySeq {
-		s.mu.Lock()
-		match := s.container == e.Container && s.process == e.Process && !s.ended
-		s.mu.Unlock()
-		if match {
-			s.exitedAsync(uint8(e.Status))
+	for seq, s := range v.bySeq {
+		if seq == s.base && s.exitedAsync(e.Container, e.Process, uint8(e.Status)) {
+			if s.discarded() {
+				v.dropLocked(s)
+			}
 			return
 		}
 	}
@@ -152,23 +158,31 @@ func (v *vm) exited(e hyperstart.AsyncEvent) {
 // grant gives the guest credit. It is called by session writers.
 func (v *vm) grant(c hyperstart.Credit) { _ = v.conn.Grant(c) } // a lost VM needs none
 
-// grantLater gives credit from another goroutine, for callers that must not
-// wait for the port. When the queue is full the credit is dropped: the guest's
-// discarded stream stalls, and nothing else.
-func (v *vm) grantLater(c hyperstart.Credit) {
+// grantLater has the granter credit the discarded output of s.
+func (v *vm) grantLater(s *session) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.owed[s] = struct{}{}
 	select {
-	case v.grants <- c:
+	case v.owing <- struct{}{}:
 	default:
 	}
 }
 
+// granter credits output that nobody consumes.
 func (v *vm) granter() {
 	for {
 		select {
-		case c := <-v.grants:
-			v.grant(c)
+		case <-v.owing:
 		case <-v.conn.Done():
 			return
+		}
+		v.mu.Lock()
+		owed := v.owed
+		v.owed = make(map[*session]struct{})
+		v.mu.Unlock()
+		for s := range owed {
+			s.creditDiscarded()
 		}
 	}
 }
@@ -219,12 +233,17 @@ func (v *vm) find(token string) (*session, error) {
 // still comes is dropped.
 func (v *vm) drop(s *session) {
 	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.dropLocked(s)
+}
+
+func (v *vm) dropLocked(s *session) {
 	if s.token != "" {
 		v.freed = append(v.freed[max(0, len(v.freed)-freedTokens+1):], s.token)
 	}
 	delete(v.byToken, s.token)
 	delete(v.bySeq, s.base)
 	delete(v.bySeq, s.base+1)
-	v.mu.Unlock()
+	delete(v.owed, s)
 	s.end()
 }

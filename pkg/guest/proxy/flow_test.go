@@ -1,0 +1,259 @@
+package proxy
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
+)
+
+// TestGuestOversteps: a guest that breaks the rules of streams ends its VM,
+// with a reason.
+func TestGuestOversteps(t *testing.T) {
+	const window = hyperstart.CreditWindow
+	large := strings.Repeat("x", hyperstart.MaxTTYPayload)
+	for _, tt := range []struct {
+		name    string
+		dialect hyperstart.Dialect
+		guest   func(*fakeGuest)
+		want    string
+	}{
+		{"more than granted", hyperstart.DialectCCv2, func(g *fakeGuest) {
+			for range window / len(large) {
+				g.output(3, large)
+			}
+			g.output(3, "x")
+		}, "tty port: guest sent 1 bytes on stream 3, 0 are granted"},
+		{"more than granted on stderr", hyperstart.DialectCCv2, func(g *fakeGuest) {
+			for range window/len(large) + 1 {
+				g.output(4, large)
+			}
+		}, "tty port: guest sent 65536 bytes on stream 4, 0 are granted"},
+		{"output after the end", hyperstart.DialectClearGo, func(g *fakeGuest) { g.output(3, "", "xy") }, "tty port: guest sent 2 bytes on stream 3 after its end"},
+		{"stderr after the end", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(3, ""); g.output(4, "x") }, "tty port: guest sent 1 bytes on stream 4 after its end"},
+		{"exit on the wrong port", hyperstart.DialectHyperhq, func(g *fakeGuest) { g.exit(3, 1) }, "tty port: guest sent 1 bytes on stream 3 after its end"},
+		{"two exits", hyperstart.DialectClearC, func(g *fakeGuest) { g.exit(3, 1); g.output(3, "x") }, "tty port: guest sent 1 bytes on stream 3 after its end"},
+		{"half a credit", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(0, "12345") }, "tty port: hyperstart: credit message of 5 bytes, not a multiple of 12"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lost := make(chan error, 1)
+			s, g := newServer(t, tt.dialect, Options{Lost: func(_ string, err error) { lost <- err }})
+			runtime := runtimePeer(t, s)
+			token := runtime.token()
+			shim := stuckShim(t, s, token)
+			runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
+			tt.guest(g)
+			if err := <-lost; err == nil || err.Error() != tt.want {
+				t.Errorf("lost: %v\nwant %s", err, tt.want)
+			}
+			buf := make([]byte, 64<<10)
+			for {
+				if _, err := shim.Read(buf); err != nil {
+					break // the shim's connection is closed
+				}
+			}
+			if _, got := runtime.ask(proxyproto.CmdHyper, hyper("ping", "", "")); got != "send PING: "+tt.want {
+				t.Errorf("ping: %q", got)
+			}
+			if _, got := runtime.ask(proxyproto.CmdAttachVM, proxyproto.AttachVM{ContainerID: "pod", NumIOStreams: 1}); got != "vm pod is lost" {
+				t.Errorf("attach: %q", got) // the id stays, as with the original
+			}
+		})
+	}
+}
+
+// TestSlowClientStallsItselfAlone: with credits, a client that never reads
+// holds up neither another one nor commands.
+func TestSlowClientStallsItselfAlone(t *testing.T) {
+	for _, windowed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+			runtime, quick, _ := started(t, s)
+			token := runtime.token()
+			stuck := stuckShim(t, s, token)
+			if windowed {
+				w := proxyproto.NewWriter(stuck)
+				if err := w.WriteCommand(proxyproto.CmdHyper, hyper(HyperCredit, "", "{}")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := stuck.Read(make([]byte, proxyproto.HeaderLen)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, `{"id":"d","process":{"id":"init"}}`))
+			large := strings.Repeat("x", hyperstart.MaxTTYPayload)
+			for range hyperstart.CreditWindow / len(large) {
+				g.output(5, large)
+				g.output(6, large)
+			}
+			g.output(3, "still alive")
+			quick.expect("stream stdout still alive")
+			quick.must(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 10})
+			runtime.must(proxyproto.CmdHyper, hyper("ping", "", ""))
+			synctest.Wait()
+			if g.credits[5]+g.credits[6] != 0 {
+				t.Errorf("credits %v for what nobody has read", g.credits)
+			}
+			g.waitFor(func() bool { return g.credits[3] == len("still alive") })
+		})
+	}
+}
+
+// TestSlowClientOfOriginalGuest: without credits the backlog is bounded, and
+// when it is full the guest's tty port waits for the client.
+func TestSlowClientOfOriginalGuest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newServer(t, hyperstart.DialectClearGo, Options{})
+		runtime := runtimePeer(t, s)
+		token := runtime.token()
+		conn := stuckShim(t, s, token)
+		runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
+		const size, total = 10000, 4 << 20
+		sent := 0
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for range total / size {
+				g.output(3, strings.Repeat("x", size))
+				sent += size
+			}
+			g.exit(3, 9)
+		}()
+		synctest.Wait()
+		if sent < legacyBacklog || sent > legacyBacklog+3*size {
+			t.Errorf("%d bytes taken, the backlog is %d", sent, legacyBacklog)
+		}
+		runtime.must(proxyproto.CmdHyper, hyper("ping", "", "")) // the control port goes on
+		r, got := proxyproto.NewReader(conn), 0
+		for {
+			f, err := r.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Type == proxyproto.TypeNotification {
+				break
+			}
+			got += len(f.Payload)
+		}
+		<-done
+		if want := total / size * size; got != want {
+			t.Errorf("%d bytes, want %d", got, want)
+		}
+	})
+}
+
+// TestSmallMessagesAreSmall: what a guest makes the host hold is in proportion
+// to its credit, however small its messages are.
+func TestSmallMessagesAreSmall(t *testing.T) {
+	const window = hyperstart.CreditWindow
+	s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+	runtime := runtimePeer(t, s)
+	token := runtime.token()
+	conn := stuckShim(t, s, token)
+	runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
+	before := heapInUse()
+	var batch []byte
+	for range 1024 {
+		batch = hyperstart.AppendTTY(batch, 3, []byte("o"))
+		batch = hyperstart.AppendTTY(batch, 4, []byte("e"))
+	}
+	for range window / 1024 {
+		if _, err := g.tty.Write(batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if grown := heapInUse() - before; grown > 4*window {
+		t.Errorf("%d bytes held for %d bytes of output", grown, 2*window)
+	}
+	g.exit(3, 0)
+	r := proxyproto.NewReader(conn)
+	got := map[proxyproto.Stream]int{}
+	for {
+		f, err := r.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Type == proxyproto.TypeNotification {
+			break
+		}
+		got[f.Stream()] += len(f.Payload)
+	}
+	if got[proxyproto.StreamStdout] != window || got[proxyproto.StreamStderr] != window {
+		t.Errorf("got %v, want %d of each", got, window)
+	}
+}
+
+// TestReconnect: output that was not written to a connection that dropped
+// goes to the next one, and so does the exit status.
+func TestReconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+		_, shim, token := started(t, s)
+		g.output(3, "one")
+		shim.expect("stream stdout one")
+		_ = shim.conn.Close()
+		synctest.Wait()
+		g.output(3, "two") // nobody is there
+		synctest.Wait()
+		stuck := stuckShim(t, s, token)
+		synctest.Wait() // "two" is being written and not read
+		g.output(4, "three")
+		_ = stuck.Close()
+		synctest.Wait()
+		again := stuckShim(t, s, token)
+		synctest.Wait()
+		_ = again.Close()
+		g.exit(3, 5)
+		synctest.Wait()
+		last := shimPeer(t, s, token)
+		for _, want := range []string{"stream stdout two", "stream stderr three", "notification ProcessExited 005"} {
+			last.expect(want)
+		}
+		last.must(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 10})
+	})
+}
+
+// TestReconnectBeforeExitIsRead: a notification that could not be written is not lost.
+func TestReconnectBeforeExitIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newServer(t, hyperstart.DialectClearGo, Options{})
+		runtime := runtimePeer(t, s)
+		token := runtime.token()
+		stuck := stuckShim(t, s, token)
+		runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
+		g.exit(3, 5)
+		synctest.Wait() // it is being written
+		_ = stuck.Close()
+		synctest.Wait()
+		shimPeer(t, s, token).expect("notification ProcessExited 005")
+	})
+}
+
+// TestCreditsSurviveReconnects: whatever is read, lost and written again, the
+// guest's window is whole in the end.
+func TestCreditsSurviveReconnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+		_, shim, token := started(t, s)
+		total := 0
+		for i := range 50 {
+			shim.must(proxyproto.CmdHyper, hyper(HyperCredit, "", "{}"))
+			chunk := strings.Repeat("x", 1000+i)
+			g.output(3, chunk, chunk)
+			total += 2 * len(chunk)
+			shim.next() // this round's first one, or the last round's second one
+			if i%2 == 0 {
+				shim.must(proxyproto.CmdHyper, hyper(HyperCredit, "", `{"stdout":500}`))
+			}
+			_ = shim.conn.Close()
+			synctest.Wait()
+			shim = shimPeer(t, s, token)
+		}
+		synctest.Wait()
+		if got := g.credits[3]; got != total {
+			t.Errorf("credited %d of %d bytes", got, total)
+		}
+	})
+}
