@@ -30,6 +30,7 @@ func (d Dir) Remove(ctx context.Context) error {
 	}
 	if state.Cgroup != "" {
 		errs = append(errs, removeCgroup(ctx, state.Cgroup))
+		removeNamespaceCgroup(state)
 	}
 	if state.NetNS != "" {
 		errs = append(errs, network.Cleanup(state.NetNS))
@@ -38,9 +39,7 @@ func (d Dir) Remove(ctx context.Context) error {
 		// What is still mounted must not be deleted: it is somebody's data.
 		return errors.Join(append(errs, err)...)
 	}
-	if err := os.RemoveAll(d.path); err != nil {
-		errs = append(errs, fmt.Errorf("remove sandbox directory: %w", err))
-	}
+	errs = append(errs, RemoveTree(d.path))
 	_ = os.Remove(filepath.Dir(d.path)) // the namespace's directory, when it is empty
 	return errors.Join(errs...)
 }
@@ -69,6 +68,19 @@ func removeCgroup(ctx context.Context, path string) error {
 		}
 	}
 	return group.Remove()
+}
+
+// removeNamespaceCgroup removes the group that containerd's clients put the
+// groups of a namespace into, when this was the last one. Nobody else makes or
+// limits it; the group of a pod is never touched, it is the kubelet's.
+func removeNamespaceCgroup(s State) {
+	parent := filepath.Dir(s.Cgroup)
+	if s.Namespace == "" || parent != "/"+s.Namespace {
+		return
+	}
+	if group, err := hostcgroup.Open(parent); err == nil {
+		_ = group.Remove() // it is not empty while another sandbox is there
+	}
 }
 
 // Unmount detaches every mount at and below dir, the last one first, and
