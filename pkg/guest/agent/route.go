@@ -68,12 +68,45 @@ func (n *network) setRoutes(links links, before, want []hyperstart.Route) error 
 	pending := want
 	for len(pending) > 0 {
 		rest, err := n.addRoutes(links, pending)
-		if len(rest) == len(pending) {
+		if len(rest) == 0 {
+			return nil
+		}
+		if len(rest) == len(pending) && !isUnreachable(err) {
 			return err
+		}
+		if len(rest) == len(pending) {
+			return n.addOnLink(links, rest)
 		}
 		pending = rest
 	}
 	return nil
+}
+
+// addOnLink adds routes whose gateway no route leads to. The kernel forbids
+// that only when a route is added, so the pod can have such routes: those whose
+// gateway was reachable once.
+func (n *network) addOnLink(links links, routes []hyperstart.Route) error {
+	for _, r := range routes {
+		route, err := parseRoute(links, r)
+		if err == nil {
+			err = n.handle.RouteDel(&route) // it may be there
+		}
+		if err == nil || isMissing(err) {
+			route.Flags |= unix.RTNH_F_ONLINK
+			for _, hop := range route.MultiPath {
+				hop.Flags |= unix.RTNH_F_ONLINK
+			}
+			err = n.handle.RouteAppend(&route)
+		}
+		if err != nil {
+			return fmt.Errorf("add route %s via %q dev %q: %w", r.Dest, r.Gateway, r.Device, err)
+		}
+	}
+	return nil
+}
+
+func isUnreachable(err error) bool {
+	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH)
 }
 
 func isMissing(err error) bool {
