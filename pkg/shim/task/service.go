@@ -65,7 +65,7 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		Stdio:  stdio.Config{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
 	})
 	if err != nil {
-		s.endUnheard(ctx)
+		s.endUnheard(ctx, nil)
 		return nil, err
 	}
 	return &taskapi.CreateTaskResponse{Pid: uint32(c.PID())}, nil
@@ -97,7 +97,9 @@ func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	var exit sandbox.Exit
 	if r.ExecID == "" {
 		exit, err = c.Delete(ctx)
-		s.endUnheard(ctx)
+		if c.State() == sandbox.Deleted {
+			s.endUnheard(ctx, c.Removed())
+		}
 	} else {
 		exit, err = c.DeleteExec(ctx, r.ExecID)
 	}
@@ -264,14 +266,20 @@ func (s *Service) Shutdown(ctx context.Context, _ *taskapi.ShutdownRequest) (*em
 // endUnheard ends a shim without containers when the client of the call has
 // gone, which is how the end of a containerd looks. The next containerd may have
 // asked for the container when it was still there: it would keep the shim and
-// its VM, never to ask again.
-func (s *Service) endUnheard(ctx context.Context) {
+// its VM, never to ask again. after is what has to come first, or nil.
+func (s *Service) endUnheard(ctx context.Context, after <-chan struct{}) {
 	if ctx.Err() == nil {
 		return // who hears the answer decides
 	}
-	if _, err := s.Shutdown(context.WithoutCancel(ctx), &taskapi.ShutdownRequest{}); err != nil {
-		log.G(ctx).WithError(err).Error("stop sandbox that nobody asks for")
-	}
+	ctx = context.WithoutCancel(ctx)
+	go func() { // ends with the removal, which has deadlines of its own
+		if after != nil {
+			<-after
+		}
+		if _, err := s.Shutdown(ctx, &taskapi.ShutdownRequest{}); err != nil {
+			log.G(ctx).WithError(err).Error("stop sandbox that nobody asks for")
+		}
+	}()
 }
 
 func (s *Service) process(id, execID string) (*sandbox.Process, error) {
