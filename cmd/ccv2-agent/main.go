@@ -1,10 +1,12 @@
-// Command ccv2-agent is PID 1 of the guest. It takes no arguments.
+// Command ccv2-agent is PID 1 of the guest, without arguments. By the name of
+// modprobe it is what the guest's kernel calls when it needs a module.
 package main
 
 import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent"
 )
@@ -13,6 +15,9 @@ import (
 var version = "devel"
 
 func main() {
+	if filepath.Base(os.Args[0]) == "modprobe" {
+		os.Exit(agent.Modprobe(os.Args[1:]))
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "ccv2-agent: this is the init of a ccv2 guest; it does nothing elsewhere")
 		os.Exit(2)

@@ -37,6 +37,7 @@ type Agent struct {
 	pod    pod
 
 	network network
+	tables  sync.Once // loads the modules of iptables
 
 	mu         sync.Mutex            // guards containers
 	containers map[string]*container // by id
@@ -120,6 +121,7 @@ func (a *Agent) bootLate() {
 		tune,
 		func() error { return mountAll(lateMounts) },
 		linkDev,
+		linkModprobe,
 		func() error { return enableControllers(cgroupRoot) },
 		func() error { return prepareCgroup(cgroupBase) },
 		loopbackUp,

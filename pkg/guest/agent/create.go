@@ -54,6 +54,7 @@ func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewCon
 	if err != nil {
 		return err
 	}
+	a.loadTables(program)
 	w := a.reaper.open()
 	defer w.close()
 	pid, err := a.launch(c, p, req.Process, func() error { return a.oci.create(ctx, c, p.streams) })
@@ -89,6 +90,8 @@ func (a *Agent) launch(c *container, p *process, spec *hyperstart.Process, invok
 type program struct {
 	Terminal bool     `json:"terminal"`
 	Args     []string `json:"args"` // at least one
+
+	Capabilities *specs.LinuxCapabilities `json:"capabilities"`
 }
 
 // guestSpec fits a specification to this guest: cgroups are the guest's

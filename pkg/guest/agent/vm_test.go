@@ -75,7 +75,7 @@ func artefacts(t *testing.T) (kernel, initrd string) {
 }
 
 // testInitrd appends this tree's agent and a busybox root to the initramfs.
-func testInitrd(t *testing.T, initrd string) string {
+func testInitrd(t *testing.T, initrd string, more ...image.Addition) string {
 	t.Helper()
 	dir := t.TempDir()
 	agent := filepath.Join(dir, "agent")
@@ -92,13 +92,13 @@ func testInitrd(t *testing.T, initrd string) string {
 	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp", "etc"} {
 		must(t, os.MkdirAll(filepath.Join(root, d), 0o755))
 	}
-	for _, applet := range []string{"sh", "cat", "echo", "sleep", "dd", "head", "md5sum", "stty", "true", "tail", "hostname", "wc", "yes"} {
+	for _, applet := range []string{"sh", "cat", "echo", "sleep", "dd", "head", "md5sum", "stty", "true", "tail", "hostname", "wc", "yes", "mount", "umount", "brctl", "ip", "mkdir", "mknod"} {
 		must(t, os.Symlink("busybox", filepath.Join(root, "bin", applet)))
 	}
 	must(t, os.WriteFile(filepath.Join(root, "bin/noexec"), []byte("text"), 0o644))
-	overlay, err := image.Overlay([]image.Addition{
-		{Source: agent, Dest: "/init"}, {Source: root, Dest: "/rootfs"}, {Source: busybox, Dest: "/rootfs/bin/busybox"},
-	})
+	overlay, err := image.Overlay(append(more,
+		image.Addition{Source: agent, Dest: "/init"}, image.Addition{Source: root, Dest: "/rootfs"},
+		image.Addition{Source: busybox, Dest: "/rootfs/bin/busybox"}))
 	must(t, err)
 	base, err := os.ReadFile(initrd)
 	must(t, err)
@@ -117,8 +117,14 @@ func must(t *testing.T, err error) {
 // boot starts a VM and waits for READY. extra are arguments for QEMU.
 func boot(t *testing.T, extra ...string) *vm {
 	t.Helper()
+	return bootWith(t, nil, extra...)
+}
+
+// bootWith is boot with more files in the image.
+func bootWith(t *testing.T, more []image.Addition, extra ...string) *vm {
+	t.Helper()
 	kernel, initrd := artefacts(t)
-	initrd = testInitrd(t, initrd)
+	initrd = testInitrd(t, initrd, more...)
 	v := &vm{
 		t: t, console: &lockedBuffer{}, done: make(chan struct{}),
 		results: map[uint32]chan reply{}, streams: map[uint64]*stream{},

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
 )
 
 // Names of the files that Build writes.
@@ -37,10 +39,13 @@ const (
 	PhaseMMIO  Phase = "mmio"  // before READY on a machine without PCI
 	PhaseShare Phase = "share" // after READY, before the share is mounted
 	PhaseLate  Phase = "late"  // behind those, in the background
+	// PhaseDemand is when the kernel asks for them; the table has all modules.
+	PhaseDemand Phase = "demand"
 )
 
 // moduleSets are the modules of each phase; those that a kernel has built in
-// or lacks are left out.
+// or lacks are left out. Drivers of devices are not left to demand: the kernel
+// announces devices to user space, but asks for no driver.
 var moduleSets = []struct {
 	phase Phase
 	names []string
@@ -48,7 +53,18 @@ var moduleSets = []struct {
 	{PhaseBoot, []string{"virtio_pci", "virtio_console"}},
 	{PhaseMMIO, []string{"virtio_mmio"}},
 	{PhaseShare, []string{"virtiofs", "9p", "9pnet_virtio"}},
-	{PhaseLate, []string{"virtio_net", "virtio_blk", "overlay", "erofs", "ext4", "virtio_rng", "af_packet"}},
+	{PhaseLate, []string{"virtio_net", "virtio_blk", "virtio_rng"}},
+	{PhaseDemand, []string{"overlay", "erofs", "ext4", "crc32c_generic", "af_packet"}},
+	{PhaseDemand, []string{"bridge", "veth", "dummy", "tun"}},
+	// What iptables, on either of its back-ends, and nft need to filter and
+	// translate addresses in a container.
+	{PhaseDemand, []string{
+		"nf_tables", "nft_compat", "nft_chain_nat", "nft_ct", "nft_nat", "nft_masq", "nft_redir",
+		"ip_tables", "iptable_filter", "iptable_mangle", "iptable_nat",
+		"ip6_tables", "ip6table_filter", "ip6table_mangle", "ip6table_nat",
+		"xt_REDIRECT", "xt_MASQUERADE", "xt_nat", "xt_mark",
+		"xt_addrtype", "xt_comment", "xt_conntrack", "xt_multiport", "xt_owner", "xt_tcpudp",
+	}},
 }
 
 // Options say what goes into the image.
@@ -167,8 +183,11 @@ func addProgram(a *archive, dest, source string) error {
 	return a.addFile(dest, 0o755, data)
 }
 
+// addModules adds the modules of all sets, the list of those that the agent
+// loads by itself, and the table of all.
 func addModules(a *archive, dir string, m *Manifest) error {
 	var list bytes.Buffer
+	var table kmod.Table
 	if dir != "" {
 		tree, err := openModules(dir)
 		if err != nil {
@@ -183,16 +202,21 @@ func addModules(a *archive, dir string, m *Manifest) error {
 				}
 			}
 			for _, mod := range r.ordered[first:] {
-				p := "/lib/modules/" + mod.path
-				if err := a.addFile(p, 0o644, mod.data); err != nil {
+				entry := mod.entry()
+				if err := a.addFile(entry.Path, 0o644, mod.data); err != nil {
 					return err
 				}
-				fmt.Fprintf(&list, "%s %s\n", set.phase, p)
+				if set.phase != PhaseDemand {
+					fmt.Fprintf(&list, "%s %s\n", set.phase, entry.Path)
+				}
+				table = append(table, entry)
 				m.Modules = append(m.Modules, mod.name)
 			}
 		}
 	}
-	return a.addFile(ModuleList, 0o644, list.Bytes())
+	return errors.Join(
+		a.addFile(ModuleList, 0o644, list.Bytes()),
+		a.addFile(kmod.TablePath, 0o644, table.Append(nil)))
 }
 
 // addTree copies files, directories and symbolic links; anything else in the

@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
 )
 
 // elfFile makes a minimal ELF with one segment of n bytes.
@@ -171,7 +173,8 @@ func moduleDir(t *testing.T) string {
 		"kernel/lib/soft.ko":                       moduleFile(t, "depends="),
 		"kernel/lib/later.ko":                      moduleFile(t, "depends="),
 		"kernel/drivers/char/virtio_console.ko.gz": gz,
-		"kernel/fs/overlayfs/overlay.ko":           moduleFile(t, "depends=builtin_one"),
+		"kernel/fs/overlayfs/overlay.ko":           moduleFile(t, "alias=fs-overlay", "depends=builtin_one"),
+		"kernel/drivers/net/virtio_net.ko":         moduleFile(t, "depends=virtio", "alias=virtio:d00000001v*"),
 		"modules.builtin":                          []byte("kernel/lib/builtin-one.ko\n"),
 	} {
 		writeFile(t, filepath.Join(dir, path), data)
@@ -184,7 +187,7 @@ func TestModuleOrder(t *testing.T) {
 	if err := addModules(a, moduleDir(t), m); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"virtio", "soft", "crc_helper", "virtio_pci", "virtio_console", "overlay"}
+	want := []string{"virtio", "soft", "crc_helper", "virtio_pci", "virtio_console", "virtio_net", "overlay"}
 	if diff := cmp.Diff(want, m.Modules); diff != "" {
 		t.Error(diff)
 	}
@@ -193,10 +196,26 @@ boot /lib/modules/kernel/lib/soft.ko
 boot /lib/modules/kernel/lib/crc-helper.ko
 boot /lib/modules/kernel/drivers/virtio/virtio_pci.ko
 boot /lib/modules/kernel/drivers/char/virtio_console.ko
-late /lib/modules/kernel/fs/overlayfs/overlay.ko
+late /lib/modules/kernel/drivers/net/virtio_net.ko
 `
 	if diff := cmp.Diff(list, string(a.entries["etc/ccv2/modules"].data)); diff != "" {
 		t.Error(diff)
+	}
+	table, err := kmod.Parse(string(a.entries["etc/ccv2/modprobe"].data))
+	if err != nil || len(table) != len(want) {
+		t.Errorf("table of %d modules, want %d: %v", len(table), len(want), err)
+	}
+	for request, want := range map[string][]string{
+		"fs-overlay": {"/lib/modules/kernel/fs/overlayfs/overlay.ko"},
+		"virtio-pci": {
+			"/lib/modules/kernel/drivers/virtio/virtio.ko", "/lib/modules/kernel/lib/soft.ko",
+			"/lib/modules/kernel/lib/crc-helper.ko", "/lib/modules/kernel/drivers/virtio/virtio_pci.ko",
+		},
+		"later": nil,
+	} {
+		if diff := cmp.Diff(want, table.Find(request)); diff != "" {
+			t.Errorf("%s: %s", request, diff)
+		}
 	}
 	if data := a.entries["lib/modules/kernel/drivers/char/virtio_console.ko"].data; !bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
 		t.Error("packed module was not unpacked")
@@ -307,7 +326,7 @@ func checkManifest(t *testing.T, path string) {
 	for _, f := range m.Files {
 		paths[f.Path] = true
 	}
-	for _, want := range []string{"/init", RuntimePath, ModuleList, "/extra/b/c", "/extra/link", "/lib/libc.so.6", "/dev/console", "/tmp"} {
+	for _, want := range []string{"/init", RuntimePath, ModuleList, kmod.TablePath, "/extra/b/c", "/extra/link", "/lib/libc.so.6", "/dev/console", "/tmp"} {
 		if !paths[want] {
 			t.Errorf("manifest has no %s: %v", want, fmt.Sprint(paths))
 		}

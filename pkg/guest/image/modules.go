@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
 )
 
 // module is one kernel module in load order.
@@ -21,7 +23,20 @@ type module struct {
 	name string // as the kernel names it, with underscores
 	path string // below the module directory, e.g. "kernel/fs/fuse/fuse.ko"
 	data []byte // unpacked
+	info moduleInfo
 }
+
+// entry is the module's part of the guest's table.
+func (m module) entry() kmod.Module {
+	e := kmod.Module{Name: m.name, Path: "/lib/modules/" + m.path, Aliases: m.info.aliases}
+	for _, d := range m.info.depends {
+		e.Needs = append(e.Needs, foldName(d.name))
+	}
+	return e
+}
+
+// foldName returns a module's name as the kernel writes it.
+func foldName(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // moduleTree finds modules below one /lib/modules/<release> directory. It
 // reads the dependencies from the modules themselves, because modules.dep is
@@ -67,7 +82,7 @@ func moduleName(p string) (string, bool) {
 	base, suffix, ok := strings.Cut(filepath.Base(p), ".ko")
 	switch suffix {
 	case "", ".gz", ".xz", ".zst":
-		return strings.ReplaceAll(base, "-", "_"), ok
+		return foldName(base), ok
 	}
 	return "", false
 }
@@ -82,7 +97,7 @@ type resolver struct {
 // add appends the named module unless it is built in or already there. It
 // reports false when the kernel has no such module.
 func (r *resolver) add(name string) (bool, error) {
-	name = strings.ReplaceAll(name, "-", "_")
+	name = foldName(name)
 	if r.seen[name] {
 		return true, nil
 	}
@@ -96,11 +111,11 @@ func (r *resolver) add(name string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("module %s: %w", name, err)
 	}
-	depends, err := moduleDepends(data)
+	info, err := readInfo(data)
 	if err != nil {
 		return false, fmt.Errorf("module %s: %w", name, err)
 	}
-	for _, d := range depends {
+	for _, d := range info.depends {
 		found, err := r.add(d.name)
 		if err != nil {
 			return false, err
@@ -115,7 +130,7 @@ func (r *resolver) add(name string) (bool, error) {
 	}
 	// Modules are stored unpacked: unpacking costs boot time.
 	rel = rel[:strings.LastIndex(rel, ".ko")+len(".ko")]
-	r.ordered = append(r.ordered, module{name: name, path: filepath.ToSlash(rel), data: data})
+	r.ordered = append(r.ordered, module{name: name, path: filepath.ToSlash(rel), data: data, info: info})
 	return true, nil
 }
 
@@ -149,33 +164,41 @@ type dependency struct {
 	soft bool // wanted before, but the module loads without it
 }
 
-// moduleDepends reads the dependencies from the module's .modinfo section.
-func moduleDepends(data []byte) ([]dependency, error) {
+// moduleInfo is what a module says of itself.
+type moduleInfo struct {
+	depends []dependency
+	aliases []string
+}
+
+// readInfo reads the module's .modinfo section.
+func readInfo(data []byte) (moduleInfo, error) {
+	var info moduleInfo
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
-		return nil, err
+		return info, err
 	}
 	section := f.Section(".modinfo")
 	if section == nil {
-		return nil, errors.New("no .modinfo section")
+		return info, errors.New("no .modinfo section")
 	}
-	info, err := section.Data()
+	text, err := section.Data()
 	if err != nil {
-		return nil, err
+		return info, err
 	}
-	var deps []dependency
-	for field := range strings.SplitSeq(string(info), "\x00") {
+	for field := range strings.SplitSeq(string(text), "\x00") {
 		key, value, _ := strings.Cut(field, "=")
 		switch key {
 		case "depends":
 			for _, name := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' }) {
-				deps = append(deps, dependency{name: name})
+				info.depends = append(info.depends, dependency{name: name})
 			}
 		case "softdep":
-			deps = append(deps, softDepends(value)...)
+			info.depends = append(info.depends, softDepends(value)...)
+		case "alias":
+			info.aliases = append(info.aliases, value)
 		}
 	}
-	return deps, nil
+	return info, nil
 }
 
 // softDepends parses "pre: a b post: c"; only what comes before counts.

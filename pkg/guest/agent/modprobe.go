@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
+)
+
+// modprobePath is what the kernel executes when it needs a module. It is a
+// link to the agent, made when the guest has booted: until then the kernel
+// asks for much that no image has, and every time would cost a process.
+const modprobePath = "/sbin/modprobe"
+
+// linkModprobe makes modules load on demand. An image may have a modprobe of
+// its own, which is left alone.
+func linkModprobe() error {
+	if err := os.MkdirAll("/sbin", 0o755); err != nil {
+		return fmt.Errorf("link modprobe: %w", err)
+	}
+	if err := os.Symlink("/init", modprobePath); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("link modprobe: %w", err)
+	}
+	return nil
+}
+
+// tableModules are what iptables needs on its older back-end and the kernel does
+// not ask for: without them it says that there are no tables.
+var tableModules = []string{"ip_tables", "ip6_tables"}
+
+// loadTables loads them for a container that may change the network. Failure
+// shows in the container, if it needs them at all.
+func (a *Agent) loadTables(p program) {
+	if p.Capabilities == nil || !slices.Contains(p.Capabilities.Effective, "CAP_NET_ADMIN") {
+		return
+	}
+	a.tables.Do(func() {
+		for _, request := range tableModules {
+			if _, err := load(request); err != nil {
+				logf("%v", err)
+			}
+		}
+	})
+}
+
+// load loads what a name or alias means. It reports false when the image has
+// no such module.
+func load(request string) (bool, error) {
+	b, err := os.ReadFile(kmod.TablePath)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // the kernel has everything built in
+	}
+	if err != nil {
+		return false, fmt.Errorf("read module table: %w", err)
+	}
+	table, err := kmod.Parse(string(b))
+	if err != nil {
+		return false, err
+	}
+	paths := table.Find(request)
+	return len(paths) > 0, loadModules(paths)
+}
+
+// Modprobe loads what the kernel asks for and returns the exit status. It runs
+// in a process of its own, below a kernel thread: the kernel waits for it.
+// It knows no options; the last argument is a module's name or alias. What the
+// image does not have is refused without a word, for whoever asked is told by
+// the kernel.
+func Modprobe(args []string) int {
+	if len(args) == 0 {
+		return 1
+	}
+	request := args[len(args)-1]
+	found, err := load(request)
+	if err != nil {
+		complain(request, err)
+	}
+	if err != nil || !found {
+		return 1
+	}
+	return 0
+}
+
+// complain writes to the kernel's log: the process has no standard error.
+func complain(request string, err error) {
+	kmsg, openErr := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	if openErr != nil {
+		return // there is nobody else to tell
+	}
+	defer kmsg.Close()
+	const warning = 4 // priority; the console of a quiet kernel shows less
+	fmt.Fprintf(kmsg, "<%d>ccv2-agent: modprobe %s: %v\n", warning, request, err)
+}
