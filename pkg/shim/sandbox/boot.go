@@ -37,8 +37,12 @@ func (s *Sandbox) runBoot(ctx context.Context, pod Pod) {
 	s.mu.Lock()
 	s.bootErr = err
 	aborted := s.state == Stopping // then Stop cleans up
-	if err == nil && !aborted {
+	switch {
+	case aborted:
+	case err == nil:
 		s.toLocked(Ready)
+	default:
+		s.toLocked(Stopping) // a Stop from here on waits, and does not clean up as well
 	}
 	s.mu.Unlock()
 	background := context.WithoutCancel(ctx)
@@ -105,6 +109,10 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	return ends, nil
 }
 
+// endGrace is how much later than the connection to the guest the end of the
+// VMM may be noticed.
+const endGrace = 200 * time.Millisecond
+
 // bootError tells an operator how far the boot came, and what the guest said.
 // The end of something that the VM depends on says more than err, which is what
 // came of it.
@@ -114,7 +122,7 @@ func (s *Sandbox) bootError(phase string, err error, ends []<-chan error) error 
 	select {
 	case <-s.vm.Done():
 		err = s.vmEnded()
-	default:
+	case <-time.After(endGrace):
 		for _, end := range ends {
 			select {
 			case err = <-end:
@@ -227,23 +235,26 @@ func (s *Sandbox) connectGuest(ctx context.Context) (<-chan error, error) {
 	s.client = proxy.NewClient(s.opts.ID, s.dialProxy)
 	stop := context.AfterFunc(ctx, func() { _ = s.server.Close() }) // ends the wait for READY
 	defer stop()
-	registered := make(chan error, 1)
-	go func() { registered <- s.client.Register(ctx, s.ctlSocket(), s.ttySocket()) }()
+	var err error
+	registered := make(chan struct{})
+	go func() {
+		defer close(registered)
+		err = s.client.Register(ctx, s.ctlSocket(), s.ttySocket())
+	}()
 	select {
-	case err := <-registered:
-		if err != nil {
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
-			return nil, err
-		}
+	case <-registered:
 	case <-s.vm.Done():
 		_ = s.server.Close()
-		_ = <-registered // it fails because of the VM's end
+		<-registered
 		return nil, s.vmEnded()
 	}
+	if ctx.Err() != nil && err != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
 	s.timing.Ready = time.Now()
-	var err error
 	if s.dialect, err = s.server.Dialect(s.opts.ID); err != nil {
 		return nil, err
 	}

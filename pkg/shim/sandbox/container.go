@@ -56,12 +56,8 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 		return nil, err
 	}
 	if err := c.create(ctx); err != nil {
-		c.forget(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	c.mu.Lock()
-	c.state = Created
-	c.mu.Unlock()
 	s.opts.Sink.Publish(TaskCreated{Container: c, PID: s.PID()})
 	go c.init.awaitExit(context.WithoutCancel(ctx))
 	return c, nil
@@ -81,8 +77,28 @@ func (s *Sandbox) reserve(r CreateRequest) (*Container, error) {
 	return c, nil
 }
 
-// create does the work of Create; every step notes how to undo it.
-func (c *Container) create(ctx context.Context) (err error) {
+// create does the work of Create, and undoes it on error.
+func (c *Container) create(ctx context.Context) error {
+	if err := c.prepare(ctx); err != nil {
+		c.forget(context.WithoutCancel(ctx))
+		return err
+	}
+	if err := c.sandbox.enter(); err != nil {
+		c.forget(context.WithoutCancel(ctx))
+		return err
+	}
+	defer c.sandbox.leave()
+	if err := c.take(ctx); err != nil {
+		c.forget(context.WithoutCancel(ctx))
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.toLocked(Created)
+}
+
+// prepare reads the bundle and waits for the VM.
+func (c *Container) prepare(ctx context.Context) (err error) {
 	if c.spec, err = loadSpec(c.Bundle); err != nil {
 		return err
 	}
@@ -96,9 +112,12 @@ func (c *Container) create(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.EnsureReady(ctx, pod); err != nil {
-		return err
-	}
+	return s.EnsureReady(ctx, pod)
+}
+
+// take takes what the container needs; every step notes how to undo it.
+func (c *Container) take(ctx context.Context) error {
+	s := c.sandbox
 	if err := legacyRefusal(c.spec, s.dialect); err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
 	}
@@ -250,6 +269,7 @@ func (c *Container) Removed() <-chan struct{} { return c.removed }
 // remove does the work of Delete, once.
 func (c *Container) remove(ctx context.Context) {
 	defer close(c.removed)
+	<-c.init.done // its exit is announced before the deletion is
 	c.mu.Lock()
 	execs := make([]*Process, 0, len(c.execs))
 	for _, p := range c.execs {
@@ -257,6 +277,7 @@ func (c *Container) remove(ctx context.Context) {
 	}
 	c.mu.Unlock()
 	for _, p := range execs {
+		p.abandon()
 		p.release(ctx)
 	}
 	c.removeInGuest(ctx)

@@ -99,6 +99,7 @@ func (c *Container) DeleteExec(ctx context.Context, id string) (Exit, error) {
 	if err != nil {
 		return Exit{}, err
 	}
+	p.abandon()
 	p.mu.Lock()
 	err = move(processNext, p.String(), &p.state, ProcessDeleted)
 	p.mu.Unlock()
@@ -122,7 +123,7 @@ func (c *Container) Kill(ctx context.Context, execID string, signal int, all boo
 	if all && execID != "" {
 		return fmt.Errorf("kill %s: all processes and one process cannot both be meant: %w", p, errdefs.ErrFailedPrecondition)
 	}
-	if err := p.killable(); err != nil {
+	if err := p.killable(ctx); err != nil {
 		return err
 	}
 	if err := c.sandbox.wake(ctx); err != nil {
@@ -142,8 +143,16 @@ func (c *Container) Kill(ctx context.Context, execID string, signal int, all boo
 	return err
 }
 
-// killable returns nil when the process exists in the guest.
-func (p *Process) killable() error {
+// killable returns nil when the process exists in the guest. An exec that is
+// being started is waited for: before that a signal could not reach it, and
+// would be lost.
+func (p *Process) killable(ctx context.Context) error {
+	if p.ID == "" && p.container.State() == Creating {
+		return fmt.Errorf("%s is being created: %w", p, errdefs.ErrFailedPrecondition)
+	}
+	if err := p.awaitStart(ctx); err != nil {
+		return err
+	}
 	select {
 	case <-p.done:
 		return fmt.Errorf("%s has ended already: %w", p, errdefs.ErrNotFound)
@@ -151,6 +160,25 @@ func (p *Process) killable() error {
 	}
 	if _, session := p.ends(); session == nil {
 		return fmt.Errorf("%s was not started: %w", p, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// awaitStart waits until an exec is not being started any more.
+func (p *Process) awaitStart(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.cond.Broadcast()
+	})
+	defer stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.state == ProcessStarting {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("wait for the start of %s: %w", p, err)
+		}
+		p.cond.Wait()
 	}
 	return nil
 }
@@ -163,8 +191,10 @@ func (p *Process) signal(ctx context.Context, number int, all bool) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.VM.CallTimeout)
 	defer cancel()
 	var err error
-	switch {
-	case p.ID == "" && (all || number >= sessionLimit):
+	switch way := p.legacyWay(); {
+	case way == unstarted:
+		err = p.endUnstarted(ctx, number)
+	case p.ID == "" && (all || number >= sessionLimit || way == starting):
 		_, err = s.call(ctx, "killcontainer", "", hyperstart.KillContainerRequest{
 			Container: p.container.ID, Signal: number, AllProcesses: all,
 		})
@@ -185,4 +215,42 @@ func (p *Process) signal(ctx context.Context, number int, all bool) error {
 	default:
 		return fmt.Errorf("signal %d to %s: %w", number, p, err)
 	}
+}
+
+// legacyWay is how far an original guest is with the first process of a
+// container, for which creating and starting are one command.
+func (p *Process) legacyWay() way {
+	if p.ID != "" || p.container.sandbox.dialect == hyperstart.DialectCCv2 {
+		return running
+	}
+	switch p.container.State() {
+	case Creating, Created:
+		return unstarted
+	case Starting: // a command of its own comes behind the one that starts it
+		return starting
+	case Running, Pausing, Paused, Resuming, Exited, Deleted:
+	}
+	return running
+}
+
+type way uint8
+
+const (
+	running   way = iota // as in a ccv2 guest
+	unstarted            // the guest does not know of it
+	starting             // the command is under way
+)
+
+// endUnstarted ends a process of which an original guest does not know yet. The
+// proxy answers the two signals that end every process with an exit.
+func (p *Process) endUnstarted(ctx context.Context, number int) error {
+	const sigterm = 15
+	if number != killSignal && number != sigterm {
+		return fmt.Errorf("not started: %w", errdefs.ErrFailedPrecondition)
+	}
+	p.mu.Lock()
+	p.ended = number
+	p.mu.Unlock()
+	_, session := p.ends()
+	return fromGuest(session.Signal(ctx, number))
 }

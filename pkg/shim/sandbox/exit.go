@@ -81,8 +81,11 @@ func (p *Process) exitStatus(ctx context.Context, session *proxy.Session) uint32
 		return p.container.sandbox.lostStatus()
 	}
 	p.mu.Lock()
-	killed := p.killed
+	killed, ended := p.killed, p.ended
 	p.mu.Unlock()
+	if ended != 0 && status == 0 {
+		return 128 + uint32(ended)
+	}
 	dialect := p.container.sandbox.dialect
 	if killed && status == 0 && (dialect == hyperstart.DialectHyperhq || dialect == hyperstart.DialectClearC) {
 		return statusKilled // the C agents report 0 for every signal
@@ -141,7 +144,24 @@ func (p *Process) finish(ctx context.Context, exit Exit, announce bool) {
 // startFailed ends a process that never ran. There is no event: nobody was
 // told of a start.
 func (p *Process) startFailed(err error) {
+	p.mu.Lock()
+	p.copying = false // there is no output to wait for
+	p.mu.Unlock()
 	p.finish(context.Background(), Exit{Status: exitStatusOf(err), At: time.Now()}, false)
+}
+
+// abandon ends an exec that is deleted before anybody has started it, so that
+// nobody waits for its end for ever.
+func (p *Process) abandon() {
+	p.mu.Lock()
+	unused := p.ID != "" && p.state == ProcessCreated
+	if unused {
+		p.state, p.exit = ProcessExited, Exit{At: time.Now()}
+	}
+	p.mu.Unlock()
+	if unused {
+		close(p.done)
+	}
 }
 
 // drain waits until containerd has all output, as long as that makes progress.
@@ -216,11 +236,16 @@ func (c *Container) vmLost(ctx context.Context) {
 }
 
 // live reports whether the end of the process is yet to be reported: it has a
-// session, or is about to get one, and has not ended.
+// session, or is about to get one, and nobody has been told of its end.
 func (p *Process) live() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.exit.At.IsZero() && (p.session != nil || p.state == ProcessStarting)
+	return p.session != nil || p.state == ProcessStarting
 }
 
 // release closes what a process holds on the host. Output that is still under

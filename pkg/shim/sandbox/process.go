@@ -51,6 +51,7 @@ type Process struct {
 	noStdin bool           // CloseIO came before the start
 	exit    Exit
 	killed  bool // SIGKILL was sent
+	ended   int  // signal that ended it before an original guest knew of it
 }
 
 func newProcess(c *Container, id string, cfg stdio.Config, spec *specs.Process) *Process {

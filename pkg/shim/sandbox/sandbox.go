@@ -67,7 +67,8 @@ type Sandbox struct {
 	paused     bool          // the vCPUs stand still
 
 	abortBoot context.CancelFunc
-	vm        hypervisor.VM // set by boot as soon as it runs
+	creates   sync.WaitGroup // containers between enter and leave
+	vm        hypervisor.VM  // set by boot as soon as it runs
 
 	// Set by boot before Ready, and not changed afterwards.
 	server  *proxy.Server
@@ -198,6 +199,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 	switch was {
 	case New:
 		s.toLocked(Stopped)
+		close(s.booted) // nobody will boot it any more
 		close(s.stopped)
 	case Booting, Ready:
 		s.toLocked(Stopping)
@@ -255,87 +257,13 @@ func (s *Sandbox) powerOff(ctx context.Context) {
 		log.G(ctx).WithError(err).Debug("power off guest")
 		return
 	}
+	if s.dialect == hyperstart.DialectCCv2 {
+		return // its data was written when it answered; the rest of its end only takes time
+	}
 	select {
 	case <-s.vm.Done():
 	case <-ctx.Done():
 	}
-}
-
-// supervise waits for the end of the VM or of what it depends on. It is the
-// only place that notices a loss.
-func (s *Sandbox) supervise(ctx context.Context, others ...<-chan error) {
-	merged := make(chan error, len(others))
-	for _, other := range others {
-		go func() {
-			select {
-			case err := <-other:
-				merged <- err
-			case <-s.stopped:
-			}
-		}()
-	}
-	var cause error
-	select {
-	case <-s.vm.Done():
-		cause = s.vmEnded()
-	case cause = <-merged:
-	}
-	s.mu.Lock()
-	if s.state != Ready {
-		s.mu.Unlock()
-		return // a stop that is under way, or a boot that fails, cleans up
-	}
-	s.toLocked(Stopping)
-	s.mu.Unlock()
-	log.G(ctx).WithError(cause).WithField("console", s.vm.ConsoleTail(consoleLines)).Error("sandbox lost")
-	s.killVM(ctx)
-	s.finish(ctx, cause)
-}
-
-// vmEnded describes how the VMM ended.
-func (s *Sandbox) vmEnded() error {
-	exit := s.vm.Exit()
-	what := fmt.Sprintf("exit code %d", exit.Code)
-	if exit.Signal != 0 {
-		what = fmt.Sprintf("signal %d", exit.Signal)
-	}
-	if exit.Stderr != "" {
-		what += ": " + exit.Stderr
-	}
-	return fmt.Errorf("vm ended by itself (%s)", what)
-}
-
-// finish is the last step of every end: processes exit, resources go back.
-func (s *Sandbox) finish(ctx context.Context, cause error) {
-	oom := s.killedForMemory(ctx)
-	s.mu.Lock()
-	s.lost, s.oomKilled = cause, oom
-	close(s.ended)
-	containers := make([]*Container, 0, len(s.containers))
-	for _, c := range s.containers {
-		containers = append(containers, c)
-	}
-	s.mu.Unlock()
-	if oom {
-		for _, c := range containers {
-			c.oom()
-		}
-	}
-	if s.server != nil {
-		_ = s.server.Close() // ends all sessions
-	}
-	for _, c := range containers {
-		c.vmLost(ctx)
-	}
-	cleanup, cancel := context.WithTimeout(ctx, store.Timeout)
-	defer cancel()
-	if err := s.undo.run(cleanup); err != nil {
-		log.G(ctx).WithError(err).Error("clean up sandbox")
-	}
-	s.mu.Lock()
-	s.toLocked(Stopped)
-	s.mu.Unlock()
-	close(s.stopped)
 }
 
 // toLocked moves the state; the caller holds s.mu. Every caller has looked at

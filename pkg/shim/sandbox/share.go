@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -126,8 +125,5 @@ func (sh *share) close() error {
 	if err := store.Unmount(sh.host); err != nil {
 		return err // what is mounted must not be deleted
 	}
-	if err := os.RemoveAll(sh.host); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove share: %w", err)
-	}
-	return nil
+	return store.RemoveTree(sh.host)
 }

@@ -68,8 +68,8 @@ var (
 		Stopped:  {},
 	}
 	containerNext = map[ContainerState][]ContainerState{
-		Creating: {Created, Deleted},
-		Created:  {Starting, Exited, Deleted},
+		Creating: {Created},
+		Created:  {Starting, Exited},
 		Starting: {Running, Exited},
 		Running:  {Pausing, Exited},
 		Pausing:  {Paused, Running, Exited},
@@ -79,7 +79,7 @@ var (
 		Deleted:  {},
 	}
 	processNext = map[ProcessState][]ProcessState{
-		ProcessCreated:  {ProcessStarting, ProcessExited, ProcessDeleted},
+		ProcessCreated:  {ProcessStarting, ProcessExited},
 		ProcessStarting: {ProcessRunning, ProcessExited},
 		ProcessRunning:  {ProcessExited},
 		ProcessExited:   {ProcessDeleted},

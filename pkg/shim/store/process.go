@@ -14,14 +14,17 @@ import (
 
 // ProcessOf returns the record of a living process.
 func ProcessOf(name string, pid int) (Process, error) {
-	start, err := startTime(pid)
+	start, zombie, err := stat(pid)
+	if zombie {
+		err = fmt.Errorf("look at process %d: %w", pid, os.ErrProcessDone)
+	}
 	return Process{Name: name, PID: pid, Start: start}, err
 }
 
 // Alive reports whether the very process still exists; a zombie does not count.
 func (p Process) Alive() bool {
-	start, err := startTime(p.PID)
-	return err == nil && start == p.Start
+	start, zombie, err := stat(p.PID)
+	return err == nil && !zombie && start == p.Start
 }
 
 // Kill ends the process with SIGKILL and waits until it is gone. A process
@@ -35,8 +38,11 @@ func (p Process) Kill(ctx context.Context) error {
 		return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	if !p.Alive() { // checked with the pidfd open, so the pid cannot change hands now
-		return nil
+	// Checked with the pidfd open, so the pid cannot change hands now. A zombie
+	// is waited for as well: its threads may still hold files and memory, and
+	// be part of a cgroup.
+	if start, _, err := stat(p.PID); err != nil || start != p.Start {
+		return nil //nolint:nilerr // a process that cannot be looked at is gone
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
@@ -55,22 +61,21 @@ func (p Process) Kill(ctx context.Context) error {
 	return fmt.Errorf("kill %s (pid %d): still there: %w", p.Name, p.PID, ctx.Err())
 }
 
-// startTime reads field 22 of /proc/PID/stat. A zombie has ended.
-func startTime(pid int) (uint64, error) {
+// stat reads the state and the start time, fields 3 and 22, of /proc/PID/stat.
+// A zombie's first thread has ended.
+func stat(pid int) (start uint64, zombie bool, err error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, fmt.Errorf("look at process: %w", err)
+		return 0, false, fmt.Errorf("look at process: %w", err)
 	}
 	// The name in parentheses may contain anything, so count from its end.
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	const startField = 22 - 3 // the first field after the name is number 3
 	if len(fields) <= startField {
-		return 0, fmt.Errorf("look at process %d: stat has %d fields", pid, len(fields))
+		return 0, false, fmt.Errorf("look at process %d: stat has %d fields", pid, len(fields))
 	}
-	if string(fields[0]) == "Z" {
-		return 0, fmt.Errorf("look at process %d: %w", pid, os.ErrProcessDone)
-	}
-	return strconv.ParseUint(string(fields[startField]), 10, 64)
+	start, err = strconv.ParseUint(string(fields[startField]), 10, 64)
+	return start, string(fields[0]) == "Z", err
 }
 
 // Timeout is how long giving everything back may take: containerd allows the

@@ -1,0 +1,147 @@
+package sandbox
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// recorder is a sink that keeps all events.
+type recorder struct {
+	mu     sync.Mutex // guards events
+	cond   *sync.Cond // on mu
+	events []string
+}
+
+func newRecorder() *recorder {
+	r := &recorder{}
+	r.cond = sync.NewCond(&r.mu)
+	return r
+}
+
+// Publish implements [Sink].
+func (r *recorder) Publish(e Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, describe(e))
+	r.cond.Broadcast()
+}
+
+// describe names an event and its process: "c/e" is the exec e of container c.
+func describe(event Event) string {
+	switch e := event.(type) {
+	case TaskCreated:
+		return "created " + e.Container.ID
+	case TaskStarted:
+		return "started " + e.ContainerID
+	case ExecAdded:
+		return "added " + e.ContainerID + "/" + e.ExecID
+	case ExecStarted:
+		return "started " + e.ContainerID + "/" + e.ExecID
+	case TaskExited:
+		id := e.ContainerID
+		if e.ExecID != "" {
+			id += "/" + e.ExecID
+		}
+		return fmt.Sprintf("exited %s %d", id, e.Status)
+	case TaskDeleted:
+		return "deleted " + e.ContainerID
+	case TaskPaused:
+		return "paused " + e.ContainerID
+	case TaskResumed:
+		return "resumed " + e.ContainerID
+	case TaskOOM:
+		return "oom " + e.ContainerID
+	}
+	return "unknown"
+}
+
+// list returns the events so far.
+func (r *recorder) list() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.events)
+}
+
+// life is what is known of a process from its events.
+type life struct {
+	started, exited bool
+	execs           map[string]*life // nil for an exec
+}
+
+// check holds the events of any run to the rules: create < start < exit <
+// delete; exec added < exec started < exec exit < exit of the container's first
+// process; one exit for each process that was started, and never two. With all
+// set the run is over, and no exit may be missing.
+func check(t *testing.T, events []string, all bool) {
+	t.Helper()
+	live := make(map[string]*life)
+	for i, event := range events {
+		if rule := step(live, event); rule != "" {
+			t.Errorf("event %d, %q: %s; in %q", i, event, rule, events)
+		}
+	}
+	for id, c := range live {
+		if all && c.started && !c.exited {
+			t.Errorf("%s was started and has not exited in %q", id, events)
+		}
+	}
+}
+
+// step takes one event and returns the rule that it breaks.
+func step(live map[string]*life, event string) string {
+	what, rest, _ := strings.Cut(event, " ")
+	id, _, _ := strings.Cut(rest, " ") // the status of an exit stands behind it
+	container, exec, isExec := strings.Cut(id, "/")
+	c := live[container]
+	switch {
+	case what == "created" && c != nil:
+		return "created twice"
+	case what == "created":
+		live[id] = &life{execs: make(map[string]*life)}
+		return ""
+	case c == nil:
+		return "not created, or deleted"
+	case what == "deleted" && c.started && !c.exited:
+		return "deleted before its exit"
+	case what == "deleted":
+		delete(live, id)
+		return ""
+	case what == "added":
+		c.execs[exec] = &life{}
+		return ""
+	}
+	p := c
+	if isExec {
+		if p = c.execs[exec]; p == nil {
+			return "not added"
+		}
+	}
+	return p.step(what)
+}
+
+func (p *life) step(what string) string {
+	switch what {
+	case "started":
+		if p.started || p.exited {
+			return "started twice, or after its exit"
+		}
+		p.started = true
+	case "exited":
+		if p.exited {
+			return "exited twice"
+		}
+		if !p.started && p.execs == nil {
+			return "exited before its start"
+		}
+		p.exited = true
+		for _, e := range p.execs {
+			if e.started && !e.exited {
+				return "an exec exits after it"
+			}
+		}
+	}
+	return ""
+}
