@@ -40,9 +40,9 @@ func (p Process) Kill(ctx context.Context) error {
 	defer func() { _ = unix.Close(fd) }()
 	// Checked with the pidfd open, so the pid cannot change hands now. A zombie
 	// is waited for as well: its threads may still hold files and memory, and
-	// be part of a cgroup.
+	// be part of a cgroup. One that cannot be looked at is gone.
 	if start, _, err := stat(p.PID); err != nil || start != p.Start {
-		return nil //nolint:nilerr // a process that cannot be looked at is gone
+		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
