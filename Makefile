@@ -53,6 +53,10 @@ binaries:
 guest: deps build crun-$(CRUN) ## build the guest's kernel and image
 	@$(STEP) "build the guest's kernel and image" hack/guest.sh $(BUILD) $(CRUN)
 
+guest-9p: deps build crun-$(CRUN) ## the same with a kernel that has 9p, for share.type "9p"
+	@$(STEP) "get a kernel with 9p from the distribution" hack/deps.sh kernel-9p $(BUILD)
+	@$(STEP) "build the guest's kernel and image with 9p" hack/guest.sh $(BUILD) $(CRUN) 9p
+
 crun-static: $(BUILD)/crun-static/crun
 
 $(BUILD)/crun-static/crun: hack/build-crun.sh
@@ -115,7 +119,7 @@ install: ## install below PREFIX what `make build guest` has made, and /etc/ccv2
 	@hack/install.sh $(BUILD) "$(DESTDIR)" "$(PREFIX)"
 
 clean: ## remove everything that was built; keeps what was downloaded
-	rm -rf $(BIN) $(BUILD)/guest $(BUILD)/demo $(BUILD)/busybox.tar
+	rm -rf $(BIN) $(BUILD)/guest $(BUILD)/guest-9p $(BUILD)/demo $(BUILD)/busybox.tar
 
 distclean: ## remove BUILD
 	rm -rf $(BUILD)
@@ -123,5 +127,5 @@ distclean: ## remove BUILD
 help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo shell deps deps-test build binaries guest crun-static crun-debian stack stack-test \
+.PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test \
 	test lint unit fuzz e2e bench fmt install clean distclean help

@@ -4,14 +4,15 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|crun-binary|test [BUILD-DIR]
+# usage: hack/deps.sh run|crun|crun-binary|kernel-9p|test [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
 #   crun-binary  for a guest with the distribution's crun instead
+#   kernel-9p  for a guest whose share is served by QEMU itself
 #   test  to lint and to run all tests
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|crun-binary|test [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|crun-binary|kernel-9p|test [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -75,14 +76,28 @@ unpack() {
 	mv "$2.tmp" "$2"
 }
 
+# newest_kernel METAPACKAGE prints the package that it stands for.
+newest_kernel() {
+	apt-cache depends "$1" | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
+}
+
 kernel() {
 	for dir in "$build"/linux-image-*-amd64; do
 		[ ! -d "$dir" ] || return 0
 	done
 	update_lists
-	package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+	package=$(newest_kernel linux-image-cloud-amd64)
 	[ -n "$package" ] || die "no kernel package found; is the distribution's main archive enabled?"
 	unpack "$package" "$build/$package"
+}
+
+# The cloud kernel has no 9p.
+kernel_9p() {
+	[ ! -d "$build/kernel-9p" ] || return 0
+	update_lists
+	package=$(newest_kernel linux-image-amd64)
+	[ -n "$package" ] || die "no kernel package found; is the distribution's main archive enabled?"
+	unpack "$package" "$build/kernel-9p"
 }
 
 # crun with all libraries that it is linked with.
@@ -138,6 +153,11 @@ crun)
 	;;
 crun-binary)
 	crun
+	;;
+kernel-9p)
+	need xz-utils have xz
+	install_missing
+	kernel_9p
 	;;
 test)
 	need gcc have gcc

@@ -2,13 +2,14 @@
 # Builds the guest's kernel and image, unless those that are there were made of
 # the same parts.
 #
-# usage: hack/guest.sh BUILD-DIR static|debian
+# usage: hack/guest.sh BUILD-DIR static|debian [9p]
 #   static  with the crun of hack/build-crun.sh
 #   debian  with the distribution's
+#   9p      in guest-9p, with the kernel of hack/deps.sh kernel-9p
 set -eu
 
-build=${1:?usage: hack/guest.sh BUILD-DIR static|debian}
-case ${2:?usage: hack/guest.sh BUILD-DIR static|debian} in
+build=${1:?usage: hack/guest.sh BUILD-DIR static|debian [9p]}
+case ${2:?usage: hack/guest.sh BUILD-DIR static|debian [9p]} in
 static) runtime=$build/crun-static/crun root='' ;;
 debian) runtime=$build/crun/usr/bin/crun root=$build/crun ;;
 *)
@@ -17,14 +18,21 @@ debian) runtime=$build/crun/usr/bin/crun root=$build/crun ;;
 	;;
 esac
 
+case ${3:-} in
+'') kernels="linux-image-*" out=$build/guest get='make deps' ;;
+9p) kernels=kernel-9p out=$build/guest-9p get='make guest-9p' ;;
+*)
+	echo "guest: unknown kind of guest: $3" >&2
+	exit 1
+	;;
+esac
 # The newest of the unpacked kernels.
-kernel=$(find "$build" -path "$build/linux-image-*/boot/vmlinuz-*" | sort -V | tail -n 1)
+kernel=$(find "$build" -path "$build/$kernels/boot/vmlinuz-*" | sort -V | tail -n 1)
 [ -n "$kernel" ] || {
-	echo "guest: no kernel below $build; run make deps" >&2
+	echo "guest: no kernel below $build; run $get" >&2
 	exit 1
 }
 
-out=$build/guest
 parts=$(sha256sum "$build/bin/ccv2" "$build/bin/ccv2-agent" "$runtime" "$kernel")
 if [ -e "$out/vmlinux" ] && [ -e "$out/initrd.img" ] && [ "$parts" = "$(cat "$out/.parts" 2>/dev/null)" ]; then
 	echo "    $out is up to date"

@@ -39,7 +39,7 @@ func runImage(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if m.KernelFormat == image.FormatBzImage {
-		fmt.Fprintf(stderr, "ccv2 image: the compression of %s is not supported; it was copied as a bzImage, which boots slower\n", opts.Kernel)
+		fmt.Fprintf(stderr, "ccv2 image: the compression of %s is not supported (xz is, where xz-utils is installed); it was copied as a bzImage, which boots slower\n", opts.Kernel)
 	}
 	for _, f := range m.Outputs {
 		fmt.Fprintf(stdout, "%s  %s\n", f.SHA256, filepath.Join(opts.Out, f.Path))

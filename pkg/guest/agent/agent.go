@@ -108,7 +108,7 @@ func (a *Agent) bootEarly() (list string, err error) {
 	}
 	boot := modulesOf(list, phaseBoot)
 	if !hasPCI() {
-		boot = append(modulesOf(list, phaseMMIO), boot...)
+		boot = append(boot, modulesOf(list, phaseMMIO)...)
 	}
 	return list, loadModules(boot)
 }

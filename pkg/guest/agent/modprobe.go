@@ -10,8 +10,8 @@ import (
 )
 
 // modprobePath is what the kernel executes when it needs a module. It is a
-// link to the agent, made when the guest has booted: until then the kernel
-// asks for much that no image has, and every time would cost a process.
+// link to the agent, made when the guest has booted: nothing that the kernel
+// asks for on the way there should cost a process.
 const modprobePath = "/sbin/modprobe"
 
 // linkModprobe makes modules load on demand. An image may have a modprobe of

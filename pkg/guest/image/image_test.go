@@ -109,9 +109,9 @@ func TestExtractKernel(t *testing.T) {
 	if got := kernelVersion(kernel); got != "9.8.7-elf" {
 		t.Errorf("elf: version %q", got)
 	}
-	xz := bzImage([]byte("\xfd7zXZ\x00 and so on"), 1)
-	if got, format, err := ExtractKernel(xz); err != nil || format != FormatBzImage || !bytes.Equal(got, xz) {
-		t.Errorf("xz: %q, %v", format, err)
+	lzma := bzImage([]byte("\x5d\x00\x00 and so on"), 1)
+	if got, format, err := ExtractKernel(lzma); err != nil || format != FormatBzImage || !bytes.Equal(got, lzma) {
+		t.Errorf("lzma: %q, %v", format, err)
 	}
 	if _, _, err := ExtractKernel([]byte("text")); !errors.Is(err, errNotBzImage) {
 		t.Errorf("text: %v", err)
@@ -120,6 +120,33 @@ func TestExtractKernel(t *testing.T) {
 	binary.LittleEndian.PutUint32(outside[bzPayloadLength:], 0xffffffff)
 	if _, _, err := ExtractKernel(outside); err == nil {
 		t.Error("payload outside of the file accepted")
+	}
+}
+
+// TestXZ has the filter for x86 code, as kernels do, and what follows a stream.
+func TestXZ(t *testing.T) {
+	kernel := elfFile(t, 1<<20)
+	cmd := exec.Command("xz", "--check=crc32", "--x86", "--lzma2=dict=32MiB", "--stdout")
+	cmd.Stdin = bytes.NewReader(kernel)
+	packed, err := cmd.Output()
+	if err != nil {
+		t.Skip(err)
+	}
+	image := bzImage(packed, len(kernel))
+	if got, format, err := ExtractKernel(image); err != nil || format != FormatELF || !bytes.Equal(got, kernel) {
+		t.Errorf("got %d bytes as %q, %v", len(got), format, err)
+	}
+	if _, _, err := ExtractKernel(bzImage(packed[:len(packed)/2], len(kernel))); err == nil {
+		t.Error("half a payload accepted")
+	}
+	t.Setenv("PATH", "")
+	if got, format, err := ExtractKernel(image); err != nil || format != FormatBzImage || !bytes.Equal(got, image) {
+		t.Errorf("without xz: %q, %v", format, err)
+	}
+	module := filepath.Join(t.TempDir(), "a.ko.xz")
+	writeFile(t, module, packed)
+	if _, err := readModule(module); !errors.Is(err, errNoXZ) {
+		t.Errorf("module without xz: %v", err)
 	}
 }
 

@@ -39,8 +39,8 @@ const (
 )
 
 // ExtractKernel returns the ELF kernel in data, which is a bzImage or already
-// an ELF. When the payload has a compression that is not supported (xz, lzma,
-// bzip2, lzo), data comes back unchanged as FormatBzImage: it boots, slower.
+// an ELF. When the payload has a compression that is not supported (lzma, bzip2,
+// lzo, and xz where that program is missing), data comes back unchanged as FormatBzImage: it boots, slower.
 func ExtractKernel(data []byte) ([]byte, KernelFormat, error) {
 	if bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
 		return data, FormatELF, nil
@@ -93,6 +93,12 @@ func decompressor(payload []byte) (io.Reader, error) {
 		}
 		r.Multistream(false)
 		return r, nil
+	case bytes.HasPrefix(payload, xzMagic):
+		kernel, err := unxz(payload)
+		if errors.Is(err, errNoXZ) {
+			return nil, nil //nolint:nilnil // as below
+		}
+		return bytes.NewReader(kernel), err
 	case bytes.HasPrefix(payload, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		return zstd.NewReader(bytes.NewReader(payload), zstd.WithDecoderConcurrency(1))
 	}

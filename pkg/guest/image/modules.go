@@ -154,7 +154,7 @@ func readModule(p string) ([]byte, error) {
 		defer r.Close()
 		return io.ReadAll(r)
 	case ".xz":
-		return nil, errors.New("xz compression is not supported, unpack the module directory with unxz first")
+		return unxz(data)
 	}
 	return data, nil
 }
