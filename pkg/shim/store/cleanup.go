@@ -16,10 +16,13 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
 )
 
-// Remove gives back everything that a sandbox has taken: processes,
-// cgroup, mounts, directories. It works from disk alone, and doing it again is no error. All
-// parts are tried; the error names those that failed.
+// Remove gives back everything that a sandbox has taken: processes, cgroup,
+// mounts, directories. It works from disk alone, and doing it again is no
+// error. All parts are tried; the error names those that failed.
 func (d Dir) Remove(ctx context.Context) error {
+	if err := checkRoot(d.path); err != nil {
+		return err
+	}
 	var errs []error
 	state, err := d.Load()
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
@@ -83,9 +86,21 @@ func removeNamespaceCgroup(s State) {
 	}
 }
 
+// checkRoot refuses paths that can only come from a damaged record: "" and "/"
+// stand for the whole host.
+func checkRoot(dir string) error {
+	if clean := filepath.Clean(dir); !filepath.IsAbs(clean) || clean == "/" {
+		return fmt.Errorf("clean up %q: not a directory of a sandbox: %w", dir, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
 // Unmount detaches every mount at and below dir, the last one first, and
 // returns nil only when none is left. No mount is no error.
 func Unmount(dir string) error {
+	if err := checkRoot(dir); err != nil {
+		return err
+	}
 	const rounds = 3 // a mount below another may come to light when that one goes
 	for range rounds {
 		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))

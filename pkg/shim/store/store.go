@@ -92,10 +92,7 @@ func (d Dir) Shared() string { return filepath.Join(d.path, "shared") }
 // Create makes the directories and the record. A directory that exists is
 // errdefs.ErrAlreadyExists.
 func (d Dir) Create(s State) error {
-	if err := os.MkdirAll(filepath.Dir(d.path), 0o711); err != nil {
-		return fmt.Errorf("create sandbox directory: %w", err)
-	}
-	if err := os.Mkdir(d.path, 0o711); err != nil {
+	if err := d.mkdir(); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("create sandbox directory %s: %w", d.path, errdefs.ErrAlreadyExists)
 		}
@@ -111,6 +108,22 @@ func (d Dir) Create(s State) error {
 		return fmt.Errorf("create sandbox directory: %w", err)
 	}
 	return nil
+}
+
+// mkdir makes the directory and those above it. The one of the namespace may be
+// removed by another shim, whose sandbox was the last one in it, just before
+// ours is made.
+func (d Dir) mkdir() (err error) {
+	const tries = 10
+	for range tries {
+		if err := os.MkdirAll(filepath.Dir(d.path), 0o711); err != nil {
+			return err
+		}
+		if err = os.Mkdir(d.path, 0o711); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return err
 }
 
 // Save replaces the record.

@@ -14,6 +14,9 @@ import (
 // mounted there is somebody's data, and may appear while this runs. A path
 // that does not exist is no error.
 func RemoveTree(path string) error {
+	if err := checkRoot(path); err != nil {
+		return err
+	}
 	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil

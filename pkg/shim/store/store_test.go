@@ -1,0 +1,252 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// child starts a process that lives until it is killed. It is reaped in the
+// background, as by the init of a host.
+func child(t *testing.T) (Process, <-chan struct{}) {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000") //nolint:noctx // killed below
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := ProcessOf("sleep", cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		_ = cmd.Wait() // killed
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-reaped
+	})
+	return p, reaped
+}
+
+func TestKill(t *testing.T) {
+	p, reaped := child(t)
+	if !p.Alive() {
+		t.Error("a living process is not alive")
+	}
+	for range 2 { // one that is gone is no error
+		if err := p.Kill(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	<-reaped
+	if p.Alive() {
+		t.Error("a killed process is alive")
+	}
+}
+
+// TestKillLeavesNewOwnerAlone: a later process with the same pid is not ours.
+func TestKillLeavesNewOwnerAlone(t *testing.T) {
+	p, _ := child(t)
+	stale := p
+	stale.Start--
+	if stale.Alive() {
+		t.Error("another process is taken for ours")
+	}
+	if err := stale.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !p.Alive() {
+		t.Error("the new owner of the pid was killed")
+	}
+}
+
+func TestKillEndsWithItsContext(t *testing.T) {
+	p, _ := child(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Kill(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestDirOf(t *testing.T) {
+	const root = "/run/ccv2"
+	longest := maxDirLen - len(root+"/k8s.io/")
+	for _, tt := range []struct {
+		id     string
+		hashed bool
+	}{
+		{"pod", false},
+		{strings.Repeat("a", 64), false}, // the length of containerd's own ids
+		{strings.Repeat("a", longest), false},
+		{strings.Repeat("a", longest+1), true},
+	} {
+		d := DirOf(root, "k8s.io", tt.id)
+		if plain := filepath.Join(root, "k8s.io", tt.id); (d.Path() == plain) == tt.hashed {
+			t.Errorf("%d characters: %s", len(tt.id), d.Path())
+		}
+		if n := len(filepath.Join(d.VM(), "virtiofs.sock")); n > 107 {
+			t.Errorf("%d characters: a socket's path has %d", len(tt.id), n)
+		}
+		if again := DirOf(root, "k8s.io", tt.id); again != d || Open(d.Path()) != d {
+			t.Errorf("%s and %s", d, again)
+		}
+	}
+	long := strings.Repeat("a", 80)
+	if DirOf(root, "a", long) == DirOf(root, "b", long) || DirOf(root, "a", long+"1") == DirOf(root, "a", long+"2") {
+		t.Error("two sandboxes have one directory")
+	}
+}
+
+func TestRecord(t *testing.T) {
+	d := DirOf(t.TempDir(), "ns", "pod")
+	if _, err := d.Load(); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("load: %v", err)
+	}
+	want := State{
+		Version: Version, Namespace: "ns", ID: "pod", Created: time.Unix(1, 0).UTC(), Cgroup: "/a", NetNS: "/b",
+		Processes: []Process{{Name: "qemu", PID: 7, Start: 8}}, Shim: Process{Name: "shim", PID: 9, Start: 10},
+	}
+	if err := d.Create(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Load(); err != nil || !cmp.Equal(want, got) {
+		t.Errorf("%v\n%s", err, cmp.Diff(want, got))
+	}
+	if err := d.Create(want); !errors.Is(err, errdefs.ErrAlreadyExists) {
+		t.Errorf("second create: %v", err)
+	}
+	for dir, mode := range map[string]os.FileMode{d.Path(): 0o711, d.VM(): 0o700, d.Shared(): 0o755} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", dir, info, err)
+		}
+	}
+	path := filepath.Join(d.Path(), stateFile)
+	for text, part := range map[string]string{`{"version":99}`: "version 99, this release knows 1", `{`: "unexpected end of JSON"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Load(); err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestBundleFiles(t *testing.T) {
+	bundle := t.TempDir()
+	if _, err := LoadBundle(bundle); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("bundle: %v", err)
+	}
+	if _, err := LoadExit(bundle); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("exit: %v", err)
+	}
+	wantBundle, wantExit := Bundle{Dir: "/d", SandboxID: "s", Share: "c"}, Exit{Status: 3, At: time.Unix(1, 2).UTC(), PID: 4}
+	if err := errors.Join(SaveBundle(bundle, wantBundle), SaveExit(bundle, wantExit)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := LoadBundle(bundle); err != nil || got != wantBundle {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := LoadExit(bundle); err != nil || got != wantExit {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestRemove gives back processes, mounts and directories, and nobody's data.
+func TestRemove(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount")
+	}
+	root := t.TempDir()
+	volume := filepath.Join(root, "volume")
+	if err := os.MkdirAll(filepath.Join(volume, "data"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := DirOf(filepath.Join(root, "run"), "ns", "pod")
+	p, reaped := child(t)
+	if err := d.Create(State{Processes: []Process{p}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "a/deep"} {
+		target := filepath.Join(d.Shared(), name)
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(volume, target, "", unix.MS_BIND, ""); err != nil {
+			t.Skipf("mount: %v", err)
+		}
+		if err := os.MkdirAll(filepath.Join(volume, "deep"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // doing it again is no error
+		if err := d.Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	<-reaped
+	if _, err := os.Stat(filepath.Join(root, "run", "ns")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(volume, "data")); err != nil {
+		t.Errorf("the volume was damaged: %v", err)
+	}
+}
+
+// TestRemoveRefusesTheHost: a damaged record must not name everything.
+func TestRemoveRefusesTheHost(t *testing.T) {
+	for _, path := range []string{"", "/", ".", "relative", "//", "/x/.."} {
+		for _, err := range []error{Open(path).Remove(t.Context()), Unmount(path), RemoveTree(path)} {
+			if !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%q: %v", path, err)
+			}
+		}
+	}
+}
+
+// TestRemoveWithoutReadableRecord: mounts and files are found all the same.
+func TestRemoveWithoutReadableRecord(t *testing.T) {
+	d := DirOf(t.TempDir(), "ns", "pod")
+	if err := d.Create(State{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.Path(), stateFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove(t.Context()); err == nil {
+		t.Error("nothing is said about the record")
+	}
+	if _, err := os.Stat(d.Path()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}
+
+// TestCreateWhileNamespaceGoes: sandboxes of one namespace come and go at the
+// same time; the directory of the namespace goes with the last one.
+func TestCreateWhileNamespaceGoes(t *testing.T) {
+	root := t.TempDir()
+	var wg sync.WaitGroup
+	for _, id := range []string{"a", "b", "c", "d"} {
+		wg.Go(func() {
+			d := DirOf(root, "ns", id)
+			for range 50 {
+				if err := errors.Join(d.Create(State{}), d.Remove(t.Context())); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
