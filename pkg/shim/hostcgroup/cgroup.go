@@ -226,8 +226,8 @@ func (g *Group) Processes() ([]int, error) {
 	var pids []int
 	for _, dir := range g.dirs {
 		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			continue // removed before or after the file was opened
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list processes of cgroup: %w", err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
@@ -48,12 +49,34 @@ func (d Dir) Remove(ctx context.Context) error {
 }
 
 // removeCgroup ends what is left in the cgroup, such as a helper of a process
-// that was killed, and removes it.
+// that was killed, and removes it. The kernel takes a process out of its cgroup
+// a moment before or after its end can be seen, so a busy group is tried again.
 func removeCgroup(ctx context.Context, path string) error {
 	group, err := hostcgroup.Open(path)
 	if err != nil {
 		return err
 	}
+	const step = 10 * time.Millisecond
+	ticker := time.NewTicker(step)
+	defer ticker.Stop()
+	for {
+		if err := killAll(ctx, group); err != nil {
+			return err
+		}
+		err := group.Remove()
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// killAll ends the processes of a group, except this one.
+func killAll(ctx context.Context, group *hostcgroup.Group) error {
 	pids, err := group.Processes()
 	if err != nil {
 		return err
@@ -70,7 +93,7 @@ func removeCgroup(ctx context.Context, path string) error {
 			return err
 		}
 	}
-	return group.Remove()
+	return nil
 }
 
 // removeNamespaceCgroup removes the group that containerd's clients put the

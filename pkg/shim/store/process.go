@@ -12,12 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ProcessOf returns the record of a living process.
+// ProcessOf returns the record of a process, which may be a zombie: its other
+// threads may still run.
 func ProcessOf(name string, pid int) (Process, error) {
-	start, zombie, err := stat(pid)
-	if zombie {
-		err = fmt.Errorf("look at process %d: %w", pid, os.ErrProcessDone)
-	}
+	start, _, err := stat(pid)
 	return Process{Name: name, PID: pid, Start: start}, err
 }
 

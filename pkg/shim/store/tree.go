@@ -82,7 +82,7 @@ func removeEntries(parent int, name string) error {
 				errs = append(errs, err)
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ENOENT) { // ENOENT: somebody else has removed it
 			return errors.Join(errs...)
 		}
 		if err != nil {

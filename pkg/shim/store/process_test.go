@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// helperEnv makes the test binary the process of a test.
+const helperEnv = "CCV2_TEST_STORE_HELPER"
+
+// TestHelperEndFirstThread is not a test: it ends the first thread of the
+// process, which then looks like a zombie although its other threads run.
+func TestHelperEndFirstThread(*testing.T) {
+	if os.Getenv(helperEnv) == "" {
+		return
+	}
+	for { // until a goroutine happens to run on the first thread
+		go func() {
+			runtime.LockOSThread()
+			if unix.Gettid() == os.Getpid() {
+				_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+			}
+			select {}
+		}()
+		runtime.Gosched()
+		if _, zombie, err := stat(os.Getpid()); err == nil && zombie {
+			select {}
+		}
+	}
+}
+
+func TestKillWaitsForAllThreads(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestHelperEndFirstThread$")
+	cmd.Env = []string{helperEnv + "=1"}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for zombie := false; !zombie; {
+		select {
+		case <-tick.C:
+			_, zombie, _ = stat(cmd.Process.Pid) // it exists until it is waited for
+		case <-ctx.Done():
+			t.Fatal("the first thread did not end")
+		}
+	}
+	p, err := ProcessOf("helper", cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var status unix.WaitStatus
+	pid, err := unix.Wait4(cmd.Process.Pid, &status, unix.WNOHANG, nil)
+	if err != nil || pid != cmd.Process.Pid {
+		t.Errorf("wait: pid %d, %v: the process still runs after Kill", pid, err)
+		_ = cmd.Process.Kill()
+	}
+	_ = cmd.Wait() // waited for above
+}
+
+func TestKillAnotherProcess(t *testing.T) {
+	self, err := ProcessOf("self", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	self.Start++ // the pid has changed hands since it was recorded
+	if self.Alive() {
+		t.Error("a process with another start time counts as alive")
+	}
+	if err := self.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRemoveTwiceAtOnce is what containerd does when it finds a dead shim: two
+// delete commands at the same time. Both succeed.
+func TestRemoveTwiceAtOnce(t *testing.T) {
+	for range 20 {
+		d := DirOf(t.TempDir(), "ns", "id")
+		if err := d.Create(State{Namespace: "ns", ID: "id"}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			if err := os.MkdirAll(filepath.Join(d.Shared(), strconv.Itoa(i), "rootfs"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const callers = 3
+		errs := make(chan error, callers)
+		for range callers {
+			go func() { errs <- d.Remove(context.Background()) }()
+		}
+		for range callers {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := os.Stat(d.Path()); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the directory is still there: %v", err)
+		}
+	}
+}
