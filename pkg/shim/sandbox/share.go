@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -59,54 +60,55 @@ const (
 // bind shows source, a file or a directory of the host, to the guest and
 // returns its path below the shared directory. A file is shown alone, without
 // its directory.
+//
+// The mount is made, protected and only then put in place: virtiofsd gets a
+// copy of it at that moment, and does not see what is changed afterwards.
 func (sh *share) bind(source string, access writable) (string, error) {
-	// The path is opened once and used through its descriptor, so that what is
-	// looked at is what is mounted.
-	fd, err := unix.Open(source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
 		return "", fmt.Errorf("share %s: %w", source, err)
 	}
-	defer func() { _ = unix.Close(fd) }()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	defer func() { _ = unix.Close(tree) }()
+	if err := protect(tree, access); err != nil {
 		return "", fmt.Errorf("share %s: %w", source, err)
 	}
-	name := filepath.Join(sh.name, "mounts", fmt.Sprint(sh.count))
-	target := filepath.Join(sh.host, "mounts", fmt.Sprint(sh.count))
+	var st unix.Stat_t
+	if err := unix.Fstat(tree, &st); err != nil {
+		return "", fmt.Errorf("share %s: %w", source, err)
+	}
+	number := strconv.Itoa(sh.count)
+	target := filepath.Join(sh.host, "mounts", number)
 	if err := makeTarget(target, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 		return "", fmt.Errorf("share %s: %w", source, err)
 	}
 	sh.count++
-	from := fmt.Sprintf("/proc/self/fd/%d", fd)
-	if err := unix.Mount(from, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return "", fmt.Errorf("share %s: %w", source, err)
 	}
-	// Later mounts of the host below source reach the guest, nothing goes back.
-	if err := unix.Mount("", target, "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return "", fmt.Errorf("share %s: %w", source, err)
-	}
-	if err := unix.Mount("", target, "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
-		return "", fmt.Errorf("share %s: %w", source, err)
-	}
-	if err := protect(target, access); err != nil {
-		return "", fmt.Errorf("share %s read-only: %w", source, err)
-	}
-	return name, nil
+	return filepath.Join(sh.name, "mounts", number), nil
 }
 
-// protect makes a mount read-only on the host's side: the guest's kernel is
-// told too, but is not trusted to obey.
-func protect(target string, access writable) error {
+// protect sets what a detached mount lets through: later mounts of the host
+// below it, never one back to the host, and writes as access says. The guest's
+// kernel is told of that too, but is not trusted to obey.
+func protect(tree int, access writable) error {
+	const all = unix.AT_EMPTY_PATH | unix.AT_RECURSIVE
+	if err := unix.MountSetattr(tree, "", all, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
+		return fmt.Errorf("detach from the host: %w", err)
+	}
 	var flags uint
 	switch access {
 	case writeAll:
 		return nil
 	case writeBelow:
+		flags = unix.AT_EMPTY_PATH
 	case writeNothing:
-		flags = unix.AT_RECURSIVE
+		flags = all
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	return unix.MountSetattr(unix.AT_FDCWD, target, flags, &attr)
+	if err := unix.MountSetattr(tree, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make read-only: %w", err)
+	}
+	return nil
 }
 
 func makeTarget(path string, dir bool) error {

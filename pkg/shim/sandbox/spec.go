@@ -62,6 +62,11 @@ func guestSpec(spec *specs.Spec, id, rootfs string, own bool, pidNamespace strin
 		spec.Hostname, spec.Domainname = "", "" // the guest has the pod's
 	}
 	guestShm(spec)
+	// On a host with cgroup v1 a container has no cgroup namespace; in the
+	// guest, which has v2, it needs one to see its own group and no other.
+	if !hasNamespace(spec.Linux, specs.CgroupNamespace) {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
 	guestResources(spec.Linux)
 	guestLabels(spec)
 	spec.Linux.CgroupsPath = "/ccv2/" + id
