@@ -47,7 +47,7 @@ func TestShimRunc(t *testing.T) {
 }
 
 // shimHost prepares a Host whose environment the shims of the test inherit.
-func shimHost(t *testing.T) *harness.Host {
+func shimHost(t testing.TB) *harness.Host {
 	t.Helper()
 	h, err := harness.NewHost()
 	if err != nil {

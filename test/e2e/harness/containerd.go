@@ -3,13 +3,13 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -27,6 +27,7 @@ type Containerd struct {
 
 	Client *client.Client
 	log    *os.File
+	cri    string // configuration of the CRI; "" leaves it out
 }
 
 // StartContainerd starts containerd on a Host of its own and imports the test
@@ -71,10 +72,13 @@ func (c *Containerd) Watch(tb testing.TB) {
 	tb.Helper()
 	begin := c.logSize()
 	tb.Cleanup(func() {
+		clean := c.wantClean(tb)
 		if tb.Failed() {
 			c.explain(tb, begin)
 		}
-		c.CheckClean(tb)
+		if !clean {
+			c.sweep(tb)
+		}
 	})
 }
 
@@ -86,14 +90,14 @@ func (c *Containerd) start() error {
 	text := fmt.Sprintf(`version = 4
 root = %[1]q
 state = %[2]q
-disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]
+%[5]s
 [plugins.'io.containerd.server.v1.grpc']
 address = %[3]q
 [plugins.'io.containerd.server.v1.ttrpc']
 address = "%[3]s.ttrpc"
 [plugins.'io.containerd.shim.v1.manager']
 socket_dir = %[4]q
-`, filepath.Join(c.Dir, "root"), filepath.Join(c.Dir, "state"), c.socketPath(), c.socketDir())
+`, filepath.Join(c.Dir, "root"), filepath.Join(c.Dir, "state"), c.socketPath(), c.socketDir(), withoutCRI(c.cri)) + c.cri
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -110,6 +114,14 @@ socket_dir = %[4]q
 		return fmt.Errorf("containerd does not answer: %w\n%s", err, c.logFrom(0))
 	}
 	return nil
+}
+
+// withoutCRI keeps the daemon small when no pods are wanted.
+func withoutCRI(cri string) string {
+	if cri != "" {
+		return ""
+	}
+	return `disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]`
 }
 
 // connect makes a client of a daemon that serves.
@@ -184,16 +196,16 @@ func (c *Containerd) Close() error {
 func (c *Containerd) explain(tb testing.TB, begin int64) {
 	tb.Helper()
 	for _, p := range c.Processes() {
-		if bytes.HasPrefix([]byte(p.Name), []byte(Shim)) {
+		if strings.HasPrefix(p.Name, string(Shim)) {
 			if _, err := c.stacks(p); err != nil {
 				tb.Logf("stacks of %s: %v", p, err)
 			}
 		}
 	}
-	const most = 24 << 10
-	text := c.logFrom(begin)
+	const most = 48 << 10
+	text := withoutPlugins(c.logFrom(begin))
 	if len(text) > most {
-		text = append([]byte("…"), text[len(text)-most:]...)
+		text = "…" + text[len(text)-most:]
 	}
 	tb.Logf("log of containerd and the shims:\n%s", text)
 }

@@ -60,6 +60,11 @@ func (h *Host) Close() error {
 	if m := h.mounts(); len(m) > 0 {
 		return fmt.Errorf("mounts are left: %s", strings.Join(m, ", "))
 	}
+	for _, dir := range h.namespaceCgroups() {
+		if err := os.Remove(dir); err != nil {
+			return err
+		}
+	}
 	return os.RemoveAll(h.Dir)
 }
 

@@ -25,16 +25,24 @@ const cleanWithin = 15 * time.Second
 // left, so that the next test starts clean.
 func (h *Host) CheckClean(tb testing.TB) {
 	tb.Helper()
+	if !h.wantClean(tb) {
+		h.sweep(tb)
+	}
+}
+
+// wantClean fails the test when it left anything behind.
+func (h *Host) wantClean(tb testing.TB) bool {
+	tb.Helper()
 	var left []string
 	begin := time.Now()
 	if within(cleanWithin, func() bool { left = h.leftovers(); return len(left) == 0 }) {
 		if took := time.Since(begin); took > time.Second {
 			tb.Logf("clean after %s", took.Round(time.Millisecond))
 		}
-		return
+		return true
 	}
 	tb.Errorf("left behind %s after the test:\n  %s", cleanWithin, strings.Join(left, "\n  "))
-	h.sweep(tb)
+	return false
 }
 
 // leftovers lists what belongs to the Host and should not be there between tests.
@@ -105,25 +113,31 @@ func (h *Host) interfaces() []string {
 		return nil
 	}
 	return grep(fmt.Sprintf("/proc/%d/net/dev", h.containerd.Process.Pid), ":", func(fields []string) string {
-		if name := strings.TrimSuffix(fields[0], ":"); !strings.Contains(name, "|") && name != "lo" {
+		if name := strings.TrimSuffix(fields[0], ":"); !strings.Contains(name, "|") && name != "lo" && name != bridge {
 			return "network interface " + name
 		}
 		return ""
 	})
 }
 
-// cgroups lists control groups named after the Host's namespace or directory.
+// cgroups lists control groups below the one of the Host's namespace. That one
+// is shared by all containers of the namespace, so no runtime removes it.
 func (h *Host) cgroups() []string {
 	var found []string
-	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup/*/*", "/sys/fs/cgroup/*/*/*"} {
-		matches, _ := filepath.Glob(pattern) // the pattern is well-formed
+	for _, dir := range h.namespaceCgroups() {
+		matches, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs")) // the pattern is well-formed
 		for _, path := range matches {
-			if strings.Contains(filepath.Base(path), h.Namespace) {
-				found = append(found, "cgroup "+path)
-			}
+			found = append(found, "cgroup "+filepath.Dir(path))
 		}
 	}
 	return found
+}
+
+// namespaceCgroups are the groups of the Host's namespace in all hierarchies.
+func (h *Host) namespaceCgroups() []string {
+	v2, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", h.Namespace)) // the pattern is well-formed
+	v1, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", h.Namespace))
+	return append(v2, v1...)
 }
 
 // grep passes the fields of the lines of a file that contain text to pick, and

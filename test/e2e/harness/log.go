@@ -39,6 +39,17 @@ func (c *Containerd) logFrom(offset int64) []byte {
 	return text
 }
 
+// withoutPlugins drops what containerd says when it starts.
+func withoutPlugins(text []byte) string {
+	var kept strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, "loading plugin") {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
+}
+
 const (
 	stacksBegin = "=== BEGIN goroutine stack dump ==="
 	stacksEnd   = "=== END goroutine stack dump ==="
@@ -73,3 +84,6 @@ func (c *Containerd) Goroutines(tb testing.TB, shim Process) (n int, stacks stri
 	}
 	return len(goroutineHead.FindAllString(stacks, -1)), stacks
 }
+
+// Log is what containerd and its shims have logged so far.
+func (c *Containerd) Log() string { return string(c.logFrom(0)) }

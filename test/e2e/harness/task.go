@@ -104,7 +104,7 @@ func (c *Containerd) remove(tb testing.TB, id string) {
 // Task creates a container's task, which does not run yet.
 func (c *Containerd) Task(tb testing.TB, container client.Container, s Streams) client.Task {
 	tb.Helper()
-	task, err := c.NewTask(container, s)
+	task, err := c.NewTask(tb, container, s)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -112,10 +112,18 @@ func (c *Containerd) Task(tb testing.TB, container client.Container, s Streams) 
 }
 
 // NewTask is Task for those who expect an error.
-func (c *Containerd) NewTask(container client.Container, s Streams) (client.Task, error) {
+func (c *Containerd) NewTask(tb testing.TB, container client.Container, s Streams) (client.Task, error) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(c.Context(), 2*Patience)
 	defer cancel()
-	return container.NewTask(ctx, c.creator(s))
+	task, err := container.NewTask(ctx, c.creator(s))
+	if err == nil {
+		tb.Cleanup(func() { // a task that is deleted by another client keeps its fifos
+			task.IO().Cancel()
+			_ = task.IO().Close() // closed already, most of the time
+		})
+	}
+	return task, err
 }
 
 func (c *Containerd) creator(s Streams) cio.Creator {

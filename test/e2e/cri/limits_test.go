@@ -1,0 +1,71 @@
+//go:build e2e
+
+package cri_test
+
+import (
+	"strings"
+	"testing"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
+)
+
+// TestLimits shares one VM between what limits and confines containers.
+func TestLimits(t *testing.T) {
+	shared.Watch(t)
+	pod := shared.RunPod(t, "limits", nil)
+	t.Run("out of memory", func(t *testing.T) {
+		c := pod.StartWith(t, "hungry", "head -c 200m /dev/zero | tail", func(c *runtimeapi.ContainerConfig) {
+			c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20}
+		})
+		got := c.Wait(t)
+		if got.Reason != "OOMKilled" {
+			t.Errorf("reason %q, exit code %d, want OOMKilled", got.Reason, got.ExitCode)
+		}
+		c.Remove(t)
+	})
+	t.Run("limits in the guest", func(t *testing.T) {
+		c := pod.StartWith(t, "limited", harness.Sleep, func(c *runtimeapi.ContainerConfig) {
+			c.Linux.Resources = &runtimeapi.LinuxContainerResources{
+				MemoryLimitInBytes: 64 << 20, CpuQuota: 20000, CpuPeriod: 100000,
+			}
+		})
+		c.WantOutput(t, "67108864", "cat", "/sys/fs/cgroup/memory.max")
+		c.WantOutput(t, "20000 100000", "cat", "/sys/fs/cgroup/cpu.max")
+		c.Update(t, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 96 << 20, CpuQuota: 30000, CpuPeriod: 100000})
+		c.WantOutput(t, "100663296", "cat", "/sys/fs/cgroup/memory.max")
+		c.Remove(t)
+	})
+	t.Run("security context", func(t *testing.T) { securityContext(t, pod) })
+	pod.Remove(t)
+}
+
+func securityContext(t *testing.T, pod *harness.Pod) {
+	c := pod.StartWith(t, "confined", harness.Sleep, func(c *runtimeapi.ContainerConfig) {
+		c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{
+			RunAsUser:          &runtimeapi.Int64Value{Value: 1234},
+			RunAsGroup:         &runtimeapi.Int64Value{Value: 2345},
+			SupplementalGroups: []int64{3456},
+			ReadonlyRootfs:     true,
+			NoNewPrivs:         true,
+			Capabilities:       &runtimeapi.Capability{DropCapabilities: []string{"ALL"}},
+			Seccomp:            &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+			MaskedPaths:        []string{"/proc/kcore"},
+			ReadonlyPaths:      []string{"/proc/sys"},
+		}
+	})
+	c.WantOutput(t, "1234", "id", "-u")
+	c.WantOutput(t, "2345", "id", "-g")
+	c.WantContains(t, "3456", "id", "-G")
+	status, _ := c.Exec(t, "cat", "/proc/self/status")
+	for _, want := range []string{"CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("/proc/self/status lacks %q", want)
+		}
+	}
+	if out, code := c.Exec(t, "sh", "-c", "echo x > /bin/x"); code == 0 {
+		t.Errorf("the root file system is writable: %s", out)
+	}
+	c.Remove(t)
+}

@@ -1,0 +1,89 @@
+//go:build e2e
+
+package cri_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
+)
+
+// TestVolumes shares one VM between the kinds of volumes that a kubelet makes.
+func TestVolumes(t *testing.T) {
+	shared.Watch(t)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	file := write("alone/file", "content")
+	write("alone/secret", "not for the guest")
+	write("data/old", "old")
+	write("map/..v1/key", "one")
+	write("map/..v2/key", "two")
+	for link, target := range map[string]string{"map/..data": "..v1", "map/key": "..data/key"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod := shared.RunPod(t, "volumes", nil)
+	mounts := []*runtimeapi.Mount{
+		{HostPath: file, ContainerPath: "/mnt/file"},
+		{HostPath: filepath.Join(dir, "data"), ContainerPath: "/mnt/data"},
+		{HostPath: filepath.Join(dir, "data"), ContainerPath: "/mnt/ro", Readonly: true},
+		{HostPath: filepath.Join(dir, "map"), ContainerPath: "/mnt/map", Readonly: true},
+	}
+	with := func(c *runtimeapi.ContainerConfig) { c.Mounts = mounts }
+	a := pod.StartWith(t, "a", harness.Sleep, with)
+	b := pod.StartWith(t, "b", harness.Sleep, with)
+	t.Run("a file alone", func(t *testing.T) {
+		a.WantOutput(t, "content", "cat", "/mnt/file")
+		if out, _ := a.Exec(t, "ls", "/mnt"); strings.Contains(out, "secret") {
+			t.Errorf("the file's directory is exposed: %s", out)
+		}
+	})
+	t.Run("a directory both ways", func(t *testing.T) {
+		a.WantOutput(t, "", "sh", "-c", "echo new > /mnt/data/new")
+		if text, err := os.ReadFile(filepath.Join(dir, "data", "new")); err != nil || string(text) != "new\n" {
+			t.Errorf("on the host: %q, %v", text, err)
+		}
+		b.WantOutput(t, "new", "cat", "/mnt/data/new")
+		write("data/later", "later")
+		b.WantOutput(t, "later", "cat", "/mnt/data/later")
+	})
+	t.Run("the same inode", func(t *testing.T) {
+		first, _ := a.Exec(t, "stat", "-c", "%i", "/mnt/data/old")
+		b.WantOutput(t, strings.TrimSpace(first), "stat", "-c", "%i", "/mnt/ro/old")
+	})
+	t.Run("read-only", func(t *testing.T) {
+		if out, status := a.Exec(t, "sh", "-c", "echo x > /mnt/ro/old"); status == 0 {
+			t.Errorf("could be written: %s", out)
+		}
+	})
+	t.Run("an atomic swap", func(t *testing.T) {
+		a.WantOutput(t, "one", "cat", "/mnt/map/key")
+		next := filepath.Join(dir, "map", "..data_tmp")
+		if err := os.Symlink("..v2", next); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, filepath.Join(dir, "map", "..data")); err != nil {
+			t.Fatal(err)
+		}
+		harness.Until(t, "the swap is seen in the guest", func() bool {
+			out, _ := a.Exec(t, "cat", "/mnt/map/key")
+			return strings.TrimSpace(out) == "two"
+		})
+	})
+	pod.Remove(t)
+}
