@@ -1,6 +1,7 @@
 package manager
 
 import (
+	_ "github.com/containerd/containerd/v2/core/runtime" // registers the type under which features are encoded
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 )
 

@@ -20,7 +20,7 @@ import (
 // background, as by the init of a host.
 func child(t *testing.T) (Process, <-chan struct{}) {
 	t.Helper()
-	cmd := exec.Command("sleep", "1000") //nolint:noctx // killed below
+	cmd := exec.Command("sleep", "1000")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

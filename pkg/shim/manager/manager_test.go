@@ -1,0 +1,234 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
+	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+func TestSandboxOf(t *testing.T) {
+	for _, tt := range []struct{ config, want string }{
+		{`{}`, "c"},
+		{`{"annotations":{"other":"x"}}`, "c"},
+		{`{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}`, "pod"},
+		{`{"annotations":{"io.kubernetes.cri-o.SandboxID":"pod"}}`, "pod"},
+		{`{"annotations":{"io.kubernetes.cri.sandbox-id":""}}`, "c"},
+	} {
+		bundle := t.TempDir()
+		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(tt.config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := SandboxOf(bundle, "c"); err != nil || got != tt.want {
+			t.Errorf("%s: %q, %v", tt.config, got, err)
+		}
+	}
+	bundle := t.TempDir()
+	if _, err := SandboxOf(bundle, "c"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without config.json: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := SandboxOf(bundle, "c"); err == nil {
+		t.Error("half a config.json was read")
+	}
+}
+
+func TestConfigOf(t *testing.T) {
+	t.Chdir(t.TempDir())
+	params := func(options proto.Message) *bootapi.BootstrapParams {
+		p := &bootapi.BootstrapParams{}
+		if options == nil {
+			return p
+		}
+		value, err := typeurl.MarshalAnyToProto(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Extensions = append(p.Extensions, &bootapi.Extension{Value: value})
+		return p
+	}
+	for _, options := range []proto.Message{nil, &runtimeoptions.Options{}} {
+		if got, err := configOf(params(options)); got != "" || err != nil {
+			t.Errorf("%v: %q, %v", options, got, err)
+		}
+	}
+	if got, err := configOf(params(&runtimeoptions.Options{ConfigPath: "/etc/x"})); got != "/etc/x" || err != nil {
+		t.Errorf("path: %q, %v", got, err)
+	}
+	got, err := configOf(params(&runtimeoptions.Options{ConfigBody: []byte("text")}))
+	if err != nil || !filepath.IsAbs(got) {
+		t.Fatalf("body: %q, %v", got, err)
+	}
+	if b, err := os.ReadFile(got); err != nil || string(b) != "text" {
+		t.Errorf("body: %q, %v", b, err)
+	}
+	if _, err := configOf(params(&runcoptions.Options{})); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "are for another runtime") {
+		t.Errorf("options of runc: %v", err)
+	}
+}
+
+// deleted runs the delete command for a container.
+func deleted(t *testing.T, bundle, id string) shim.StopStatus {
+	t.Helper()
+	ctx := context.WithValue(t.Context(), shim.OptsKey{}, shim.Opts{BundlePath: bundle})
+	status, err := New("io.containerd.ccv2.v2").Stop(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
+
+// process starts one that lives until it is killed.
+func process(t *testing.T) (p store.Process, ended <-chan struct{}) {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := store.ProcessOf("sleep", cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		_ = cmd.Wait() // killed
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-reaped
+	})
+	return p, reaped
+}
+
+// sandboxOn makes the record of a sandbox "pod" with a VMM and a shim.
+func sandboxOn(t *testing.T) (dir store.Dir, shimProcess store.Process, vmm <-chan struct{}) {
+	t.Helper()
+	dir = store.DirOf(t.TempDir(), "ns", "pod")
+	shimProcess, _ = process(t)
+	vm, ended := process(t)
+	if err := dir.Create(store.State{Namespace: "ns", ID: "pod", Shim: shimProcess, Processes: []store.Process{vm}}); err != nil {
+		t.Fatal(err)
+	}
+	return dir, shimProcess, ended
+}
+
+func bundleOf(t *testing.T, dir store.Dir, id string) string {
+	t.Helper()
+	bundle := t.TempDir()
+	if err := store.SaveBundle(bundle, store.Bundle{Dir: dir.Path(), SandboxID: "pod", Share: id}); err != nil {
+		t.Fatal(err)
+	}
+	return bundle
+}
+
+func exists(dir store.Dir) bool {
+	_, err := os.Stat(dir.Path())
+	return err == nil
+}
+
+// TestDeleteOfNothing: a container of which nothing is known was killed.
+func TestDeleteOfNothing(t *testing.T) {
+	if got := deleted(t, t.TempDir(), "c"); got.ExitStatus != 137 || got.ExitedAt.IsZero() {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestDeleteOfTheSandbox ends its processes, the shim first, and takes its
+// directory away. Doing it again is no error.
+func TestDeleteOfTheSandbox(t *testing.T) {
+	dir, shimProcess, vmm := sandboxOn(t)
+	bundle := bundleOf(t, dir, "pod")
+	at := time.Unix(7, 0).UTC()
+	if err := store.SaveExit(bundle, store.Exit{Status: 3, At: at, PID: 42}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got := deleted(t, bundle, "pod")
+		if got.ExitStatus != 3 || !got.ExitedAt.Equal(at) || got.Pid != 42 {
+			t.Errorf("%+v", got)
+		}
+	}
+	<-vmm
+	if shimProcess.Alive() || exists(dir) {
+		t.Errorf("shim alive: %v, directory there: %v", shimProcess.Alive(), exists(dir))
+	}
+}
+
+// TestDeleteOfAnotherContainer: a living shim owns what the container took; a
+// dead one owns nothing, and whoever comes first cleans up after it.
+func TestDeleteOfAnotherContainer(t *testing.T) {
+	dir, shimProcess, vmm := sandboxOn(t)
+	deleted(t, bundleOf(t, dir, "c"), "c")
+	if !shimProcess.Alive() || !exists(dir) {
+		t.Fatal("the sandbox of a living shim was removed")
+	}
+	if err := shimProcess.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	deleted(t, bundleOf(t, dir, "c"), "c")
+	<-vmm
+	if exists(dir) {
+		t.Error("the sandbox of a dead shim is still there")
+	}
+}
+
+// TestDeleteWithADamagedRecord is an error and touches nothing.
+func TestDeleteWithADamagedRecord(t *testing.T) {
+	bundle := t.TempDir()
+	if err := store.SaveBundle(bundle, store.Bundle{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.WithValue(t.Context(), shim.OptsKey{}, shim.Opts{BundlePath: bundle})
+	if _, err := New("x").Stop(ctx, "c"); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestListen(t *testing.T) {
+	dir, err := os.MkdirTemp("", "ccv2-manager-") // a socket needs a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	address := "unix://" + filepath.Join(dir, "s")
+	f, err := listen(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen(address); !errors.Is(err, errdefs.ErrAlreadyExists) {
+		t.Errorf("a living shim's socket: %v", err)
+	}
+	_ = f.Close() // the shim dies, its socket stays
+	again, err := listen(address)
+	if err != nil {
+		t.Fatalf("a dead shim's socket: %v", err)
+	}
+	_ = again.Close()
+}
+
+func TestInfo(t *testing.T) {
+	info, err := New("io.containerd.ccv2.v2").Info(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Name != "io.containerd.ccv2.v2" || info.Features == nil {
+		t.Errorf("%v", info)
+	}
+}

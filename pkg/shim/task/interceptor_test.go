@@ -1,0 +1,62 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
+	"github.com/containerd/ttrpc"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	log.L.Logger.SetOutput(io.Discard) // calls that fail are what the tests are about
+	goleak.VerifyTestMain(m)
+}
+
+// intercept runs a method behind the interceptor.
+func intercept(method func() (any, error)) (any, error) {
+	s := &Service{}
+	return s.UnaryServerInterceptor()(context.Background(), nil, &ttrpc.UnaryServerInfo{FullMethod: "/svc/Create"},
+		func(context.Context, func(any) error) (any, error) { return method() })
+}
+
+// TestClassesReachTheClient with the text of the error, once.
+func TestClassesReachTheClient(t *testing.T) {
+	for _, class := range []error{
+		errdefs.ErrNotFound, errdefs.ErrAlreadyExists, errdefs.ErrFailedPrecondition, errdefs.ErrInvalidArgument,
+		errdefs.ErrUnavailable, errdefs.ErrNotImplemented, errdefs.ErrResourceExhausted,
+		context.DeadlineExceeded, context.Canceled, errdefs.ErrUnknown,
+	} {
+		cause := fmt.Errorf("create container c: %w: %w", errors.New("no such thing"), class)
+		_, err := intercept(func() (any, error) { return nil, cause })
+		back := errgrpc.ToNative(err)
+		if !errors.Is(back, class) {
+			t.Errorf("%v: the client gets %v", class, back)
+		}
+		if text := back.Error(); strings.Count(text, "no such thing") != 1 || !strings.HasPrefix(text, "create container c: ") {
+			t.Errorf("%v: the text is %q", class, text)
+		}
+	}
+	_, err := intercept(func() (any, error) { return nil, errors.New("something else") })
+	if back := errgrpc.ToNative(err); !errdefs.IsUnknown(back) {
+		t.Errorf("an error without class is %v", back)
+	}
+}
+
+// TestPanicIsAnError of that call, and the shim goes on.
+func TestPanicIsAnError(t *testing.T) {
+	_, err := intercept(func() (any, error) { panic("oh") })
+	if back := errgrpc.ToNative(err); !errdefs.IsInternal(back) || !strings.HasPrefix(back.Error(), "panic: oh") {
+		t.Errorf("got %v", back)
+	}
+	if resp, err := intercept(func() (any, error) { return 7, nil }); resp != 7 || err != nil {
+		t.Errorf("got %v, %v", resp, err)
+	}
+}
