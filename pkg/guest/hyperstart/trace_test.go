@@ -3,19 +3,17 @@ package hyperstart_test
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/trace"
 )
 
 // traces are the recordings, with the dialect of their guest.
@@ -34,21 +32,13 @@ type recorded struct {
 
 func readTrace(t testing.TB, name string) []recorded {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", name+".hex"))
+	lines, err := trace.Read(filepath.Join("testdata", name+".hex"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var messages []recorded
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) != 4 || fields[0] == "#" {
-			continue
-		}
-		raw, err := hex.DecodeString(fields[3])
-		if err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		messages = append(messages, recorded{fields[0] == ">", fields[1] == "tty", raw})
+	messages := make([]recorded, 0, len(lines))
+	for _, line := range lines {
+		messages = append(messages, recorded{!line.In, line.Channel == trace.TTY, line.Raw})
 	}
 	if len(messages) < 50 {
 		t.Fatalf("only %d messages in %s", len(messages), name)
