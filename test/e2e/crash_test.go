@@ -57,7 +57,7 @@ func TestCrash(t *testing.T) {
 				s.wantUnharmed(t)
 				return
 			}
-			<-s.answer // whatever the dead daemon's client says
+			t.Logf("the client of the dead daemon says: %v", <-s.answer)
 			if p == stopping {
 				c.AwaitProcess(t, harness.QEMU, s.id).Signal(t, unix.SIGCONT)
 			}
