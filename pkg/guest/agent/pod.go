@@ -182,8 +182,9 @@ func (a *Agent) mountShare(ctx context.Context, tag, kind string) error {
 	case "virtiofs":
 	case "9p":
 		// The size of a message is what 9p's throughput hangs on; this is the
-		// largest that fits virtio's ring of 128 pages.
-		data = "trans=virtio,version=9p2000.L,msize=512000"
+		// largest that fits virtio's ring of 128 pages. Without cache=mmap no
+		// file can be mapped for writing; nothing else is cached.
+		data = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"
 	default:
 		return failf(hyperstart.ClassInvalidArgument, "share type %q is neither virtiofs nor 9p", kind)
 	}
