@@ -220,6 +220,7 @@ func TestDrainStdinEndsWithItsContext(t *testing.T) {
 		runtime := runtimePeer(t, s)
 		token := runtime.token()
 		shimPeer(t, s, token).stdin("never read")
+		synctest.Wait() // the proxy has it
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := NewClient("pod", dialer(s)).Hyper(ctx, HyperDrainStdin, token, DrainStdin{})
