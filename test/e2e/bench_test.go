@@ -18,10 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/shimtest"
-
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/containerd/shimtest"
+
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 

@@ -275,7 +275,7 @@ func initCPUSet(dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, file), parent, 0); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, file), parent, 0); err != nil { //nolint:gosec // Path has cleaned what is below Root
 			return err
 		}
 	}

@@ -44,7 +44,7 @@ func startLogger(ctx context.Context, namespace, id string, uri *url.URL) (_ *lo
 		files = append(files, r, w)
 	}
 	outR, outW, errR, errW, readyR, readyW := files[0], files[1], files[2], files[3], files[4], files[5]
-	cmd := exec.Command(uri.Path) //nolint:gosec,noctx // the operator's own choice of binary; it outlives the request
+	cmd := exec.Command(uri.Path) //nolint:noctx // the operator's own choice of binary; it outlives the request
 	for key, values := range uri.Query() {
 		cmd.Args = append(cmd.Args, key)
 		if len(values) > 0 && values[0] != "" {

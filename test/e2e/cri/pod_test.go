@@ -3,6 +3,7 @@
 package cri_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestPod(t *testing.T) {
 	})
 	t.Run("exec status", func(t *testing.T) {
 		for _, status := range []int32{0, 1, 42} {
-			if _, got := main.Exec(t, "sh", "-c", "exit "+string('0'+rune(status/10))+string('0'+rune(status%10))); got != status {
+			if _, got := main.Exec(t, "sh", "-c", fmt.Sprintf("exit %d", status)); got != status {
 				t.Errorf("got %d, want %d", got, status)
 			}
 		}
@@ -72,7 +73,7 @@ func secondContainer(t *testing.T, pod *harness.Pod, first *harness.PodContainer
 // containers and restarts are.
 func comeAndGo(t *testing.T, pod *harness.Pod) {
 	for _, status := range []int32{0, 3} {
-		c := pod.Start(t, "init", "exit "+string('0'+rune(status)))
+		c := pod.Start(t, "init", fmt.Sprintf("exit %d", status))
 		if got := c.Wait(t); got.ExitCode != status {
 			t.Errorf("exit code %d, want %d", got.ExitCode, status)
 		}

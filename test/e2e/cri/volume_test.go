@@ -17,29 +17,10 @@ import (
 func TestVolumes(t *testing.T) {
 	shared.Watch(t)
 	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	file := write("alone/file", "content")
-	write("alone/secret", "not for the guest")
-	write("data/old", "old")
-	write("map/..v1/key", "one")
-	write("map/..v2/key", "two")
-	for link, target := range map[string]string{"map/..data": "..v1", "map/key": "..data/key"} {
-		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	fillVolumes(t, dir)
 	pod := shared.RunPod(t, "volumes", nil)
 	mounts := []*runtimeapi.Mount{
-		{HostPath: file, ContainerPath: "/mnt/file"},
+		{HostPath: filepath.Join(dir, "alone", "file"), ContainerPath: "/mnt/file"},
 		{HostPath: filepath.Join(dir, "data"), ContainerPath: "/mnt/data"},
 		{HostPath: filepath.Join(dir, "data"), ContainerPath: "/mnt/ro", Readonly: true},
 		{HostPath: filepath.Join(dir, "map"), ContainerPath: "/mnt/map", Readonly: true},
@@ -59,7 +40,7 @@ func TestVolumes(t *testing.T) {
 			t.Errorf("on the host: %q, %v", text, err)
 		}
 		b.WantOutput(t, "new", "cat", "/mnt/data/new")
-		write("data/later", "later")
+		write(t, dir, "data/later", "later")
 		b.WantOutput(t, "later", "cat", "/mnt/data/later")
 	})
 	t.Run("the same inode", func(t *testing.T) {
@@ -71,19 +52,51 @@ func TestVolumes(t *testing.T) {
 			t.Errorf("could be written: %s", out)
 		}
 	})
-	t.Run("an atomic swap", func(t *testing.T) {
-		a.WantOutput(t, "one", "cat", "/mnt/map/key")
-		next := filepath.Join(dir, "map", "..data_tmp")
-		if err := os.Symlink("..v2", next); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(next, filepath.Join(dir, "map", "..data")); err != nil {
-			t.Fatal(err)
-		}
-		harness.Until(t, "the swap is seen in the guest", func() bool {
-			out, _ := a.Exec(t, "cat", "/mnt/map/key")
-			return strings.TrimSpace(out) == "two"
-		})
-	})
+	t.Run("an atomic swap", func(t *testing.T) { atomicSwap(t, a, filepath.Join(dir, "map")) })
 	pod.Remove(t)
+}
+
+// write makes a file below dir.
+func write(t *testing.T, dir, name, text string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fillVolumes makes what a kubelet makes: a file, a directory, and a directory
+// whose content hangs on one link.
+func fillVolumes(t *testing.T, dir string) {
+	t.Helper()
+	for name, text := range map[string]string{
+		"alone/file": "content", "alone/secret": "not for the guest", "data/old": "old",
+		"map/..v1/key": "one", "map/..v2/key": "two",
+	} {
+		write(t, dir, name, text)
+	}
+	for link, target := range map[string]string{"map/..data": "..v1", "map/key": "..data/key"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// atomicSwap replaces the link as a kubelet does.
+func atomicSwap(t *testing.T, c *harness.PodContainer, dir string) {
+	c.WantOutput(t, "one", "cat", "/mnt/map/key")
+	next := filepath.Join(dir, "..data_tmp")
+	if err := os.Symlink("..v2", next); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, filepath.Join(dir, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	harness.Until(t, "the swap is seen in the guest", func() bool {
+		out, _ := c.Exec(t, "cat", "/mnt/map/key")
+		return strings.TrimSpace(out) == "two"
+	})
 }

@@ -10,12 +10,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/ccv2/containerd-shim-ccv2/test/ociimage"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/ccv2/containerd-shim-ccv2/test/ociimage"
 )
 
 const (
@@ -89,7 +88,7 @@ func (c *CRI) open() (err error) {
 	if c.log, err = os.Create(c.logPath()); err != nil {
 		return err
 	}
-	if err := c.Containerd.start(); err != nil {
+	if err := c.start(); err != nil {
 		return err
 	}
 	if err := c.importImage(); err != nil {
