@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,21 +63,34 @@ func command(tb testing.TB, name string, args ...string) string {
 func (n netns) inside(fn func() error) {
 	n.tb.Helper()
 	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		file, err := os.Open(n.path())
-		if err == nil {
-			defer func() { _ = file.Close() }()
-			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
-		}
-		if err == nil {
-			err = fn()
-		}
-		result <- err
-	}()
+	go func() { result <- n.enter(fn) }()
 	if err := <-result; err != nil {
 		n.tb.Fatal(err)
 	}
+}
+
+// enter runs on a goroutine of its own. The thread comes back, or ends.
+func (n netns) enter(fn func() error) error {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = home.Close() }()
+	file, err := os.Open(n.path())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	err = fn()
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, back)
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // with is how a container gets into the namespace.

@@ -31,14 +31,7 @@ func newGuestNetwork(t *testing.T) *Agent {
 	}
 	close(a.booted)
 	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			a.network.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		}
-		result <- err
-	}()
+	go func() { result <- a.network.openElsewhere() }()
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +39,25 @@ func newGuestNetwork(t *testing.T) *Agent {
 	a.addLink(t, "eth0", macOf(0x10))
 	a.addLink(t, "eth1", macOf(0x11))
 	return a
+}
+
+// openElsewhere opens a socket in a new namespace. The thread comes back, or ends.
+func (n *network) openElsewhere() error {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	n.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, back)
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 func macOf(last byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, last} }
