@@ -209,6 +209,13 @@ func (c *container) setPID(p *process, pid int) {
 	p.pid = pid
 }
 
+// initPID is of the first process, which lives as long as begin succeeds.
+func (c *container) initPID() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.init.pid
+}
+
 // find returns a container by id.
 func (a *Agent) find(id string) (*container, error) {
 	a.mu.Lock()

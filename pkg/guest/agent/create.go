@@ -58,6 +58,9 @@ func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewCon
 	w := a.reaper.open()
 	defer w.close()
 	pid, err := a.launch(c, p, req.Process, func() error { return a.oci.create(ctx, c, p.streams) })
+	if err == nil {
+		err = checkProgram(pid, program)
+	}
 	if err != nil {
 		a.abandon(p)
 		return nameProgram(err, program.Args[0])
@@ -90,6 +93,8 @@ func (a *Agent) launch(c *container, p *process, spec *hyperstart.Process, invok
 type program struct {
 	Terminal bool     `json:"terminal"`
 	Args     []string `json:"args"` // at least one
+	Env      []string `json:"env"`
+	Cwd      string   `json:"cwd"`
 
 	Capabilities *specs.LinuxCapabilities `json:"capabilities"`
 }
@@ -162,6 +167,11 @@ func (a *Agent) exec(ctx context.Context, c *container, req *hyperstart.Process,
 	if spec.Terminal && req.Rows != 0 && req.Columns != 0 {
 		// An exec runs at once, before its terminal could be resized from here.
 		spec.ConsoleSize = &specs.Box{Height: uint(req.Rows), Width: uint(req.Columns)}
+	}
+	if err := checkProgram(c.initPID(), program{Args: spec.Args, Env: spec.Env, Cwd: spec.Cwd}); err != nil {
+		c.forget(p)
+		a.abandon(p)
+		return err
 	}
 	w := a.reaper.open()
 	defer w.close()

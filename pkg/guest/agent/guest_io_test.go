@@ -1,10 +1,10 @@
 package agent_test
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,16 +227,33 @@ func testGrandchild(t *testing.T, v *vm) {
 
 // testMissing checks the errors for programs that cannot be run, and that the
 // id is free afterwards.
+// notPrograms are commands that cannot be run, with the status of a shell and
+// what the error says beside their name.
+var notPrograms = []struct {
+	arg  string
+	exit uint8
+	want string
+}{
+	{"/bin/nope", 127, "No such file"},
+	{"nope", 127, "not found"},
+	{"/bin/noexec", 126, "ermission denied"},
+	{"/bin", 126, "not a regular file"},
+	{"/bin/sh/x", 126, "Not a directory"},
+	{"/bin/text", 126, "exec format error: neither"},
+	{"text", 126, "exec format error: neither"},
+	{"bin/text", 126, "exec format error: neither"},
+	{"/bin/script", 127, `interpreter "/nope" does not exist`},
+	{"dos", 127, `interpreter "/bin/sh\r" does not exist`},
+	{"foreign", 126, "another processor"},
+}
+
 func testMissing(t *testing.T, v *vm) {
-	for _, tt := range []struct {
-		arg  string
-		exit uint8
-	}{{"/bin/nope", 127}, {"nope", 127}, {"/bin/noexec", 126}} {
+	for _, tt := range notPrograms {
 		_, req := v.streamsOf(false)
 		e := v.fail(hyperstart.NewContainer, request(t, "missing", spec(tt.arg), req))
 		t.Logf("create %s: %v", tt.arg, e)
-		if e.ExitStatus != tt.exit || !bytes.Contains([]byte(e.Message), []byte(tt.arg)) {
-			t.Errorf("create %s: got %+v, want exit status %d and the name", tt.arg, e, tt.exit)
+		if e.ExitStatus != tt.exit || !strings.Contains(e.Message, tt.arg) || !strings.Contains(e.Message, tt.want) {
+			t.Errorf("create %s: got %+v, want exit status %d, the name and %q", tt.arg, e, tt.exit, tt.want)
 		}
 	}
 	for _, file := range []string{"/run/ccv2/containers/missing/config.json", "/run/ccv2/oci/missing/status", "/sys/fs/cgroup/ccv2/missing/cgroup.procs"} {
@@ -245,18 +262,15 @@ func testMissing(t *testing.T, v *vm) {
 		}
 	}
 	init := v.run("missing", spec("sleep", "1000"))
-	for _, tt := range []struct {
-		arg  string
-		exit uint8
-	}{{"/bin/nope", 127}, {"nope", 127}, {"/bin/noexec", 126}} {
+	for _, tt := range notPrograms {
 		p, req := v.streamsOf(false)
 		_ = p
 		req.ID = "e"
 		req.OCI = encode(t, execSpec(tt.arg))
 		e := v.fail(hyperstart.ExecCmd, hyperstart.ExecCmdRequest{Container: "missing", Process: req})
 		t.Logf("exec %s: %v", tt.arg, e)
-		if e.ExitStatus != tt.exit || !bytes.Contains([]byte(e.Message), []byte(tt.arg)) {
-			t.Errorf("exec %s: got %+v, want exit status %d and the name", tt.arg, e, tt.exit)
+		if e.ExitStatus != tt.exit || !strings.Contains(e.Message, tt.arg) || !strings.Contains(e.Message, tt.want) {
+			t.Errorf("exec %s: got %+v, want exit status %d, the name and %q", tt.arg, e, tt.exit, tt.want)
 		}
 	}
 	v.call(hyperstart.KillContainer, hyperstart.KillContainerRequest{Container: "missing", Signal: 9})

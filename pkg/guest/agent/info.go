@@ -179,21 +179,26 @@ func (a *Agent) openFile(req fileRequest, flags int) (*os.File, error) {
 		}
 		root = fmt.Sprintf("/proc/%d/root", p.pid)
 	}
+	return openBelow(root, req.File, flags)
+}
+
+// openBelow opens a file as if root were the root directory.
+func openBelow(root, file string, flags int) (*os.File, error) {
 	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", req.File, err)
+		return nil, fmt.Errorf("open %s: %w", file, err)
 	}
 	defer unix.Close(dir)
-	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Resolve: unix.RESOLVE_IN_ROOT}
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY), Resolve: unix.RESOLVE_IN_ROOT}
 	if flags&unix.O_CREAT != 0 {
 		how.Mode = 0o644
 	}
-	fd, err := unix.Openat2(dir, req.File, &how)
+	fd, err := unix.Openat2(dir, file, &how)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, failf(hyperstart.ClassNotFound, "open %s: %w", req.File, err)
+		return nil, failf(hyperstart.ClassNotFound, "open %s: %w", file, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", req.File, err)
+		return nil, fmt.Errorf("open %s: %w", file, err)
 	}
-	return os.NewFile(uintptr(fd), req.File), nil
+	return os.NewFile(uintptr(fd), file), nil
 }

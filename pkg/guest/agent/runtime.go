@@ -176,6 +176,8 @@ func lastLogError(path string) string {
 			msg = line.Msg
 		}
 	}
+	// This is how crun says that the program is a directory, or worse.
+	msg = strings.Replace(msg, "open executable: Operation not permitted", "open executable: not a regular file", 1)
 	return strings.TrimSpace(msg)
 }
 
@@ -188,7 +190,7 @@ const (
 // Phrases of crun and runc when the program itself is the problem.
 var (
 	notFoundPhrase = regexp.MustCompile("(?i)executable file .*(not found|no such file)|(exec|open executable|stat) .*no such file or directory")
-	notExecPhrase  = regexp.MustCompile("(?i)(exec|executable).*(permission denied|exec format error|is a directory)")
+	notExecPhrase  = regexp.MustCompile("(?i)(exec|executable).*(permission denied|exec format error|is a directory|not a directory|not a regular file)")
 )
 
 // classify finds out from the runtime's message whether the program could not
