@@ -167,6 +167,7 @@ test)
 	need shellcheck have shellcheck
 	need e2fsprogs have mkfs.ext4
 	need procps have ps
+	need iproute2 have tc
 	need containernetworking-plugins [ -x /usr/lib/cni/bridge ]
 	install_missing
 	;;

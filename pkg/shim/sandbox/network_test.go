@@ -266,20 +266,27 @@ func TestMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	step("another mtu", 1, "plug net2 02:00:00:00:00:31 1300", "setupinterface net1 2", "setuproute")
-	vm.fail = errors.New("not now")
 	ns.add("net2", "203.0.113.2/24")
-	if _, err := n.refresh(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.plug(t.Context(), vm); err == nil || !strings.Contains(err.Error(), "net2") {
-		t.Errorf("got %v, want an error that names the interface", err)
-	}
-	vm.fail = nil
+	plugFails(t, n, vm, "net2")
 	step("again", 0, "plug net3 02:00:00:00:00:32 1400", "setupinterface net2 1", "setuproute")
 	if err := ns.LinkDel(link); err != nil {
 		t.Fatal(err)
 	}
 	step("a link less", 1, "setuproute")
+}
+
+// plugFails finds a link that the VM does not take.
+func plugFails(t *testing.T, n *podNetwork, vm *plugs, name string) {
+	t.Helper()
+	vm.fail = errors.New("not now")
+	_, err := n.refresh()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.plug(t.Context(), vm); err == nil || !strings.Contains(err.Error(), name) {
+		t.Errorf("got %v, want an error that names %s", err, name)
+	}
+	vm.fail = nil
 }
 
 // TestNetworkOfSandbox tells the guest before STARTPOD, follows changes, and
