@@ -102,6 +102,9 @@ fuzz: ## run every fuzz target for FUZZTIME
 e2e: deps-test guest stack-test $(BUILD)/busybox.tar ## end to end on containerd and QEMU; needs root
 	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
 
+e2e-full: ## the same with the numbers of pods and probes that the product promises
+	@CCV2_FULL=1 $(MAKE) --no-print-directory e2e
+
 bench: guest stack-test $(BUILD)/busybox.tar ## figures of docs/performance.md; needs root
 	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
 
@@ -128,4 +131,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test \
-	test lint unit fuzz e2e bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full bench fmt install clean distclean help
