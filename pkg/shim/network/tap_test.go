@@ -31,25 +31,27 @@ func arpRequest(mac net.HardwareAddr) []byte {
 	return append(append(b, make([]byte, 6)...), farIP...)
 }
 
-// asks plays the guest: it asks for the far end's MAC and waits for the answer,
-// so frames have gone both ways. Other frames are passed over.
+// asks plays the guest: it asks for the far end's MAC until it has an answer,
+// so frames have gone both ways. A link that has just come up loses frames.
+// Other frames are passed over.
 func asks(t *testing.T, tap *os.File, mac net.HardwareAddr) bool {
 	t.Helper()
-	const patience = 5 * time.Second
-	if _, err := tap.Write(arpRequest(mac)); err != nil {
-		t.Fatal(err)
-	}
+	const patience, again = 10 * time.Second, 50 // ms
 	buf := make([]byte, 2048)
-	for end := time.Now().Add(patience); ; {
+	silent := true
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if silent {
+			if _, err := tap.Write(arpRequest(mac)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		fds := []unix.PollFd{{Fd: int32(tap.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(time.Until(end).Milliseconds()))
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
+		n, err := unix.Poll(fds, again)
+		if err != nil && !errors.Is(err, unix.EINTR) {
 			t.Fatal(err)
-		case n == 0:
-			return false
+		}
+		if silent = n <= 0; silent {
+			continue
 		}
 		size, err := tap.Read(buf)
 		if err != nil {
@@ -61,6 +63,7 @@ func asks(t *testing.T, tap *os.File, mac net.HardwareAddr) bool {
 			return true
 		}
 	}
+	return false
 }
 
 // kinds are the links that CNI plugins make: eth0 in the pod, an address at the
