@@ -3,6 +3,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -60,12 +61,11 @@ func (h *Host) Close() error {
 	if m := h.mounts(); len(m) > 0 {
 		return fmt.Errorf("mounts are left: %s", strings.Join(m, ", "))
 	}
+	var errs []error
 	for _, dir := range h.namespaceCgroups() {
-		if err := os.Remove(dir); err != nil {
-			return err
-		}
+		errs = append(errs, os.Remove(dir))
 	}
-	return os.RemoveAll(h.Dir)
+	return errors.Join(append(errs, os.RemoveAll(h.Dir))...)
 }
 
 // StateDir is where the shims keep the state of their sandboxes.

@@ -167,6 +167,9 @@ func (h *Host) sweep(tb testing.TB) {
 	for _, p := range h.Processes() {
 		_ = unix.Kill(p.PID, unix.SIGKILL) // gone already is what we want
 	}
+	for _, group := range h.cgroups() {
+		_ = os.Remove(strings.TrimPrefix(group, "cgroup ")) // busy while the processes end
+	}
 	for _, dir := range slices.Backward(h.mounts()) {
 		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			tb.Logf("unmount %s: %v", dir, err)
