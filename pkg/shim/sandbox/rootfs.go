@@ -8,18 +8,21 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // mountRootfs puts the root file system where the guest sees it: the mounts
 // that containerd gave, or the directory that the specification names.
 func (c *Container) mountRootfs() error {
-	target := c.share.rootfs()
 	if len(c.Rootfs) > 0 {
-		if err := mount.All(c.Rootfs, target); err != nil {
+		// Such a mount is made in steps, and the last one may be "read-only". The
+		// guest gets a copy of it that no later step would reach.
+		stage := c.share.stage
+		if err := mount.All(c.Rootfs, stage); err != nil {
 			return err
 		}
-		return unix.Mount("", target, "", unix.MS_SHARED, "")
+		return errors.Join(c.share.showRootfs(stage), store.Unmount(stage))
 	}
 	path := "rootfs"
 	if c.spec.Root != nil && c.spec.Root.Path != "" {
@@ -37,5 +40,5 @@ func (c *Container) mountRootfs() error {
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a directory: %w", path, errdefs.ErrInvalidArgument)
 	}
-	return unix.Mount(path, target, "", unix.MS_BIND|unix.MS_REC, "")
+	return c.share.showRootfs(path)
 }

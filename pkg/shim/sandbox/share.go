@@ -5,24 +5,56 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
-// shareDir makes the shared directory a mount of its own with shared
-// propagation: virtiofsd lives in a mount namespace of its own and sees later
-// mounts only in this way, whatever the host's root says.
+// shareDir makes the two directories of the share, which are mounts of the same
+// directory: the shim makes a container's directories and mounts in the first,
+// and they appear in the second, which the guest gets.
+//
+// Shared propagation takes mounts from one to the other, and to virtiofsd, which
+// lives in a mount namespace of its own, whatever the host's root says. The
+// guest's side cannot be written to above those mounts: a guest that could
+// rename a directory there, or put a link in its place, would choose where on
+// the host the next container's mounts go.
 func (s *Sandbox) shareDir() error {
-	dir := s.dir.Shared()
-	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+	files, shared := s.dir.Files(), s.dir.Shared()
+	if err := unix.Mount(files, files, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount shared directory: %w", err)
 	}
-	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+	if err := unix.Mount("", files, "", unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share shared directory: %w", err)
 	}
+	view, err := cloneMounts(files)
+	if err != nil {
+		return fmt.Errorf("mount the guest's view: %w", err)
+	}
+	defer func() { _ = unix.Close(view) }()
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | harmless}
+	if err := unix.MountSetattr(view, "", unix.AT_EMPTY_PATH, attr); err != nil {
+		return fmt.Errorf("make the guest's view read-only: %w", err)
+	}
+	if err := unix.MoveMount(view, "", unix.AT_FDCWD, shared, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount the guest's view: %w", err)
+	}
 	return nil
+}
+
+// harmless are the attributes of all mounts that the guest can write to: a
+// device or a set-user-id program that it makes is none for the host, neither
+// for a host's user nor for a server of the share that can be made to open it.
+// The guest's own kernel takes no notice.
+const harmless = unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID
+
+// cloneMounts returns a copy of what is mounted at path, with all below it,
+// which is mounted nowhere yet.
+func cloneMounts(path string) (int, error) {
+	return unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 }
 
 // share is the part of the shared directory that belongs to one container.
@@ -31,13 +63,17 @@ func (s *Sandbox) shareDir() error {
 //	<container>/mounts/<n>  one bind mount each
 type share struct {
 	host  string // path on the host
+	stage string // directory on the host for mounts that are not shown yet
 	name  string // path below the shared directory
 	count int    // bind mounts so far
 }
 
 func (s *Sandbox) newShare(container string) (*share, error) {
-	sh := &share{name: container, host: filepath.Join(s.dir.Shared(), container)}
-	for _, dir := range []string{sh.host, filepath.Join(sh.host, "rootfs"), filepath.Join(sh.host, "mounts")} {
+	if container == "" || container == "." || container == ".." || strings.ContainsRune(container, '/') {
+		return nil, fmt.Errorf("share container: %q is no name of a directory: %w", container, errdefs.ErrInvalidArgument)
+	}
+	sh := &share{name: container, host: filepath.Join(s.dir.Files(), container), stage: filepath.Join(s.dir.Stage(), container)}
+	for _, dir := range []string{sh.host, filepath.Join(sh.host, "rootfs"), filepath.Join(sh.host, "mounts"), sh.stage} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("share container: %w", err)
 		}
@@ -45,8 +81,22 @@ func (s *Sandbox) newShare(container string) (*share, error) {
 	return sh, nil
 }
 
-// rootfs is the directory on the host on which the root file system belongs.
-func (sh *share) rootfs() string { return filepath.Join(sh.host, "rootfs") }
+// showRootfs shows what is mounted at source, or the directory itself, as the
+// root file system.
+func (sh *share) showRootfs(source string) error {
+	tree, err := cloneMounts(source)
+	if err != nil {
+		return fmt.Errorf("share %s: %w", source, err)
+	}
+	defer func() { _ = unix.Close(tree) }()
+	if err := protect(tree, writeAll); err != nil {
+		return fmt.Errorf("share %s: %w", source, err)
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, filepath.Join(sh.host, "rootfs"), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("share %s: %w", source, err)
+	}
+	return nil
+}
 
 // writable says what may be written below a bind mount.
 type writable uint8
@@ -64,7 +114,7 @@ const (
 // The mount is made, protected and only then put in place: virtiofsd gets a
 // copy of it at that moment, and does not see what is changed afterwards.
 func (sh *share) bind(source string, access writable) (string, error) {
-	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	tree, err := cloneMounts(source)
 	if err != nil {
 		return "", fmt.Errorf("share %s: %w", source, err)
 	}
@@ -93,7 +143,7 @@ func (sh *share) bind(source string, access writable) (string, error) {
 // kernel is told of that too, but is not trusted to obey.
 func protect(tree int, access writable) error {
 	const all = unix.AT_EMPTY_PATH | unix.AT_RECURSIVE
-	if err := unix.MountSetattr(tree, "", all, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
+	if err := unix.MountSetattr(tree, "", all, &unix.MountAttr{Attr_set: harmless, Propagation: unix.MS_SLAVE}); err != nil {
 		return fmt.Errorf("detach from the host: %w", err)
 	}
 	var flags uint
@@ -124,8 +174,13 @@ func makeTarget(path string, dir bool) error {
 
 // close takes the container's part back. It is idempotent.
 func (sh *share) close() error {
-	if err := store.Unmount(sh.host); err != nil {
-		return err // what is mounted must not be deleted
+	for _, dir := range []string{sh.stage, sh.host} {
+		if err := store.Unmount(dir); err != nil {
+			return err // what is mounted must not be deleted
+		}
+		if err := store.RemoveTree(dir); err != nil {
+			return err
+		}
 	}
-	return store.RemoveTree(sh.host)
+	return nil
 }

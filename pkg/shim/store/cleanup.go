@@ -118,14 +118,18 @@ func checkRoot(dir string) error {
 	return nil
 }
 
-// Unmount detaches every mount at and below dir, the last one first, and
-// returns nil only when none is left. No mount is no error.
+// Unmount detaches every mount at and below dir, and returns nil only when none
+// is left. No mount is no error.
+//
+// Only mounts that are not below another one are named to the kernel, which
+// takes those below with them: the way to a mount below a volume leads through
+// the volume, where the guest could put a link into it.
 func Unmount(dir string) error {
 	if err := checkRoot(dir); err != nil {
 		return err
 	}
-	const rounds = 3 // a mount below another may come to light when that one goes
-	for range rounds {
+	const spare = 3 // mounts may come to light, or appear, while this runs
+	for round, most := 0, spare; round < most; round++ {
 		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 		if err != nil {
 			return fmt.Errorf("list mounts of %s: %w", dir, err)
@@ -133,15 +137,26 @@ func Unmount(dir string) error {
 		if len(mounts) == 0 {
 			return nil
 		}
-		if err := detachAll(mounts); err != nil {
+		if round == 0 {
+			most += len(mounts) // of several at one place a round takes one
+		}
+		if err := detach(topmost(mounts)); err != nil {
 			return err
 		}
 	}
 	return fmt.Errorf("unmount %s: mounts keep appearing", dir)
 }
 
-func detachAll(mounts []*mountinfo.Info) error {
-	slices.Reverse(mounts) // the kernel lists them in the order of mounting
+// topmost returns the mounts that are not below another one of them.
+func topmost(mounts []*mountinfo.Info) []*mountinfo.Info {
+	ids := make(map[int]bool, len(mounts))
+	for _, m := range mounts {
+		ids[m.ID] = true
+	}
+	return slices.DeleteFunc(mounts, func(m *mountinfo.Info) bool { return ids[m.Parent] })
+}
+
+func detach(mounts []*mountinfo.Info) error {
 	var errs []error
 	for _, m := range mounts {
 		err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)

@@ -4,8 +4,11 @@
 // A sandbox has one directory:
 //
 //	state.json   this package's record, written before something is taken
-//	vm/          sockets of the VMM, mode 0700
-//	shared/      what the guest sees; all mounts of the sandbox are below it
+//	vm/          sockets of the VMM
+//	files/       what the shim shows to the guest; mounts are made below it
+//	shared/      the same as the guest gets it: the mounts, and directories
+//	             around them that the guest cannot change
+//	stage/       where a root file system is mounted before it is shown
 //
 // The bundle of each container names the directory in a file of its own, which
 // is how `delete`, which knows only the bundle, finds it.
@@ -86,8 +89,16 @@ func (d Dir) Path() string { return d.path }
 // VM is where the VMM's sockets are.
 func (d Dir) VM() string { return filepath.Join(d.path, "vm") }
 
-// Shared is what the guest sees.
+// Files is what the guest sees, where the shim changes it. The guest must never
+// be given this directory: who can rename or link in it decides where the shim's
+// next mount goes.
+func (d Dir) Files() string { return filepath.Join(d.path, "files") }
+
+// Shared is what the guest sees, where the guest sees it.
 func (d Dir) Shared() string { return filepath.Join(d.path, "shared") }
+
+// Stage has directories for mounts that the guest does not see yet.
+func (d Dir) Stage() string { return filepath.Join(d.path, "stage") }
 
 // Create makes the directories and the record. A directory that exists is
 // errdefs.ErrAlreadyExists.
@@ -101,11 +112,11 @@ func (d Dir) Create(s State) error {
 	if err := d.Save(s); err != nil {
 		return err
 	}
-	if err := os.Mkdir(d.VM(), 0o700); err != nil {
-		return fmt.Errorf("create sandbox directory: %w", err)
-	}
-	if err := os.Mkdir(d.Shared(), 0o755); err != nil { // the guest's view of /
-		return fmt.Errorf("create sandbox directory: %w", err)
+	const guestRoot = 0o755 // the guest sees its mode
+	for dir, mode := range map[string]os.FileMode{d.VM(): 0o700, d.Files(): guestRoot, d.Shared(): guestRoot, d.Stage(): 0o700} {
+		if err := os.Mkdir(dir, mode); err != nil {
+			return fmt.Errorf("create sandbox directory: %w", err)
+		}
 	}
 	return nil
 }
@@ -119,7 +130,8 @@ func (d Dir) mkdir() (err error) {
 		if err := os.MkdirAll(filepath.Dir(d.path), 0o711); err != nil {
 			return err
 		}
-		if err = os.Mkdir(d.path, 0o711); !errors.Is(err, os.ErrNotExist) {
+		// For root alone: a container can make set-user-id programs below it.
+		if err = os.Mkdir(d.path, 0o700); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
