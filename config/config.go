@@ -28,7 +28,6 @@ type Config struct {
 	VM          VM          `toml:"vm"`
 	Guest       Guest       `toml:"guest"`
 	Share       Share       `toml:"share"`
-	Network     Network     `toml:"network"`
 	Proxy       Proxy       `toml:"proxy"`
 	Annotations Annotations `toml:"annotations"`
 }
@@ -68,11 +67,6 @@ type Guest struct {
 type Share struct {
 	Type      string `toml:"type"` // virtiofs or 9p
 	VirtioFSD string `toml:"virtiofsd"`
-}
-
-// Network says how a pod's network reaches the guest.
-type Network struct {
-	Host string `toml:"host"` // refuse or none
 }
 
 // Proxy is the sandbox's own socket for proxy frames.
@@ -120,7 +114,6 @@ func Defaults() Config {
 			CallTimeout: Duration(10 * time.Second),
 		},
 		Share:       Share{Type: "virtiofs", VirtioFSD: "/usr/lib/qemu/virtiofsd"},
-		Network:     Network{Host: "refuse"},
 		Proxy:       Proxy{Socket: true},
 		Annotations: Annotations{Allow: []string{}},
 	}

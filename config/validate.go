@@ -69,7 +69,6 @@ func (c Config) problems() []problem {
 		v.program("share.virtiofsd", c.Share.VirtioFSD,
 			"install virtiofsd (Debian 12: qemu-system-common), or set share.type = \"9p\"")
 	}
-	v.oneOf("network.host", c.Network.Host, "refuse", "none")
 	for _, name := range c.Annotations.Allow {
 		if _, ok := annotationKey(name); !ok {
 			v.bad("annotations.allow", "%q cannot be set by a container; %s", name, settableHelp())

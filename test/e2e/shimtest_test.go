@@ -60,9 +60,6 @@ func shimHost(t testing.TB) *harness.Host {
 			t.Error(err)
 		}
 	})
-	// The kit's containers say nothing of their network, as if they asked for
-	// the host's.
-	h.Configure(t, func(s *harness.Settings) { s.Extra = "[network]\nhost = \"none\"" })
 	bundles := filepath.Join(h.Dir, "b")
 	if err := os.Mkdir(bundles, 0o711); err != nil {
 		t.Fatal(err)

@@ -52,6 +52,5 @@ func Of(c config.Config, accel hypervisor.Accelerator) (sandbox.VMConfig, error)
 		BootTimeout: time.Duration(c.Guest.BootTimeout) * factor,
 		CallTimeout: time.Duration(c.Guest.CallTimeout) * factor,
 		ProxySocket: c.Proxy.Socket,
-		HostNetwork: c.Network.Host == "none",
 	}, nil
 }

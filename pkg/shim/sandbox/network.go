@@ -78,9 +78,6 @@ func openNetwork(pod PodNetwork) (*podNetwork, error) {
 // takeNetwork opens and records the pod's namespace. The links in it are given
 // back by the removal of the record, after the VMM has ended.
 func (s *Sandbox) takeNetwork(pod PodNetwork) error {
-	if pod.Host && s.opts.VM.HostNetwork {
-		return nil
-	}
 	n, err := openNetwork(pod)
 	if err != nil || n == nil {
 		return err

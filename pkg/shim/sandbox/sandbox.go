@@ -48,7 +48,6 @@ type VMConfig struct {
 	BootTimeout time.Duration // VMM start to READY
 	CallTimeout time.Duration // one command in the guest
 	ProxySocket bool          // serve proxy frames on a socket of the sandbox
-	HostNetwork bool          // a pod of the host's network gets none, instead of an error
 }
 
 // Sandbox is one VM and the containers in it. It is safe for concurrent use.
