@@ -126,6 +126,9 @@ func (c *Container) Kill(ctx context.Context, execID string, signal int, all boo
 	if err := p.killable(ctx); err != nil {
 		return err
 	}
+	if signal == killSignal && execID == "" {
+		p.mustEnd(ctx)
+	}
 	if err := c.sandbox.wake(ctx); err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ const (
 // created, so that a container that is killed before its start exits too.
 func (p *Process) awaitExit(ctx context.Context) {
 	exit := Exit{Status: p.awaitStatus(ctx), At: time.Now()}
+	close(p.ending)
 	c := p.container
 	if exit.Status == statusKilled {
 		c.settleOOM(ctx)
@@ -164,6 +165,11 @@ func (p *Process) abandon() {
 	}
 }
 
+// drainMost bounds in bytes what a process that has ended may still have on
+// its way: buffers of pipes, of the agent, and one window at each hop. A guest
+// that goes on sending must not keep the exit from being reported.
+const drainMost = 16 << 20
+
 // drain waits until containerd has all output, as long as that makes progress.
 func (p *Process) drain() {
 	p.mu.Lock()
@@ -175,7 +181,7 @@ func (p *Process) drain() {
 	timer := time.NewTicker(drainStall)
 	defer timer.Stop()
 	last := p.moved.Load()
-	for {
+	for most := last + drainMost; last < most; {
 		select {
 		case <-p.copied:
 			return

@@ -20,18 +20,28 @@ import (
 // that has only its loopback.
 type PodNetwork struct {
 	Path string // of the network namespace; "" for none
-	Host bool   // the specification asks for the host's network
+	Host bool   // a pod asks for the host's network
 }
 
-// networkOf reads the network out of a specification: without a namespace of
-// its own a container is in the network of its runtime, the host's.
+// sandboxAnnotations are how the CRI's implementations mark a pod's own container.
+var sandboxAnnotations = []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"}
+
+// networkOf reads the network out of a specification. Without a namespace of
+// its own a container would be in the host's network, which the guest cannot
+// be: for a pod, that is what was asked for, and it is refused; a container
+// that is no pod says nothing by that as a rule, and gets a loopback.
 func networkOf(spec *specs.Spec) PodNetwork {
 	for _, ns := range spec.Linux.Namespaces {
 		if ns.Type == specs.NetworkNamespace {
 			return PodNetwork{Path: ns.Path}
 		}
 	}
-	return PodNetwork{Host: true}
+	for _, key := range sandboxAnnotations {
+		if spec.Annotations[key] == "sandbox" {
+			return PodNetwork{Host: true}
+		}
+	}
+	return PodNetwork{}
 }
 
 // podNetwork mirrors a network namespace into the guest. During the boot it

@@ -27,16 +27,19 @@ import (
 
 func TestNetworkOf(t *testing.T) {
 	other := specs.LinuxNamespace{Type: specs.PIDNamespace}
+	pod := map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
 	for _, test := range []struct {
-		name       string
-		namespaces []specs.LinuxNamespace
-		want       PodNetwork
+		name        string
+		annotations map[string]string
+		namespaces  []specs.LinuxNamespace
+		want        PodNetwork
 	}{
-		{"none", []specs.LinuxNamespace{other}, PodNetwork{Host: true}},
-		{"new", []specs.LinuxNamespace{other, {Type: specs.NetworkNamespace}}, PodNetwork{}},
-		{"path", []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/run/netns/x"}}, PodNetwork{Path: "/run/netns/x"}},
+		{"none of a pod", pod, []specs.LinuxNamespace{other}, PodNetwork{Host: true}},
+		{"none of a container", nil, []specs.LinuxNamespace{other}, PodNetwork{}},
+		{"new", pod, []specs.LinuxNamespace{other, {Type: specs.NetworkNamespace}}, PodNetwork{}},
+		{"path", pod, []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/run/netns/x"}}, PodNetwork{Path: "/run/netns/x"}},
 	} {
-		got := networkOf(&specs.Spec{Linux: &specs.Linux{Namespaces: test.namespaces}})
+		got := networkOf(&specs.Spec{Annotations: test.annotations, Linux: &specs.Linux{Namespaces: test.namespaces}})
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}

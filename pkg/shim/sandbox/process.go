@@ -39,6 +39,7 @@ type Process struct {
 	container *Container
 	copied    chan struct{} // closed when all output is with containerd
 	moved     atomic.Int64  // bytes of output given to containerd
+	ending    chan struct{} // closed when the guest has told of the end, or cannot any more
 	done      chan struct{} // closed when exit is final
 	early     chan uint8    // capacity 1; exit status of a process whose output nobody takes
 
@@ -51,11 +52,12 @@ type Process struct {
 	noStdin bool           // CloseIO came before the start
 	exit    Exit
 	killed  bool // SIGKILL was sent
+	doomed  bool // mustEnd was called
 	ended   int  // signal that ended it before an original guest knew of it
 }
 
 func newProcess(c *Container, id string, cfg stdio.Config, spec *specs.Process) *Process {
-	p := &Process{ID: id, stdio: cfg, spec: spec, container: c, copied: make(chan struct{}), done: make(chan struct{}), early: make(chan uint8, 1)}
+	p := &Process{ID: id, stdio: cfg, spec: spec, container: c, copied: make(chan struct{}), ending: make(chan struct{}), done: make(chan struct{}), early: make(chan uint8, 1)}
 	p.cond = sync.NewCond(&p.mu)
 	return p
 }
