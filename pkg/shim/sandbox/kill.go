@@ -7,8 +7,8 @@ import (
 	"github.com/containerd/log"
 )
 
-// mustEnd gives a container that is killed two commands' time to end, whatever
-// the guest answers, and ends the VM otherwise. Clients of containerd wait for
+// mustEnd gives a container that is killed half as long again as a command
+// to end, whatever the guest answers, and ends the VM otherwise. Clients of containerd wait for
 // the exit, and try nothing else: without this a guest could keep its pod.
 func (p *Process) mustEnd(ctx context.Context) {
 	p.mu.Lock()
@@ -25,7 +25,7 @@ func (p *Process) mustEnd(ctx context.Context) {
 		case <-p.ending:
 		case <-p.done:
 		case <-s.ended:
-		case <-time.After(2 * s.opts.VM.CallTimeout):
+		case <-time.After(s.opts.VM.CallTimeout * 3 / 2):
 			log.G(ctx).WithField("container", p.container.ID).Error("SIGKILL has not ended the container: ending the vm")
 			s.killVM(ctx)
 		}
