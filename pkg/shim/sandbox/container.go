@@ -157,7 +157,7 @@ func (c *Container) shareFiles() (err error) {
 	if err := c.mountRootfs(); err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
-	c.binds, err = shareMounts(c.spec, c.share)
+	c.binds, err = shareMounts(c.spec, c.Bundle, c.share)
 	return err
 }
 

@@ -30,7 +30,7 @@ func (s *Sandbox) shareDir() error {
 	if err := unix.Mount("", files, "", unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share shared directory: %w", err)
 	}
-	view, err := cloneMounts(files)
+	view, err := cloneMounts(files, false)
 	if err != nil {
 		return fmt.Errorf("mount the guest's view: %w", err)
 	}
@@ -51,10 +51,14 @@ func (s *Sandbox) shareDir() error {
 // The guest's own kernel takes no notice.
 const harmless = unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID
 
-// cloneMounts returns a copy of what is mounted at path, with all below it,
-// which is mounted nowhere yet.
-func cloneMounts(path string) (int, error) {
-	return unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+// cloneMounts returns a copy of what is mounted at path, which is mounted
+// nowhere yet; a deep one has all mounts below it.
+func cloneMounts(path string, deep bool) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if deep {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.OpenTree(unix.AT_FDCWD, path, flags)
 }
 
 // share is the part of the shared directory that belongs to one container.
@@ -84,12 +88,12 @@ func (s *Sandbox) newShare(container string) (*share, error) {
 // showRootfs shows what is mounted at source, or the directory itself, as the
 // root file system.
 func (sh *share) showRootfs(source string) error {
-	tree, err := cloneMounts(source)
+	tree, err := cloneMounts(source, true)
 	if err != nil {
 		return fmt.Errorf("share %s: %w", source, err)
 	}
 	defer func() { _ = unix.Close(tree) }()
-	if err := protect(tree, writeAll); err != nil {
+	if err := protect(tree, writeAll, true); err != nil {
 		return fmt.Errorf("share %s: %w", source, err)
 	}
 	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, filepath.Join(sh.host, "rootfs"), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
@@ -107,19 +111,28 @@ const (
 	writeNothing                 // nothing (rro)
 )
 
-// bind shows source, a file or a directory of the host, to the guest and
+// bind says what of the host is shown to the guest, and how.
+type bind struct {
+	source string // absolute path of a file or a directory
+	access writable
+	deep   bool // with what is mounted below it
+	follow bool // and what the host mounts there later
+}
+
+// bind shows a file or a directory of the host to the guest and
 // returns its path below the shared directory. A file is shown alone, without
 // its directory.
 //
 // The mount is made, protected and only then put in place: virtiofsd gets a
 // copy of it at that moment, and does not see what is changed afterwards.
-func (sh *share) bind(source string, access writable) (string, error) {
-	tree, err := cloneMounts(source)
+func (sh *share) bind(b bind) (string, error) {
+	source := b.source
+	tree, err := cloneMounts(source, b.deep)
 	if err != nil {
 		return "", fmt.Errorf("share %s: %w", source, err)
 	}
 	defer func() { _ = unix.Close(tree) }()
-	if err := protect(tree, access); err != nil {
+	if err := protect(tree, b.access, b.follow); err != nil {
 		return "", fmt.Errorf("share %s: %w", source, err)
 	}
 	var st unix.Stat_t
@@ -138,12 +151,16 @@ func (sh *share) bind(source string, access writable) (string, error) {
 	return filepath.Join(sh.name, "mounts", number), nil
 }
 
-// protect sets what a detached mount lets through: later mounts of the host
-// below it, never one back to the host, and writes as access says. The guest's
-// kernel is told of that too, but is not trusted to obey.
-func protect(tree int, access writable) error {
+// protect sets what a detached mount lets through: with follow later mounts of
+// the host below it, never one back to the host, and writes as access says. The
+// guest's kernel is told of that too, but is not trusted to obey.
+func protect(tree int, access writable, follow bool) error {
 	const all = unix.AT_EMPTY_PATH | unix.AT_RECURSIVE
-	if err := unix.MountSetattr(tree, "", all, &unix.MountAttr{Attr_set: harmless, Propagation: unix.MS_SLAVE}); err != nil {
+	attr := &unix.MountAttr{Attr_set: harmless, Propagation: unix.MS_PRIVATE}
+	if follow {
+		attr.Propagation = unix.MS_SLAVE
+	}
+	if err := unix.MountSetattr(tree, "", all, attr); err != nil {
 		return fmt.Errorf("detach from the host: %w", err)
 	}
 	var flags uint

@@ -168,15 +168,38 @@ func accessOf(m specs.Mount) writable {
 	return access
 }
 
+// bindOf reads how the source of a mount is shown. Without a word about
+// propagation later mounts of the host appear, as in a container on the host,
+// whose root receives them.
+func bindOf(m specs.Mount, bundle string) bind {
+	b := bind{source: m.Source, access: accessOf(m), deep: true, follow: true}
+	if !filepath.IsAbs(b.source) {
+		b.source = filepath.Join(bundle, b.source)
+	}
+	for _, option := range m.Options {
+		switch option {
+		case "bind":
+			b.deep = false
+		case "rbind":
+			b.deep = true
+		case "private", "rprivate", "unbindable", "runbindable":
+			b.follow = false
+		case "slave", "rslave", "shared", "rshared":
+			b.follow = true
+		}
+	}
+	return b
+}
+
 // shareMounts shows the sources of all bind mounts to the guest.
-func shareMounts(spec *specs.Spec, sh *share) ([]bindMount, error) {
+func shareMounts(spec *specs.Spec, bundle string, sh *share) ([]bindMount, error) {
 	var binds []bindMount
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
 		if !isBind(*m) || isShm(*m) {
 			continue
 		}
-		name, err := sh.bind(m.Source, accessOf(*m))
+		name, err := sh.bind(bindOf(*m, bundle))
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
