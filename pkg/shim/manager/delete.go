@@ -80,7 +80,10 @@ func remove(ctx context.Context, id string, b store.Bundle) error {
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return dir.Remove(ctx) // a record that is gone was removed by the shim, perhaps not wholly
 	}
-	if err == nil && id != b.SandboxID && state.Shim.Alive() {
+	if id != b.SandboxID && err != nil {
+		return err // of another release, whose shim may live: the sandbox is not this container's
+	}
+	if id != b.SandboxID && state.Shim.Alive() {
 		return nil // the living shim owns the container's part
 	}
 	if err == nil && state.Shim.Alive() && state.Shim.PID != os.Getpid() {

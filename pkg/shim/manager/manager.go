@@ -16,6 +16,7 @@ import (
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/pkg/identifiers"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/version"
@@ -168,6 +169,10 @@ func SandboxOf(bundle, id string) (string, error) {
 	}
 	for _, key := range groupAnnotations {
 		if group := spec.Annotations[key]; group != "" {
+			// It becomes part of paths, and containerd has only looked at the container's.
+			if err := identifiers.Validate(group); err != nil {
+				return "", fmt.Errorf("read bundle: annotation %s: %w", key, err)
+			}
 			return group, nil
 		}
 	}

@@ -38,6 +38,16 @@ func TestSandboxOf(t *testing.T) {
 		}
 	}
 	bundle := t.TempDir()
+	for _, group := range []string{"..", "../../etc", "a/b", "-x"} {
+		text := `{"annotations":{"io.kubernetes.cri.sandbox-id":"` + group + `"}}`
+		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := SandboxOf(bundle, "c"); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%s: %q, %v", group, got, err)
+		}
+	}
+	bundle = t.TempDir()
 	if _, err := SandboxOf(bundle, "c"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without config.json: %v", err)
 	}
@@ -186,6 +196,22 @@ func TestDeleteOfAnotherContainer(t *testing.T) {
 	<-vmm
 	if exists(dir) {
 		t.Error("the sandbox of a dead shim is still there")
+	}
+}
+
+// TestDeleteWithARecordOfAnotherRelease: whether its shim lives cannot be read,
+// so a container that is not the sandbox's own leaves all as it is.
+func TestDeleteWithARecordOfAnotherRelease(t *testing.T) {
+	dir, shimProcess, _ := sandboxOn(t)
+	if err := os.WriteFile(filepath.Join(dir.Path(), "state.json"), []byte(`{"version":99}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.WithValue(t.Context(), shim.OptsKey{}, shim.Opts{BundlePath: bundleOf(t, dir, "c")})
+	if _, err := New("x").Stop(ctx, "c"); err == nil || !strings.Contains(err.Error(), "version 99") {
+		t.Errorf("error %v", err)
+	}
+	if !shimProcess.Alive() || !exists(dir) {
+		t.Error("the sandbox was removed")
 	}
 }
 

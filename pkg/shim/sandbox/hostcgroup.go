@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
@@ -21,6 +22,9 @@ func (s *Sandbox) takeCgroup(pod Pod) error {
 	if err != nil {
 		return err
 	}
+	if err := mustBeFree(path); err != nil {
+		return err
+	}
 	state, err := s.dir.Load()
 	if err != nil {
 		return err
@@ -35,6 +39,23 @@ func (s *Sandbox) takeCgroup(pod Pod) error {
 	}
 	s.cgroup = group
 	s.undo.add(func(context.Context) error { return group.Leave() })
+	return nil
+}
+
+// mustBeFree refuses a cgroup that has processes: the end of the sandbox is the
+// end of all that is in its cgroup.
+func mustBeFree(path string) error {
+	group, err := hostcgroup.Open(path)
+	if err != nil {
+		return err
+	}
+	pids, err := group.Processes()
+	if err != nil {
+		return err
+	}
+	if len(pids) > 0 {
+		return fmt.Errorf("cgroup %s has %d processes already, it must be the sandbox's own: %w", path, len(pids), errdefs.ErrFailedPrecondition)
+	}
 	return nil
 }
 
