@@ -35,6 +35,8 @@ func TestGuestOversteps(t *testing.T) {
 		{"stderr after the end", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(3, ""); g.output(4, "x") }, "tty port: guest sent 1 bytes on stream 4 after its end"},
 		{"exit on the wrong port", hyperstart.DialectHyperhq, func(g *fakeGuest) { g.exit(3, 1) }, "tty port: guest sent 1 bytes on stream 3 after its end"},
 		{"two exits", hyperstart.DialectClearC, func(g *fakeGuest) { g.exit(3, 1); g.output(3, "x") }, "tty port: guest sent 1 bytes on stream 3 after its end"},
+		{"a stream of nobody", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(5, "xyz") }, "tty port: guest sent 3 bytes on stream 5, which no process has had"},
+		{"end of a stream of nobody", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(2, "") }, "tty port: guest sent 0 bytes on stream 2, which no process has had"},
 		{"half a credit", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(0, "12345") }, "tty port: hyperstart: credit message of 5 bytes, not a multiple of 12"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -17,10 +17,12 @@ func TestOutputAndExit(t *testing.T) {
 	for _, dialect := range []hyperstart.Dialect{hyperstart.DialectClearC, hyperstart.DialectClearGo, hyperstart.DialectCCv2} {
 		t.Run(dialect.String(), func(t *testing.T) {
 			s, g := newServer(t, dialect, Options{})
-			_, shim, _ := started(t, s)
+			runtime, shim, _ := started(t, s)
 			g.output(3, "a", "b")
 			g.output(4, "", "c") // an empty message of stderr means nothing
-			g.output(99, "for nobody")
+			if dialect != hyperstart.DialectCCv2 {
+				g.output(99, "for nobody")
+			}
 			g.output(3, "d")
 			g.exit(3, 137)
 			for _, want := range []string{
@@ -31,6 +33,8 @@ func TestOutputAndExit(t *testing.T) {
 			g.output(3, "") // what C agents answer to stdin that comes late
 			shim.send(proxyproto.CmdDisconnectShim, nil)
 			shim.expect("hung up")
+			g.output(3, "late", "and later") // the second is taken when the first was handled
+			runtime.must(proxyproto.CmdHyper, hyper("ping", "", ""))
 		})
 	}
 }

@@ -20,9 +20,10 @@ const maxSessions = 4096
 
 // vm is one registered VM.
 type vm struct {
-	id   string
-	conn *host.Conn
-	wg   sync.WaitGroup // session goroutines and the granter
+	id         string
+	reattached bool // processes of an earlier connection have numbers too
+	conn       *host.Conn
+	wg         sync.WaitGroup // session goroutines and the granter
 
 	owing chan struct{} // says to the granter that owed is not empty
 
@@ -42,12 +43,13 @@ const freedTokens = 64
 // openVM takes over the two ports of a guest. ctx bounds the wait for READY.
 func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options) (*vm, error) {
 	v := &vm{
-		id:       id,
-		nextBase: firstBase,
-		byToken:  make(map[string]*session),
-		bySeq:    make(map[uint64]*session),
-		owed:     make(map[*session]struct{}),
-		owing:    make(chan struct{}, 1),
+		id:         id,
+		reattached: opts.Reattach,
+		nextBase:   firstBase,
+		byToken:    make(map[string]*session),
+		bySeq:      make(map[uint64]*session),
+		owed:       make(map[*session]struct{}),
+		owing:      make(chan struct{}, 1),
 	}
 	conn, err := host.Open(ctx, ctl, tty, host.Options{
 		Reattach: opts.Reattach,
@@ -113,11 +115,15 @@ func (v *vm) endSessions() {
 func (v *vm) receive(seq uint64, payload []byte) error {
 	v.mu.Lock()
 	s, conn := v.bySeq[seq], v.conn
+	given := v.reattached || seq >= firstBase && seq < v.nextBase
 	v.mu.Unlock()
-	if seq == hyperstart.CreditSeq && conn != nil && conn.Dialect().HasCredits() {
+	credits := conn != nil && conn.Dialect().HasCredits()
+	switch {
+	case seq == hyperstart.CreditSeq && credits:
 		return hyperstart.ParseCredits(payload, v.addStdinCredit)
-	}
-	if s == nil { // late output of a process that was disconnected
+	case s == nil && !given && credits:
+		return fmt.Errorf("guest sent %d bytes on stream %d, which no process has had", len(payload), seq)
+	case s == nil: // late output of a process that was disconnected
 		return nil
 	}
 	err := s.receive(seq, payload)
