@@ -157,7 +157,7 @@ func (p *Process) copyOutput(ctx context.Context, from *proxy.Output, to io.Writ
 		return
 	}
 	if _, err := from.WriteTo(&countingWriter{w: to, n: &p.moved}); err != nil {
-		log.G(ctx).WithError(err).WithField("process", p.String()).Debug("copy output")
+		log.G(ctx).WithError(err).WithField("process", p.String()).Warn("copy output")
 		from.Discard() // nobody reads any more; the process must not notice
 	}
 }
