@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
@@ -267,7 +268,12 @@ func (s *Sandbox) dialProxy() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	go func() { _ = s.server.Serve(theirs) }() // ends with the connection or the server
+	go func() { // ends with the connection or the server
+		err := s.server.Serve(theirs)
+		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
+			log.L.WithError(err).WithField("sandbox", s.opts.ID).Warn("connection to the proxy in this process ended")
+		}
+	}()
 	return ours, nil
 }
 
