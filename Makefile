@@ -93,7 +93,7 @@ test: lint unit fuzz e2e ## all of the following
 lint: deps-test $(BIN)/golangci-lint $(BIN)/gofumpt ## linters, formatting, shell scripts
 	@$(STEP) "lint" hack/lint.sh $(BIN)
 
-unit: deps-test ## unit tests with the race detector
+unit: deps-test guest ## unit tests with the race detector, the agent's in a VM
 	@$(STEP) "unit tests" env CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 10m ./...
 
 fuzz: ## run every fuzz target for FUZZTIME
