@@ -105,6 +105,10 @@ e2e: deps-test guest stack-test $(BUILD)/busybox.tar ## end to end on containerd
 e2e-full: ## the same with the numbers of pods and probes that the product promises
 	@CCV2_FULL=1 $(MAKE) --no-print-directory e2e
 
+conformance: deps-test guest stack-test ## test suites of others with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
+	@mkdir -p $(BUILD)/suites
+	@$(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
+
 bench: guest stack-test $(BUILD)/busybox.tar ## figures of docs/performance.md; needs root
 	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
 
@@ -131,4 +135,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test \
-	test lint unit fuzz e2e e2e-full bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full conformance bench fmt install clean distclean help

@@ -27,6 +27,7 @@ type File struct {
 	Dir  bool
 	Link string
 	Mode int64 // permissions; 0 means 0755
+	ID   int   // owner, user and group
 	Data []byte
 }
 
@@ -42,7 +43,7 @@ const nameAnnotation = "io.containerd.image.name"
 
 // Write writes the image as a tar archive in OCI layout.
 func Write(w io.Writer, img Image) error {
-	layer, err := layerOf(img.Files)
+	layer, err := Layer(img.Files)
 	if err != nil {
 		return fmt.Errorf("write image %s: layer: %w", img.Name, err)
 	}
@@ -102,8 +103,8 @@ func layout(img Image, diffID digest.Digest, layer []byte) (map[string]File, err
 	return files, nil
 }
 
-// layerOf makes the uncompressed layer, with all parent directories.
-func layerOf(files map[string]File) ([]byte, error) {
+// Layer makes an uncompressed layer, with all parent directories.
+func Layer(files map[string]File) ([]byte, error) {
 	all := map[string]File{}
 	for name, f := range files {
 		name = strings.Trim(path.Clean("/"+name), "/")
@@ -137,7 +138,7 @@ func writeTar(w io.Writer, files map[string]File) error {
 	t := tar.NewWriter(w)
 	for _, name := range names {
 		f := files[name]
-		h := &tar.Header{Name: name, Mode: f.Mode, Format: tar.FormatUSTAR, Typeflag: tar.TypeReg, Size: int64(len(f.Data))}
+		h := &tar.Header{Name: name, Mode: f.Mode, Uid: f.ID, Gid: f.ID, Format: tar.FormatUSTAR, Typeflag: tar.TypeReg, Size: int64(len(f.Data))}
 		if h.Mode == 0 {
 			h.Mode = 0o755
 		}

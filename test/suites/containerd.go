@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// containerdModule is what the suites are a part of.
+const containerdModule = "github.com/containerd/containerd/v2"
+
+// clientSuite starts a containerd of its own and drives it as ctr does.
+var clientSuite = suite{
+	name: "client",
+	build: func(ctx context.Context, o options) error {
+		return buildContainerd(ctx, o, "client", "./integration/client")
+	},
+	run: func(ctx context.Context, o options, runtime string) (results, error) {
+		kind := map[string]string{"runc": "io.containerd.runc.v2", "ccv2": "io.containerd.cc.v2"}[runtime]
+		if err := os.Setenv("TEST_RUNTIME", kind); err != nil {
+			return nil, err
+		}
+		return runTest(ctx, o, runtime, "-test.root", "-test.parallel", "2")
+	},
+}
+
+// criSuite plays the part of the kubelet.
+var criSuite = suite{
+	name:  "cri",
+	build: func(ctx context.Context, o options) error { return buildContainerd(ctx, o, "cri", "./integration") },
+	run: func(ctx context.Context, o options, runtime string) (results, error) {
+		d, err := startDaemon(ctx, o, runtime)
+		if err != nil {
+			return nil, err
+		}
+		defer d.close()
+		return runTest(ctx, o, runtime, "-runtime-handler", runtime, "-cri-endpoint", "unix://"+socket,
+			"-build-dir", filepath.Join(o.build, "bin"))
+	},
+}
+
+func testPath(build, suite string) string { return filepath.Join(build, "suites", suite+".test") }
+
+// buildContainerd builds tests of the version of containerd that the other tests
+// run with, in the module cache.
+func buildContainerd(ctx context.Context, o options, suite, pkg string) error {
+	list := exec.CommandContext(ctx, "go", "-C", "../../tools/stack", "list", "-m", "-json", containerdModule)
+	out, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("find %s: %w", containerdModule, err)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "-C", module.Dir, "test", "-c", "-buildvcs=false", "-tags", "no_btrfs",
+		"-o", testPath(o.build, suite), pkg)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	return cmd.Run()
+}
+
+// runTest runs a test binary; that tests fail is no error.
+func runTest(ctx context.Context, o options, runtime string, flags ...string) (results, error) {
+	log, err := os.Create(logPath(o.build, o.suite, runtime, "test"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }()
+	cmd := exec.CommandContext(ctx, testPath(o.build, o.suite), append(flags, "-test.v", "-test.timeout", "1h", "-test.run", o.run)...)
+	cmd.Dir = o.scratch
+	cmd.Stdout, cmd.Stderr = log, log
+	_ = cmd.Run() // the results say more
+	return parse(log.Name())
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+const socket = "/run/containerd/containerd.sock"
+
+// daemonConfig is that of a node with both runtimes; %s is the default.
+const daemonConfig = `version = 4
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+drain_exec_sync_io_timeout = "10s"
+[plugins.'io.containerd.snapshotter.v1.overlayfs']
+slow_chown = true
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+default_runtime_name = %q
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.ccv2]
+runtime_type = "io.containerd.cc.v2"
+`
+
+// daemon is a containerd that is started again whenever a test has ended it.
+type daemon struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// startDaemon returns once containerd listens. Its log is a file of build.
+func startDaemon(ctx context.Context, o options, runtime string) (*daemon, error) {
+	if err := os.MkdirAll("/etc/containerd", 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile("/etc/containerd/config.toml", fmt.Appendf(nil, daemonConfig, runtime), 0o644); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(logPath(o.build, o.suite, runtime, "containerd"))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	d := &daemon{cancel: cancel}
+	d.done.Go(func() {
+		defer func() { _ = log.Close() }()
+		for ctx.Err() == nil {
+			cmd := exec.CommandContext(ctx, filepath.Join(o.build, "bin/containerd"))
+			cmd.Stdout, cmd.Stderr = log, log
+			_ = cmd.Run() // tests kill it
+		}
+	})
+	deadline, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	for tick := time.NewTicker(50 * time.Millisecond); ; {
+		conn, err := (&net.Dialer{}).DialContext(deadline, "unix", socket)
+		if err == nil {
+			return d, conn.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.Done():
+			return d, errors.Join(fmt.Errorf("containerd does not listen, see %s", log.Name()), err)
+		}
+	}
+}
+
+// close ends it. The shims end with the machine.
+func (d *daemon) close() {
+	d.cancel()
+	d.done.Wait()
+}

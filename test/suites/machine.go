@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// privately makes what tests write to private, with sh as the init that waits
+// for orphans. $1 is the scratch directory, the rest the command.
+const privately = `set -e
+dir=$1; shift
+mkdir -p "$dir/lib/containerd" "$dir/lib/containerd-test" "$dir/etc" "$dir/work" "$dir/tmp"
+mount -t tmpfs -o mode=755 run /run
+mount -t tmpfs -o mode=755 lib /var/lib
+mkdir /var/lib/containerd /var/lib/containerd-test
+mount --bind "$dir/lib/containerd" /var/lib/containerd
+mount --bind "$dir/lib/containerd-test" /var/lib/containerd-test
+mount -t overlay -o "lowerdir=/etc,upperdir=$dir/etc,workdir=$dir/work" etc /etc
+mount -t tmpfs -o mode=755 opt /opt
+mkdir /opt/cni && ln -s /usr/lib/cni /opt/cni/bin
+mount --make-rshared /
+ip link set lo up
+"$@" &
+wait $!`
+
+// enter runs one suite with one runtime in new namespaces and returns its results.
+func enter(ctx context.Context, o options, suite, runtime string) (results, error) {
+	scratch, err := os.MkdirTemp("", "suites-")
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc",
+		"--propagation", "private", "sh", "-c", privately, "sh", scratch, self, "-scratch", scratch,
+		"-build", o.build, "-suite", suite, "-runtime", runtime, "-run", o.run)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(scratch))
+	}
+	if err := os.RemoveAll(scratch); err != nil {
+		return nil, err
+	}
+	return load(resultsPath(o.build, suite, runtime))
+}
+
+// network is what upstream's scripts install for their tests.
+const network = `{"cniVersion": "1.0.0", "name": "suites", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "promiscMode": true,
+   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}], [{"subnet": "2001:4860:4860::/64"}]],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+`
+
+// ccv2Config is the shim's configuration: the guest that was built.
+const ccv2Config = `[guest]
+kernel = %q
+image = %q
+`
+
+// furnish gives the private machine its configuration and a registry.
+func furnish(ctx context.Context, o options) (stop func() error, err error) {
+	hosts, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		return nil, err
+	}
+	for path, text := range map[string]string{
+		"/etc/cni/net.d/10-suites.conflist": network,
+		"/etc/hosts":                        string(hosts) + "\n127.0.0.1 " + strings.Join(registries(), " ") + "\n",
+		"/etc/ccv2/config.toml":             fmt.Sprintf(ccv2Config, filepath.Join(o.build, "guest/vmlinux"), filepath.Join(o.build, "guest/initrd.img")),
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	for name, value := range map[string]string{
+		"PATH": filepath.Join(o.build, "bin") + string(os.PathListSeparator) + os.Getenv("PATH"), "TMPDIR": filepath.Join(o.scratch, "tmp"),
+		"HTTPS_PROXY": "", "HTTP_PROXY": "", "https_proxy": "", "http_proxy": "", "SSL_CERT_FILE": certPath(o.scratch),
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return startRegistry(ctx, o)
+}

@@ -1,0 +1,98 @@
+// Command suites runs the test suites of others with runc and with ccv2 and
+// prints which tests differ.
+//
+//	suites -build DIR [-suite NAME] [-runtime NAME] [-run REGEXP]
+//
+// The tests think that they are on a machine of their own: they run in
+// namespaces with a private /run, /etc and /var/lib, and a registry that has the
+// images which they name (made here, of busybox). What they leave behind ends
+// with these namespaces.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// options are the same outside and inside of the private machine.
+type options struct {
+	build, suite, runtime, run string
+	scratch                    string // everything that is written; set inside
+}
+
+// suite is a test suite that can be run with any runtime.
+type suite struct {
+	name  string
+	build func(ctx context.Context, o options) error
+	run   func(ctx context.Context, o options, runtime string) (results, error)
+}
+
+var (
+	suites   = []suite{clientSuite, criSuite}
+	runtimes = []string{"runc", "ccv2"}
+)
+
+func main() {
+	o := options{}
+	flag.StringVar(&o.build, "build", "../../build", "directory of the binaries, the guest and busybox")
+	flag.StringVar(&o.suite, "suite", "", "only this suite")
+	flag.StringVar(&o.runtime, "runtime", "", "only this runtime: runc or ccv2")
+	flag.StringVar(&o.run, "run", "", "only the tests that match")
+	flag.StringVar(&o.scratch, "scratch", "", "set by the program itself")
+	flag.Parse()
+	run := outside
+	if o.scratch != "" {
+		run = inside
+	}
+	if err := run(context.Background(), o); err != nil {
+		fmt.Fprintln(os.Stderr, "suites:", err)
+		os.Exit(1)
+	}
+}
+
+// outside builds the suites, which needs the network, and enters a machine of
+// their own for each run.
+func outside(ctx context.Context, o options) error {
+	var err error
+	if o.build, err = filepath.Abs(o.build); err != nil {
+		return err
+	}
+	for _, s := range suites {
+		if o.suite != "" && o.suite != s.name {
+			continue
+		}
+		if err := s.build(ctx, o); err != nil {
+			return fmt.Errorf("%s: build: %w", s.name, err)
+		}
+		all := map[string]results{}
+		for _, r := range runtimes {
+			if o.runtime != "" && o.runtime != r {
+				continue
+			}
+			if all[r], err = enter(ctx, o, s.name, r); err != nil {
+				return fmt.Errorf("%s with %s: %w", s.name, r, err)
+			}
+		}
+		compare(os.Stdout, s.name, all["runc"], all["ccv2"])
+	}
+	return nil
+}
+
+// inside runs one suite with one runtime.
+func inside(ctx context.Context, o options) error {
+	i := slices.IndexFunc(suites, func(s suite) bool { return s.name == o.suite })
+	if i < 0 {
+		return fmt.Errorf("there is no suite %q", o.suite)
+	}
+	stop, err := furnish(ctx, o)
+	if err != nil {
+		return err
+	}
+	got, err := suites[i].run(ctx, o, o.runtime)
+	return errors.Join(err, got.save(resultsPath(o.build, o.suite, o.runtime)), stop())
+}
