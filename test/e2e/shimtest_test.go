@@ -47,6 +47,12 @@ func TestShimRunc(t *testing.T) {
 	shimtest.NewOOMSuite(config).Run(t)
 }
 
+// steady keeps the Go runtime of the kit's program from interrupting goroutines
+// by SIGURG. Its "forever" ends, with status 0, at the first signal of any kind,
+// and a busy emulated CPU is slow enough for the runtime to send itself one. The
+// container then ends under the exec that a test is about.
+const steady = "-X=runtime.godebugDefault=asyncpreemptoff=1"
+
 // shimHost prepares a Host whose environment the shims of the test inherit.
 func shimHost(t testing.TB) *harness.Host {
 	t.Helper()
@@ -66,7 +72,7 @@ func shimHost(t testing.TB) *harness.Host {
 	}
 	// The kit would download the program that its containers run.
 	testbin := filepath.Join(h.Dir, "testbin")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", testbin, "github.com/containerd/shimtest/cmd/testbin")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", steady, "-o", testbin, "github.com/containerd/shimtest/cmd/testbin")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build testbin: %v\n%s", err, out)
