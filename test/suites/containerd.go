@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 // containerdModule is what the suites are a part of.
@@ -56,11 +57,23 @@ func buildContainerd(ctx context.Context, o options, suite, pkg string) error {
 	if err := json.Unmarshal(out, &module); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "-C", module.Dir, "test", "-c", "-buildvcs=false", "-tags", "no_btrfs",
-		"-o", testPath(o.build, suite), pkg)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	return cmd.Run()
+	for _, args := range [][]string{
+		{"test", "-c", "-o", testPath(o.build, suite), pkg},
+		{"build", "-o", failpoints(o.build) + "/", "./integration/failpoint/cmd/..."},
+	} {
+		cmd := exec.CommandContext(ctx, "go", slices.Insert(args, 1, "-buildvcs=false", "-tags", "no_btrfs")...)
+		cmd.Dir = module.Dir
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// failpoints is where programs are that fail as tests tell them: a CNI plugin, a
+// runc and its shim.
+func failpoints(build string) string { return filepath.Join(build, "suites", "bin") }
 
 // runTest runs a test binary; that tests fail is no error.
 func runTest(ctx context.Context, o options, runtime string, flags ...string) (results, error) {

@@ -12,9 +12,13 @@ import (
 	"time"
 )
 
-const socket = "/run/containerd/containerd.sock"
+const (
+	socket           = "/run/containerd/containerd.sock"
+	failpointNetwork = "/etc/cni/failpoint.d"
+)
 
-// daemonConfig is that of a node with both runtimes; %s is the default.
+// daemonConfig is that of a node with both runtimes; %q is the default. What is
+// beside that is what upstream's scripts configure for their tests.
 const daemonConfig = `version = 4
 [plugins.'io.containerd.cri.v1.runtime']
 restrict_oom_score_adj = true
@@ -27,6 +31,15 @@ default_runtime_name = %q
 runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.ccv2]
 runtime_type = "io.containerd.cc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc-fp]
+runtime_type = "runc-fp.v1"
+cni_conf_dir = "` + failpointNetwork + `"
+cni_max_conf_num = 1
+pod_annotations = ["io.containerd.runtime.v2.shim.failpoint.*"]
+[plugins.'io.containerd.nri.v1.nri']
+disable = false
+socket_path = "/var/run/nri-test.sock"
+plugin_path = "/no/pre-launched/nri/plugins"
 `
 
 // daemon is a containerd that is started again whenever a test has ended it.
@@ -55,6 +68,10 @@ func startDaemon(ctx context.Context, o options, runtime string) (*daemon, error
 			cmd := exec.CommandContext(ctx, filepath.Join(o.build, "bin/containerd"))
 			cmd.Stdout, cmd.Stderr = log, log
 			_ = cmd.Run() // tests kill it
+			select {      // and look once a second whether it has gone
+			case <-ctx.Done():
+			case <-time.After(3 * time.Second):
+			}
 		}
 	})
 	deadline, stop := context.WithTimeout(ctx, time.Minute)

@@ -34,8 +34,12 @@ var pause = recipe{
 // recipes has everything that the suites ask for, by its full name. Where a test
 // needs only some programs of the original, they are made of busybox.
 var recipes = map[string]recipe{
-	"ghcr.io/containerd/busybox:1.36":                {},
+	"ghcr.io/containerd/busybox:1.36": {
+		// Debian's nc, as process 1, does not end on SIGTERM.
+		layers: []map[string]ociimage.File{{"bin/nc": script("trap 'exit 143' TERM", `busybox nc "$@" &`, "wait $!")}},
+	},
 	"registry.k8s.io/e2e-test-images/busybox:1.29-2": {},
+	"registry.k8s.io/pause:3.6":                      pause,
 	"registry.k8s.io/pause:3.10.2":                   pause,
 	"ghcr.io/containerd/alpine:3.14.0": {
 		layers: []map[string]ociimage.File{{"etc/os-release": {Mode: 0o644, Data: []byte("NAME=\"Alpine Linux\"\n")}, "bin/sh": {Link: "/bin/busybox"}}},
@@ -49,7 +53,11 @@ var recipes = map[string]recipe{
 		volumes: []string{"/test_dir", "C:/weird_test_dir", "/:colon_prefixed"},
 	},
 	"ghcr.io/containerd/volume-ownership:2.1": {
-		layers:  []map[string]ociimage.File{{"test_dir": {Dir: true, ID: 65534}}},
+		layers: []map[string]ociimage.File{{
+			"test_dir":       {Dir: true, ID: 65534},
+			"bin/bash":       script(`exec sh "$@"`),
+			"usr/bin/passwd": {Mode: 0o4755, Data: []byte("a set-user-id bit")},
+		}},
 		volumes: []string{"/test_dir"},
 	},
 	"registry.k8s.io/e2e-test-images/resource-consumer:1.10": {
@@ -61,6 +69,13 @@ var recipes = map[string]recipe{
 		config: v1.Config{Entrypoint: []string{"nginx"}},
 	},
 }
+
+// users and groups are those of the original busybox that tests name.
+const (
+	users = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nbin:x:2:2:bin:/bin:/bin/false\n" +
+		"sys:x:3:3:sys:/dev:/bin/false\nwww-data:x:33:33:www-data:/var/www:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n"
+	groups = "root:x:0:\ndaemon:x:1:\nbin:x:2:\nsys:x:3:\nadm:x:4:\nwheel:x:10:root\nwww-data:x:33:\nnobody:x:65534:\n"
+)
 
 // registries are the hosts of all images.
 func registries() []string {
@@ -79,6 +94,8 @@ func images(ctx context.Context, busybox string) (map[string]v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	base.Files["etc/passwd"] = ociimage.File{Mode: 0o644, Data: []byte(users)}
+	base.Files["etc/group"] = ociimage.File{Mode: 0o644, Data: []byte(groups)}
 	all := map[string]v1.Image{}
 	for ref, r := range recipes {
 		if all[ref], err = r.make(base.Files); err != nil {

@@ -15,15 +15,18 @@ import (
 // for orphans. $1 is the scratch directory, the rest the command.
 const privately = `set -e
 dir=$1; shift
-mkdir -p "$dir/lib/containerd" "$dir/lib/containerd-test" "$dir/etc" "$dir/work" "$dir/tmp"
+mkdir -p "$dir/lib/containerd" "$dir/lib/containerd-test" "$dir/tmp"
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=755 lib /var/lib
 mkdir /var/lib/containerd /var/lib/containerd-test
 mount --bind "$dir/lib/containerd" /var/lib/containerd
 mount --bind "$dir/lib/containerd-test" /var/lib/containerd-test
-mount -t overlay -o "lowerdir=/etc,upperdir=$dir/etc,workdir=$dir/work" etc /etc
+for d in /etc /usr/local/bin; do
+	mkdir -p "$dir/upper$d" "$dir/work$d"
+	mount -t overlay -o "lowerdir=$d,upperdir=$dir/upper$d,workdir=$dir/work$d" private "$d"
+done
 mount -t tmpfs -o mode=755 opt /opt
-mkdir /opt/cni && ln -s /usr/lib/cni /opt/cni/bin
+mkdir -p /opt/cni/bin && ln -s /usr/lib/cni/* /opt/cni/bin
 mount --make-rshared /
 ip link set lo up
 "$@" &
@@ -53,9 +56,10 @@ func enter(ctx context.Context, o options, suite, runtime string) (results, erro
 	return load(resultsPath(o.build, suite, runtime))
 }
 
-// network is what upstream's scripts install for their tests.
-const network = `{"cniVersion": "1.0.0", "name": "suites", "plugins": [
-  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "promiscMode": true,
+// network is what upstream's scripts install for their tests, with the bridge's
+// plugin and name.
+const network = `{"cniVersion": "1.0.0", "name": "suites-%[1]s", "plugins": [
+  {"type": %[1]q, "bridge": %[2]q, "capabilities": {"io.kubernetes.cri.pod-annotations": true}, "isGateway": true, "ipMasq": true, "promiscMode": true,
    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}], [{"subnet": "2001:4860:4860::/64"}]],
             "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
@@ -74,7 +78,8 @@ func furnish(ctx context.Context, o options) (stop func() error, err error) {
 		return nil, err
 	}
 	for path, text := range map[string]string{
-		"/etc/cni/net.d/10-suites.conflist": network,
+		"/etc/cni/net.d/10-suites.conflist": fmt.Sprintf(network, "bridge", "cni0"),
+		failpointNetwork + "/10.conflist":   fmt.Sprintf(network, "cni-bridge-fp", "cni-fp"),
 		"/etc/hosts":                        string(hosts) + "\n127.0.0.1 " + strings.Join(registries(), " ") + "\n",
 		"/etc/ccv2/config.toml":             fmt.Sprintf(ccv2Config, filepath.Join(o.build, "guest/vmlinux"), filepath.Join(o.build, "guest/initrd.img")),
 	} {
@@ -85,8 +90,19 @@ func furnish(ctx context.Context, o options) (stop func() error, err error) {
 			return nil, err
 		}
 	}
+	if err := os.Symlink(filepath.Join(failpoints(o.build), "cni-bridge-fp"), "/opt/cni/bin/cni-bridge-fp"); err != nil {
+		return nil, err
+	}
+	loopback, err := os.ReadFile(filepath.Join(failpoints(o.build), "loopback-v2"))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile("/usr/local/bin/loopback-v2", loopback, 0o755); err != nil {
+		return nil, err
+	}
+	path := []string{filepath.Join(o.build, "bin"), failpoints(o.build), os.Getenv("PATH")}
 	for name, value := range map[string]string{
-		"PATH": filepath.Join(o.build, "bin") + string(os.PathListSeparator) + os.Getenv("PATH"), "TMPDIR": filepath.Join(o.scratch, "tmp"),
+		"PATH": strings.Join(path, string(os.PathListSeparator)), "TMPDIR": filepath.Join(o.scratch, "tmp"),
 		"HTTPS_PROXY": "", "HTTP_PROXY": "", "https_proxy": "", "http_proxy": "", "SSL_CERT_FILE": certPath(o.scratch),
 	} {
 		if err := os.Setenv(name, value); err != nil {
