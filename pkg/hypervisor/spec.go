@@ -28,6 +28,9 @@ type Spec struct {
 	ID string
 	// Binary is the path of the VMM.
 	Binary string
+	// NetNS is the network namespace that the VMM runs in; nil means this
+	// process's. It stays the caller's.
+	NetNS *os.File
 	// Dir is an existing directory of mode 0700 for the monitor's and the
 	// ports' sockets. The caller owns it and removes it.
 	Dir string

@@ -4,19 +4,17 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
@@ -62,35 +60,14 @@ func command(tb testing.TB, name string, args ...string) string {
 // inside calls fn on a thread in the namespace.
 func (n netns) inside(fn func() error) {
 	n.tb.Helper()
-	result := make(chan error, 1)
-	go func() { result <- n.enter(fn) }()
-	if err := <-result; err != nil {
-		n.tb.Fatal(err)
-	}
-}
-
-// enter runs on a goroutine of its own. The thread comes back, or ends.
-func (n netns) enter(fn func() error) error {
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = home.Close() }()
 	file, err := os.Open(n.path())
 	if err != nil {
-		return err
+		n.tb.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
-		return err
+	if err := thread.Do(file, fn); err != nil {
+		n.tb.Fatal(err)
 	}
-	err = fn()
-	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, back)
-	}
-	runtime.UnlockOSThread()
-	return err
 }
 
 // with is how a container gets into the namespace.

@@ -87,7 +87,7 @@ func start(ctx context.Context, opts Options) (*Server, error) {
 		return nil, err
 	}
 	defer listener.Close()
-	proc, err := child.Start(opts.Binary, commandLine(opts, kind), listener)
+	proc, err := child.Start(nil, opts.Binary, commandLine(opts, kind), listener)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(opts.Socket))
 	}

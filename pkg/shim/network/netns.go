@@ -4,16 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 )
 
 // Namespace is an open network namespace. It is not safe for concurrent use.
 type Namespace struct {
-	path   string
 	file   *os.File
 	handle *netlink.Handle
 }
@@ -32,16 +32,38 @@ func Open(path string) (*Namespace, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
-	n := &Namespace{path: path, file: file}
-	if err := n.refuseHost(); err != nil {
+	if err := refuseHost(file); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	err = n.do(func() (err error) {
+	return open(file)
+}
+
+// New makes a network namespace without a name. It lives as long as a process,
+// or a file, that has it.
+func New() (*Namespace, error) {
+	var file *os.File
+	err := thread.Do(nil, func() (err error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		file, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make network namespace: %w", err)
+	}
+	return open(file)
+}
+
+// open takes over file.
+func open(file *os.File) (*Namespace, error) {
+	n := &Namespace{file: file}
+	err := n.do(func() (err error) {
 		n.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", path, err), file.Close())
+		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", file.Name(), err), file.Close())
 	}
 	return n, nil
 }
@@ -49,8 +71,8 @@ func Open(path string) (*Namespace, error) {
 // ErrHost is the refusal of the host's network namespace.
 var ErrHost = fmt.Errorf("a VM cannot be in the host's network: give the pod a network of its own (hostNetwork: false), or run it with another runtime class: %w", errdefs.ErrFailedPrecondition)
 
-func (n *Namespace) refuseHost() error {
-	own, err := n.file.Stat()
+func refuseHost(file *os.File) error {
+	own, err := file.Stat()
 	if err != nil {
 		return fmt.Errorf("open network namespace: %w", err)
 	}
@@ -58,40 +80,20 @@ func (n *Namespace) refuseHost() error {
 		// One that cannot be looked at is that of another pid namespace's init,
 		// so it is not where this process could break something.
 		if info, err := os.Stat(host); err == nil && os.SameFile(own, info) {
-			return fmt.Errorf("network namespace %s is the host's: %w", n.path, ErrHost)
+			return fmt.Errorf("network namespace %s is the host's: %w", file.Name(), ErrHost)
 		}
 	}
 	return nil
 }
 
-// do calls fn on a thread in the namespace.
-func (n *Namespace) do(fn func() error) error {
-	result := make(chan error, 1)
-	go func() { result <- n.enter(fn) }()
-	return <-result
-}
+// File is the namespace for those who enter it. It stays the Namespace's.
+func (n *Namespace) File() *os.File { return n.file }
 
-// enter runs on a goroutine of its own: a thread that does not find back stays
-// locked, and ends together with the goroutine.
-func (n *Namespace) enter(fn func() error) error {
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("open own network namespace: %w", err)
-	}
-	defer func() { _ = home.Close() }()
-	if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace %s: %w", n.path, err)
-	}
-	err = fn()
-	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, fmt.Errorf("leave network namespace %s: %w", n.path, back))
-	}
-	runtime.UnlockOSThread()
-	return err
-}
+// name is what errors call the namespace.
+func (n *Namespace) name() string { return n.file.Name() }
+
+// do calls fn on a thread in the namespace.
+func (n *Namespace) do(fn func() error) error { return thread.Do(n.file, fn) }
 
 // Close lets go of the namespace, and leaves everything in it as it is.
 func (n *Namespace) Close() error {

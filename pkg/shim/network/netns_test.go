@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -13,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 )
 
 // newNamespace makes a network namespace with a path that ends with the test.
@@ -23,9 +24,7 @@ func newNamespace(t *testing.T) *Namespace {
 	}
 	path := filepath.Join(t.TempDir(), "netns")
 	must(t, os.WriteFile(path, nil, 0o600))
-	result := make(chan error, 1)
-	go func() { result <- bindNew(path) }()
-	must(t, <-result)
+	must(t, bindNew(path))
 	t.Cleanup(func() {
 		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) { // a test that removed it
 			t.Error(err)
@@ -37,23 +36,14 @@ func newNamespace(t *testing.T) *Namespace {
 	return n
 }
 
-// bindNew puts a new network namespace at path. The thread comes back, or ends.
+// bindNew puts a new network namespace at path.
 func bindNew(path string) error {
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = home.Close() }()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	mountErr := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
-	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-		return errors.Join(mountErr, err)
-	}
-	runtime.UnlockOSThread()
-	return mountErr
+	return thread.Do(nil, func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+	})
 }
 
 func must(t *testing.T, err error) {

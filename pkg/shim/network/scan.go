@@ -38,7 +38,7 @@ func (n *Namespace) Scan() (Snapshot, error) {
 			return s, nil
 		case try < dumpTries && errors.Is(err, netlink.ErrDumpInterrupted):
 		default:
-			return Snapshot{}, fmt.Errorf("scan network namespace %s: %w", n.path, err)
+			return Snapshot{}, fmt.Errorf("scan network namespace %s: %w", n.name(), err)
 		}
 	}
 }

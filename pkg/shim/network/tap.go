@@ -23,7 +23,7 @@ const (
 func (n *Namespace) Connect(e Endpoint) (*os.File, error) {
 	file, err := n.connect(e)
 	if err != nil {
-		return nil, fmt.Errorf("connect %s of network namespace %s: %w", e.Interface.NewDevice, n.path, err)
+		return nil, fmt.Errorf("connect %s of network namespace %s: %w", e.Interface.NewDevice, n.name(), err)
 	}
 	return file, nil
 }

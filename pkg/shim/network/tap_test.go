@@ -216,7 +216,7 @@ func TestConnectAgain(t *testing.T) {
 		}
 		must(t, tap.Close())
 	}
-	must(t, Cleanup(pod.path))
+	must(t, Cleanup(pod.name()))
 	if qdiscs, filters := pod.ingress(t); qdiscs != 0 || filters != 0 {
 		t.Errorf("%d qdiscs and %d filters are left", qdiscs, filters)
 	}

@@ -32,11 +32,11 @@ func (n *Namespace) Watch() (*Watcher, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("watch network namespace %s: %w", n.path, err)
+		return nil, fmt.Errorf("watch network namespace %s: %w", n.name(), err)
 	}
 	sock := os.NewFile(uintptr(fd), "netlink")
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: watchGroups}); err != nil {
-		return nil, errors.Join(fmt.Errorf("watch network namespace %s: %w", n.path, err), sock.Close())
+		return nil, errors.Join(fmt.Errorf("watch network namespace %s: %w", n.name(), err), sock.Close())
 	}
 	return &Watcher{sock: sock}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 )
 
 // stderrTail bounds what is kept of a process's own messages, in bytes.
@@ -32,19 +32,18 @@ type Process struct {
 	reaped bool
 }
 
-// Start runs binary with args, not searching PATH. files become its
-// descriptors 3, 4, … and stay the caller's. The environment is minimal and the
+// Start runs binary with args in the network namespace netns, or in this
+// process's when that is nil. PATH is not searched. files become its descriptors
+// 3, 4, … and, like netns, stay the caller's. The environment is minimal and the
 // working directory the root.
 //
 // PR_SET_PDEATHSIG makes the kernel kill the child when the *thread* that
-// started it ends, so that thread is kept: a goroutine locked to it starts the
-// child and does nothing but wait for it.
-func Start(binary string, args []string, files ...*os.File) (*Process, error) {
+// started it ends, so the child has one of its own, which does nothing but wait
+// for it.
+func Start(netns *os.File, binary string, args []string, files ...*os.File) (*Process, error) {
 	p := &Process{done: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+	started := make(chan error, 1)
+	err := thread.Start(netns, func() {
 		stderr := &tail{limit: stderrTail}
 		cmd := &exec.Cmd{
 			Path:        binary,
@@ -66,8 +65,11 @@ func Start(binary string, args []string, files ...*os.File) (*Process, error) {
 		p.exit = p.wait(cmd)
 		p.exit.Stderr = stderr.String()
 		close(p.done)
-	}()
-	if err := <-started; err != nil {
+	})
+	if err == nil {
+		err = <-started
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", binary, err)
 	}
 	return p, nil

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 		return
 	}
-	p, err := Start("/bin/sh", []string{"-c", "sleep 1000 & echo $! >&3; wait"}, os.Stdout)
+	p, err := Start(nil, "/bin/sh", []string{"-c", "sleep 1000 & echo $! >&3; wait"}, os.Stdout)
 	if err != nil {
 		panic(err)
 	}
@@ -58,7 +58,7 @@ func TestExit(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p, err := Start("/bin/sh", []string{"-c", tt.script})
+			p, err := Start(nil, "/bin/sh", []string{"-c", tt.script})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +73,7 @@ func TestExit(t *testing.T) {
 }
 
 func TestStartFails(t *testing.T) {
-	if _, err := Start("/no/program", nil); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Start(nil, "/no/program", nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -85,7 +85,7 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	p, err := Start("/bin/sh", []string{"-c", "sleep 1000 & echo ready >&3; wait"}, w)
+	p, err := Start(nil, "/bin/sh", []string{"-c", "sleep 1000 & echo ready >&3; wait"}, w)
 	if err != nil {
 		t.Fatal(err)
 	}
