@@ -265,3 +265,27 @@ func TestNetworkAfterCrash(t *testing.T) {
 		t.Errorf("a tap is left:\n%s", out)
 	}
 }
+
+// TestOwnNetwork sets up the network of a container in the way of ctr's --cni
+// and nerdctl: after it was created, in the namespace of its pid. Its process
+// finds the interface there.
+func TestOwnNetwork(t *testing.T) {
+	shared.Watch(t)
+	var out harness.Buffer
+	container := shared.Container(t, "ownnet", []string{"sh", "-c", "ip addr show eth0 && ping -c 1 -W 10 192.0.2.1"})
+	task := shared.Task(t, container, harness.Streams{Stdout: &out, Stderr: &out})
+	pid := fmt.Sprint(task.Pid())
+	far := newNetns(t)
+	far.ip("link add far type veth peer name eth0 netns " + pid)
+	far.ip("addr add 192.0.2.1/24 dev far")
+	far.ip("link set far up")
+	inside := []string{"--target", pid, "--net", "ip"}
+	command(t, "nsenter", append(inside, strings.Fields("addr add 192.0.2.2/24 dev eth0")...)...)
+	command(t, "nsenter", append(inside, strings.Fields("link set eth0 up")...)...)
+	if err := task.Start(shared.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status := shared.Finish(t, task); status != 0 || !strings.Contains(out.String(), "inet 192.0.2.2/24") {
+		t.Errorf("status %d, output:\n%s", status, out.String())
+	}
+}

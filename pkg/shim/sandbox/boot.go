@@ -206,6 +206,9 @@ func (s *Sandbox) startVM(ctx context.Context) error {
 	spec := s.opts.VM.Spec
 	spec.ID = s.opts.ID
 	spec.Dir = s.dir.VM()
+	// Nothing of the host's network is in the VMM's reach, and those who look
+	// for the network of the sandbox under its pid find it.
+	spec.NetNS = s.network.ns.File()
 	spec.Setup = s.setUpVMM
 	spec.Ports = []hypervisor.Port{
 		{Name: ctlPort, Socket: s.ctlSocket()},

@@ -38,6 +38,7 @@ type Container struct {
 	initGone  bool // the first process has ended; no exec may start
 	oomSeen   bool
 	undoSteps undoStack
+	standIn   *standIn // nil for the sandbox's own container
 }
 
 // CreateRequest describes a container to be made.
@@ -58,7 +59,7 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 	if err := c.create(ctx); err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	s.opts.Sink.Publish(TaskCreated{Container: c, PID: s.PID()})
+	s.opts.Sink.Publish(TaskCreated{Container: c, PID: c.PID()})
 	go c.init.awaitExit(context.WithoutCancel(ctx))
 	return c, nil
 }
@@ -121,6 +122,9 @@ func (c *Container) take(ctx context.Context) error {
 	if err := legacyRefusal(c.spec, s.dialect); err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
 	}
+	if err := c.takeStandIn(); err != nil {
+		return err
+	}
 	if err := c.shareFiles(); err != nil {
 		return err
 	}
@@ -145,6 +149,21 @@ func (c *Container) take(ctx context.Context) error {
 		}
 	}
 	c.init.startCopying(context.WithoutCancel(ctx))
+	return nil
+}
+
+func (c *Container) takeStandIn() error {
+	if c.isSandbox() {
+		return nil
+	}
+	standIn, err := c.sandbox.newStandIn()
+	if err != nil {
+		return err
+	}
+	c.undoSteps.add(standIn.close)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.standIn = standIn
 	return nil
 }
 
@@ -182,8 +201,20 @@ func (c *Container) State() ContainerState {
 	return c.state
 }
 
-// PID stands for the container on the host: the VMM's process id.
-func (c *Container) PID() int { return c.sandbox.PID() }
+// PID stands for the container on the host: for the sandbox's own container it
+// is the VMM's process id, for the others that of a stand-in. It is 0 before
+// there is one.
+func (c *Container) PID() int {
+	if c.isSandbox() {
+		return c.sandbox.PID()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.standIn == nil {
+		return 0
+	}
+	return c.standIn.pid
+}
 
 // Process returns the process with an exec id, "" for the first one. Unknown
 // ids are errdefs.ErrNotFound.
@@ -214,12 +245,7 @@ func (c *Container) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.sandbox.dialect == hyperstart.DialectCCv2 {
-		_, err = c.sandbox.call(ctx, "startcontainer", "", hyperstart.ContainerRef{Container: c.ID})
-	} else { // create and start are one command there
-		_, err = c.sandbox.call(ctx, "newcontainer", c.init.token(), legacyContainer(c, c.sandbox.dialect))
-	}
-	if err != nil {
+	if err := c.startInGuest(ctx); err != nil {
 		err = fmt.Errorf("start container %s: %w", c.ID, err)
 		c.init.startFailed(err)
 		return err
@@ -228,6 +254,23 @@ func (c *Container) Start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.toLocked(Running)
+}
+
+func (c *Container) startInGuest(ctx context.Context) error {
+	s := c.sandbox
+	if s.dialect != hyperstart.DialectCCv2 { // create and start are one command there
+		_, err := s.call(ctx, "newcontainer", c.init.token(), legacyContainer(c, s.dialect))
+		return err
+	}
+	if c.isSandbox() {
+		// Clients may have set up the network since Create, which is when they
+		// learn of the namespace.
+		if err := s.updateNetwork(ctx); err != nil {
+			return fmt.Errorf("set up network: %w", err)
+		}
+	}
+	_, err := s.call(ctx, "startcontainer", "", hyperstart.ContainerRef{Container: c.ID})
+	return err
 }
 
 // Delete forgets a container that has ended or was never started, and returns

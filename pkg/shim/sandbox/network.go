@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/containerd/log"
@@ -16,10 +17,10 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
 )
 
-// PodNetwork says where the network of a pod is. The zero value is a guest
-// that has only its loopback.
+// PodNetwork says where the network of a pod is. The zero value is a new
+// network namespace, which may get its interfaces later.
 type PodNetwork struct {
-	Path string // of the network namespace; "" for none
+	Path string // of the network namespace; "" for a new one
 	Host bool   // a pod asks for the host's network
 }
 
@@ -29,7 +30,7 @@ var sandboxAnnotations = []string{"io.kubernetes.cri.container-type", "io.kubern
 // networkOf reads the network out of a specification. Without a namespace of
 // its own a container would be in the host's network, which the guest cannot
 // be: for a pod, that is what was asked for, and it is refused; a container
-// that is no pod says nothing by that as a rule, and gets a loopback.
+// that is no pod says nothing by that as a rule, and gets one of its own.
 func networkOf(spec *specs.Spec) PodNetwork {
 	for _, ns := range spec.Linux.Namespaces {
 		if ns.Type == specs.NetworkNamespace {
@@ -44,16 +45,18 @@ func networkOf(spec *specs.Spec) PodNetwork {
 	return PodNetwork{}
 }
 
-// podNetwork mirrors a network namespace into the guest. During the boot it
-// belongs to that, and afterwards to its own goroutine.
+// podNetwork mirrors a network namespace into the guest.
 type podNetwork struct {
-	ns     *network.Namespace
-	watch  *network.Watcher
+	ns    *network.Namespace
+	watch *network.Watcher
+
+	mu     sync.Mutex // guards the fields below, held while the guest is told
 	ports  []*netPort
 	count  int               // interfaces so far, for their ids
 	routes hyperstart.Routes // wanted
 	told   *hyperstart.Routes
 
+	// Set by boot, not changed afterwards.
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the goroutine has ended
 }
@@ -66,15 +69,15 @@ type netPort struct {
 	tap  *os.File              // nil once the VMM has it
 }
 
-// openNetwork opens the pod's namespace. It is nil for a guest without one.
+// openNetwork opens the pod's namespace, or makes one.
 func openNetwork(pod PodNetwork) (*podNetwork, error) {
 	if pod.Host {
 		return nil, fmt.Errorf("open network: %w", network.ErrHost)
 	}
-	if pod.Path == "" {
-		return nil, nil //nolint:nilnil // no network is nothing to work with, and no error
+	ns, err := network.New()
+	if pod.Path != "" {
+		ns, err = network.Open(pod.Path)
 	}
-	ns, err := network.Open(pod.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -89,11 +92,14 @@ func openNetwork(pod PodNetwork) (*podNetwork, error) {
 // back by the removal of the record, after the VMM has ended.
 func (s *Sandbox) takeNetwork(pod PodNetwork) error {
 	n, err := openNetwork(pod)
-	if err != nil || n == nil {
+	if err != nil {
 		return err
 	}
 	s.network = n
 	s.undo.add(func(context.Context) error { return n.close() })
+	if pod.Path == "" {
+		return nil // ends with the sandbox
+	}
 	state, err := s.dir.Load()
 	if err != nil {
 		return err
@@ -109,6 +115,8 @@ func (n *podNetwork) close() error {
 		n.cancel()
 		<-n.done
 	}
+	n.mu.Lock() // a Start may be bringing the guest up to date
+	defer n.mu.Unlock()
 	for _, p := range n.ports {
 		errs = append(errs, p.closeTap())
 	}
@@ -215,6 +223,9 @@ func (n *podNetwork) configure(call func(name string, data any) error) error {
 		p.told = &now
 		n.told = nil // routes can hang on an interface or an address
 	}
+	if n.told == nil && len(n.ports) == 0 && len(n.routes.Routes) == 0 {
+		return nil // there is nothing but a loopback, as in every guest
+	}
 	if n.told != nil && reflect.DeepEqual(*n.told, n.routes) {
 		return nil
 	}
@@ -228,9 +239,8 @@ func (n *podNetwork) configure(call func(name string, data any) error) error {
 
 // connectNetwork makes the taps, while the guest's kernel boots.
 func (s *Sandbox) connectNetwork() error {
-	if s.network == nil {
-		return nil
-	}
+	s.network.mu.Lock()
+	defer s.network.mu.Unlock()
 	_, err := s.network.refresh()
 	return err
 }
@@ -239,9 +249,8 @@ func (s *Sandbox) connectNetwork() error {
 // kernel parameters can be about them.
 func (s *Sandbox) plugNetwork(ctx context.Context) error {
 	defer func() { s.timing.Network = time.Now() }()
-	if s.network == nil {
-		return nil
-	}
+	s.network.mu.Lock()
+	defer s.network.mu.Unlock()
 	if err := s.network.plug(ctx, s.vm); err != nil {
 		return err
 	}
@@ -257,7 +266,7 @@ func (s *Sandbox) plugNetwork(ctx context.Context) error {
 // followNetwork lets the guest have what changes in the namespace later, until
 // the sandbox ends. It is called by boot; the goroutine begins after that.
 func (s *Sandbox) followNetwork(ctx context.Context) {
-	if s.network == nil || s.dialect != hyperstart.DialectCCv2 {
+	if s.dialect != hyperstart.DialectCCv2 {
 		return
 	}
 	ctx, s.network.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -288,7 +297,10 @@ func (s *Sandbox) mirror(ctx context.Context) {
 	}
 }
 
+// updateNetwork brings the guest up to date.
 func (s *Sandbox) updateNetwork(ctx context.Context) error {
+	s.network.mu.Lock()
+	defer s.network.mu.Unlock()
 	gone, err := s.network.refresh()
 	for _, p := range gone {
 		if err := s.vm.Unplug(ctx, p.id); err != nil {

@@ -62,7 +62,7 @@ func legacyInterface(e network.Endpoint, i int, dialect hyperstart.Dialect) (hyp
 
 // addLegacyNetwork adds the network to the STARTPOD of an original guest.
 func (s *Sandbox) addLegacyNetwork(ctx context.Context, request *hyperstart.StartPodRequest) {
-	if s.network == nil || s.dialect == hyperstart.DialectCCv2 {
+	if s.dialect == hyperstart.DialectCCv2 {
 		return
 	}
 	var dropped []string

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -62,20 +64,56 @@ func (c *Container) pidNamespace(ctx context.Context) (string, error) {
 	if !joinsPIDs(c.spec.Linux) || c.isSandbox() {
 		return "", nil
 	}
-	answer, err := c.sandbox.call(ctx, "listprocesses", "", hyperstart.ContainerRef{Container: c.sandbox.opts.ID})
+	container, err := c.joined()
+	var path string
+	if err == nil {
+		path, err = c.sandbox.pidNamespaceOf(ctx, container)
+	}
 	if err != nil {
-		return "", fmt.Errorf("join the pod's pid namespace: %w", err)
+		return "", fmt.Errorf("join pid namespace: %w", err)
+	}
+	return path, nil
+}
+
+// joined is the id of the container whose pid namespace this one joins. The
+// specification names it by the container's pid on the host. A path of another
+// form is that of the pod, which some clients keep elsewhere.
+func (c *Container) joined() (string, error) {
+	s := c.sandbox
+	for _, ns := range c.spec.Linux.Namespaces {
+		var pid int
+		if n, _ := fmt.Sscanf(ns.Path, "/proc/%d/ns/pid", &pid); n == 0 || ns.Type != specs.PIDNamespace {
+			continue
+		}
+		s.mu.Lock()
+		all := slices.Collect(maps.Values(s.containers))
+		s.mu.Unlock()
+		for _, other := range all {
+			if other.PID() == pid {
+				return other.ID, nil
+			}
+		}
+		return "", fmt.Errorf("%s is not of a container of this pod: %w", ns.Path, errdefs.ErrInvalidArgument)
+	}
+	return s.opts.ID, nil
+}
+
+// pidNamespaceOf is the path of a container's pid namespace in the guest.
+func (s *Sandbox) pidNamespaceOf(ctx context.Context, container string) (string, error) {
+	answer, err := s.call(ctx, "listprocesses", "", hyperstart.ContainerRef{Container: container})
+	if err != nil {
+		return "", err
 	}
 	var list hyperstart.ProcessList
 	if err := json.Unmarshal(answer, &list); err != nil {
-		return "", fmt.Errorf("join the pod's pid namespace: %w", err)
+		return "", fmt.Errorf("decode process list: %w", err)
 	}
 	for _, p := range list.Processes {
 		if p.Process == hyperstart.InitProcess {
 			return fmt.Sprintf("/proc/%d/ns/pid", p.PID), nil
 		}
 	}
-	return "", fmt.Errorf("join the pod's pid namespace: the sandbox's own container has ended: %w", errdefs.ErrFailedPrecondition)
+	return "", fmt.Errorf("the first process of container %s has ended: %w", container, errdefs.ErrFailedPrecondition)
 }
 
 // isIPC reports whether a kernel parameter belongs to the IPC namespace.

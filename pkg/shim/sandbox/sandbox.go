@@ -75,7 +75,7 @@ type Sandbox struct {
 	client  *proxy.Client
 	dialect hyperstart.Dialect
 	undo    undoStack
-	network *podNetwork       // nil without one
+	network *podNetwork
 	cgroup  *hostcgroup.Group // nil when the sandbox has none of its own
 	timing  Timing
 }

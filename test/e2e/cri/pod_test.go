@@ -37,6 +37,7 @@ func TestPod(t *testing.T) {
 	})
 	t.Run("network", func(t *testing.T) { podNetwork(t, main) })
 	t.Run("second container", func(t *testing.T) { secondContainer(t, pod, main) })
+	t.Run("pid namespaces", func(t *testing.T) { pidNamespaces(t, pod) })
 	t.Run("containers come and go", func(t *testing.T) { comeAndGo(t, pod) })
 	t.Run("logs", func(t *testing.T) { podLogs(t, pod) })
 	t.Run("statistics", func(t *testing.T) { podStats(t, pod, main) })
@@ -67,6 +68,31 @@ func secondContainer(t *testing.T, pod *harness.Pod, first *harness.PodContainer
 	}
 	second.Stop(t, 0)
 	second.Remove(t)
+}
+
+// pidNamespaces has containers see their own processes alone, or those of a
+// chosen one as well.
+func pidNamespaces(t *testing.T, pod *harness.Pod) {
+	namespaces := func(mode runtimeapi.NamespaceMode, target string) func(*runtimeapi.ContainerConfig) {
+		return func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{
+				NamespaceOptions: &runtimeapi.NamespaceOption{Pid: mode, TargetId: target},
+			}
+		}
+	}
+	private := namespaces(runtimeapi.NamespaceMode_CONTAINER, "")
+	target := pod.StartWith(t, "target", "exec sleep 5000001", private)
+	other := pod.StartWith(t, "other", "exec sleep 5000002", private)
+	debugger := pod.StartWith(t, "debugger", "exec sleep 5000003", namespaces(runtimeapi.NamespaceMode_TARGET, other.ID))
+	other.WantContains(t, "5000003", "ps")
+	debugger.WantContains(t, "5000002", "cat", "/proc/1/cmdline")
+	if out, _ := target.Exec(t, "ps"); strings.Contains(out, "5000002") || strings.Contains(out, "5000003") {
+		t.Errorf("a container with pids of its own sees those of others:\n%s", out)
+	}
+	for _, c := range []*harness.PodContainer{debugger, other, target} {
+		c.Stop(t, 0)
+		c.Remove(t)
+	}
 }
 
 // comeAndGo makes a container after the last one has gone, which is what init
