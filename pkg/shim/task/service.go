@@ -243,8 +243,12 @@ func (s *Service) Stats(ctx context.Context, r *taskapi.StatsRequest) (*taskapi.
 	return convertStats(stats)
 }
 
-// Connect tells which processes serve the container.
+// Connect tells which processes serve the container. Without a container it
+// tells the shim's alone, as runc's does.
 func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
+	if r.ID == "" {
+		return &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid())}, nil
+	}
 	c, err := s.sandbox.Container(r.ID)
 	if err != nil {
 		return nil, err
