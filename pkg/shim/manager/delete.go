@@ -29,17 +29,18 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 	if err != nil {
 		return shim.StopStatus{}, err
 	}
-	b, err := store.LoadBundle(bundle)
+	// A start command that is still under way comes first, and none comes later.
+	unlock, err := store.LockBundle(ctx, bundle)
 	switch {
-	case errors.Is(err, errdefs.ErrNotFound): // nothing was taken
+	case errors.Is(err, errdefs.ErrNotFound):
 	case err != nil:
 		return shim.StopStatus{}, fmt.Errorf("delete container %s: %w", id, err)
 	default:
-		if err := remove(ctx, id, b); err != nil {
+		defer unlock()
+		if err := clean(ctx, id, bundle); err != nil {
 			return shim.StopStatus{}, fmt.Errorf("delete container %s: %w", id, err)
 		}
 	}
-	removeSocket(ctx, bundle)
 	exit, err := store.LoadExit(bundle)
 	if err != nil {
 		if !errors.Is(err, errdefs.ErrNotFound) {
@@ -48,6 +49,57 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 		return shim.StopStatus{ExitedAt: time.Now(), ExitStatus: 128 + int(syscall.SIGKILL)}, nil
 	}
 	return shim.StopStatus{ExitedAt: exit.At, ExitStatus: int(exit.Status), Pid: exit.PID}, nil
+}
+
+// clean does the work of Stop for a bundle that is locked.
+func clean(ctx context.Context, id, bundle string) error {
+	if err := store.SaveDeleted(bundle); err != nil {
+		return err
+	}
+	b, err := store.LoadBundle(bundle)
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound): // nothing was taken
+		err = endUnused(ctx, id, bundle)
+	case err == nil:
+		err = remove(ctx, id, bundle, b)
+	}
+	if err != nil {
+		return err
+	}
+	removeSocket(ctx, bundle)
+	return nil
+}
+
+// endUnused ends a shim that was started for a sandbox of which nothing was
+// asked yet: containerd died too early.
+func endUnused(ctx context.Context, id, bundle string) error {
+	if group, err := SandboxOf(bundle, id); err != nil || group != id {
+		return nil //nolint:nilerr // another container's shim, or no bundle
+	}
+	a, err := store.LoadAddress(bundle)
+	if err != nil || a.Shim == nil {
+		return nil //nolint:nilerr // none was started here
+	}
+	return a.Shim.Kill(ctx)
+}
+
+// lastWords is how long a shim that has given everything back may take to tell
+// containerd so, and to end.
+const lastWords = 2 * time.Second
+
+// endIdle ends a shim that has given everything back. Usually it is about to
+// end by itself; containerd may have died before it has said so.
+func endIdle(ctx context.Context, bundle string) error {
+	a, err := store.LoadAddress(bundle)
+	if err != nil || a.Shim == nil {
+		return nil // none was started here
+	}
+	words, cancel := context.WithTimeout(ctx, lastWords)
+	defer cancel()
+	if a.Shim.Wait(words) == nil {
+		return nil
+	}
+	return a.Shim.Kill(ctx)
 }
 
 // removeSocket removes the socket of a shim that is dead.
@@ -74,10 +126,16 @@ func bundleDir(ctx context.Context, id string) (string, error) {
 	return filepath.Join(filepath.Dir(cwd), id), nil
 }
 
-func remove(ctx context.Context, id string, b store.Bundle) error {
+// remove gives back what a container has taken.
+func remove(ctx context.Context, id, bundle string, b store.Bundle) error {
 	dir := store.Open(b.Dir)
 	state, err := dir.Load()
 	if errors.Is(err, errdefs.ErrNotFound) {
+		if id == b.SandboxID {
+			if err := endIdle(ctx, bundle); err != nil {
+				return err
+			}
+		}
 		return dir.Remove(ctx) // a record that is gone was removed by the shim, perhaps not wholly
 	}
 	if id != b.SandboxID && err != nil {

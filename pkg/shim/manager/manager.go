@@ -51,6 +51,11 @@ var groupAnnotations = []string{
 // Start answers with the address of the shim that serves the container: the
 // one of its sandbox when that runs already, a new one otherwise.
 func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *bootapi.BootstrapResult, err error) {
+	unlock, err := lockNew(ctx, ".")
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	defer unlock()
 	group, err := SandboxOf(".", params.GetInstanceID())
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
@@ -79,13 +84,29 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 	defer func() { _ = socket.Close() }() // the server has its own descriptor
 	configPath, err := configOf(params)
 	if err == nil {
-		err = m.spawn(ctx, params, spawnArgs{group: group, debug: debug, socket: socket, config: configPath})
+		err = m.spawn(ctx, params, spawnArgs{group: group, debug: debug, socket: socket, address: address, config: configPath})
 	}
 	if err != nil {
 		_ = shim.RemoveSocket(address)
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	return result, nil
+}
+
+// lockNew locks a bundle for which a shim is to be started. A containerd that
+// has followed the one that asked for it may have deleted the bundle by now.
+func lockNew(ctx context.Context, bundle string) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
+	defer cancel()
+	unlock, err = store.LockBundle(ctx, bundle)
+	if err != nil {
+		return nil, err
+	}
+	if store.Deleted(bundle) {
+		unlock()
+		return nil, fmt.Errorf("the bundle was deleted meanwhile: %w", errdefs.ErrFailedPrecondition)
+	}
+	return unlock, nil
 }
 
 // listen makes the socket. A shim that already serves it is
@@ -119,13 +140,15 @@ func fileOf(l *net.UnixListener) (*os.File, error) {
 }
 
 type spawnArgs struct {
-	group  string // id of the sandbox
-	debug  bool
-	socket *os.File
-	config string // path of the configuration, "" for the usual one
+	group   string // id of the sandbox
+	debug   bool
+	socket  *os.File
+	address string // of the socket
+	config  string // path of the configuration, "" for the usual one
 }
 
-// spawn starts the server process, which outlives this one.
+// spawn starts the server process, which outlives this one, and notes it in the
+// bundle: when containerd dies before it has the address, delete ends it.
 func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a spawnArgs) error {
 	ns, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
@@ -146,6 +169,14 @@ func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a 
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
+		return err
+	}
+	server, err := store.ProcessOf("shim", cmd.Process.Pid)
+	if err == nil {
+		err = store.SaveAddress(".", store.Address{Address: a.address, Shim: &server})
+	}
+	if err != nil {
+		_ = cmd.Process.Kill() // nobody would ever find it
 		return err
 	}
 	if err := shim.AdjustOOMScore(cmd.Process.Pid); err != nil {

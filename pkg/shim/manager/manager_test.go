@@ -181,6 +181,80 @@ func TestDeleteOfTheSandbox(t *testing.T) {
 	}
 }
 
+// startedFor makes the bundle of a sandbox for which a shim was started, of which
+// nothing was asked yet.
+func startedFor(t *testing.T, config string) (bundle string, shimProcess store.Process) {
+	t.Helper()
+	bundle = t.TempDir()
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shimProcess, _ = process(t)
+	if err := store.SaveAddress(bundle, store.Address{Address: "unix:///nowhere", Shim: &shimProcess}); err != nil {
+		t.Fatal(err)
+	}
+	return bundle, shimProcess
+}
+
+// TestDeleteOfAnUnusedShim: containerd died before it had the address.
+func TestDeleteOfAnUnusedShim(t *testing.T) {
+	bundle, shimProcess := startedFor(t, "{}")
+	deleted(t, bundle, "pod")
+	if shimProcess.Alive() {
+		t.Error("the shim lives")
+	}
+	bundle, shimProcess = startedFor(t, `{"annotations":{"io.kubernetes.cri.sandbox-id":"other"}}`)
+	deleted(t, bundle, "c")
+	if !shimProcess.Alive() {
+		t.Error("the shim of another sandbox was killed")
+	}
+}
+
+// TestDeleteOfAnIdleShim: the sandbox was given back, and containerd died before
+// it told the shim to end.
+func TestDeleteOfAnIdleShim(t *testing.T) {
+	dir := store.DirOf(t.TempDir(), "ns", "pod")
+	for _, id := range []string{"c", "pod"} {
+		bundle, shimProcess := startedFor(t, "{}")
+		if err := store.SaveBundle(bundle, store.Bundle{Dir: dir.Path(), SandboxID: "pod", Share: id}); err != nil {
+			t.Fatal(err)
+		}
+		deleted(t, bundle, id)
+		if alive := shimProcess.Alive(); alive != (id != "pod") {
+			t.Errorf("delete of %s: the shim lives: %v", id, alive)
+		}
+	}
+}
+
+// TestStartAfterDelete: the start command of a containerd that is dead comes
+// after the delete command of the next one.
+func TestStartAfterDelete(t *testing.T) {
+	bundle := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockNew(t.Context(), bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := lockNew(ctx, bundle); !errors.Is(err, context.Canceled) {
+		t.Errorf("both at once: %v", err)
+	}
+	unlock()
+	deleted(t, bundle, "pod")
+	if _, err := lockNew(t.Context(), bundle); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("marked as deleted: %v", err)
+	}
+	if err := os.RemoveAll(bundle); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockNew(t.Context(), bundle); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("gone: %v", err)
+	}
+}
+
 // TestDeleteOfAnotherContainer: a living shim owns what the container took; a
 // dead one owns nothing, and whoever comes first cleans up after it.
 func TestDeleteOfAnotherContainer(t *testing.T) {

@@ -31,6 +31,9 @@ type Container struct {
 	init    *Process
 	removed chan struct{} // closed when Delete has done its work
 
+	asker     <-chan struct{} // closed when nobody waits for Create any more
+	forgotten chan struct{}   // closed when the id is free again
+
 	mu        sync.Mutex // guards the fields below
 	cond      *sync.Cond // on mu; signals every change of state
 	state     ContainerState
@@ -52,7 +55,7 @@ type CreateRequest struct {
 // Create makes a container, whose first process does not run yet. The first
 // one boots the sandbox. On error nothing is left of the container.
 func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, error) {
-	c, err := s.reserve(r)
+	c, err := s.reserve(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -64,18 +67,46 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 	return c, nil
 }
 
-// reserve takes the id, so that a second Create of it fails at once.
-func (s *Sandbox) reserve(r CreateRequest) (*Container, error) {
-	c := &Container{ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, sandbox: s, execs: make(map[string]*Process), removed: make(chan struct{})}
+// reserve takes the id, so that a second Create of it fails at once. When nobody
+// waits for the first one any more, the second one waits until it is undone.
+func (s *Sandbox) reserve(ctx context.Context, r CreateRequest) (*Container, error) {
+	c := &Container{
+		ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, sandbox: s, execs: make(map[string]*Process),
+		removed: make(chan struct{}), asker: ctx.Done(), forgotten: make(chan struct{}),
+	}
 	c.cond = sync.NewCond(&c.mu)
 	c.init = newProcess(c, "", r.Stdio, nil)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, taken := s.containers[r.ID]; taken {
-		return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
+	for {
+		s.mu.Lock()
+		other := s.containers[r.ID]
+		if other == nil {
+			s.containers[r.ID] = c
+		}
+		s.mu.Unlock()
+		if other == nil {
+			return c, nil
+		}
+		if !other.unasked() {
+			return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
+		}
+		select {
+		case <-other.forgotten:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("container %s: wait until an earlier attempt is undone: %w", r.ID, ctx.Err())
+		}
 	}
-	s.containers[r.ID] = c
-	return c, nil
+}
+
+// unasked reports whether the container is half made and whoever asked for it
+// has gone. It will be undone: for all others it is not there, so that the next
+// containerd does not take it for one that it can keep.
+func (c *Container) unasked() bool {
+	select {
+	case <-c.asker:
+		return c.State() == Creating
+	default:
+		return false
+	}
 }
 
 // create does the work of Create, and undoes it on error.
@@ -144,7 +175,11 @@ func (c *Container) take(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := s.call(ctx, "newcontainer", c.init.token(), request); err != nil {
+		if _, err := s.change(ctx, "newcontainer", c.init.token(), request); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil { // it is there, but nobody would ever start it
+			c.removeInGuest(context.WithoutCancel(ctx))
 			return err
 		}
 	}
@@ -188,6 +223,7 @@ func (c *Container) forget(ctx context.Context) {
 	c.sandbox.mu.Lock()
 	delete(c.sandbox.containers, c.ID)
 	c.sandbox.mu.Unlock()
+	close(c.forgotten)
 }
 
 // isSandbox reports whether the container is the sandbox's own, which stands
@@ -245,7 +281,8 @@ func (c *Container) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.startInGuest(ctx); err != nil {
+	// What has begun in the guest is waited for, see change.
+	if err := c.startInGuest(context.WithoutCancel(ctx)); err != nil {
 		err = fmt.Errorf("start container %s: %w", c.ID, err)
 		c.init.startFailed(err)
 		return err
@@ -366,7 +403,7 @@ func (c *Container) Update(ctx context.Context, resources []byte) error {
 	if err != nil {
 		return fmt.Errorf("encode resources: %w", err)
 	}
-	_, err = c.sandbox.call(ctx, "updatecontainer", "", hyperstart.UpdateContainerRequest{Container: c.ID, Resources: raw})
+	_, err = c.sandbox.change(ctx, "updatecontainer", "", hyperstart.UpdateContainerRequest{Container: c.ID, Resources: raw})
 	return err
 }
 

@@ -49,7 +49,7 @@ func (c *Container) change(ctx context.Context, between, to, back ContainerState
 
 func (c *Container) pause(ctx context.Context) error {
 	if !c.isSandbox() {
-		_, err := c.sandbox.call(ctx, "pausecontainer", "", hyperstart.ContainerRef{Container: c.ID})
+		_, err := c.sandbox.change(ctx, "pausecontainer", "", hyperstart.ContainerRef{Container: c.ID})
 		return err
 	}
 	if err := c.sandbox.vm.Pause(ctx); err != nil {
@@ -61,7 +61,7 @@ func (c *Container) pause(ctx context.Context) error {
 
 func (c *Container) resume(ctx context.Context) error {
 	if !c.isSandbox() {
-		_, err := c.sandbox.call(ctx, "resumecontainer", "", hyperstart.ContainerRef{Container: c.ID})
+		_, err := c.sandbox.change(ctx, "resumecontainer", "", hyperstart.ContainerRef{Container: c.ID})
 		return err
 	}
 	if err := c.sandbox.vm.Resume(ctx); err != nil {

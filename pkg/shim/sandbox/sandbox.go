@@ -137,7 +137,7 @@ func (s *Sandbox) Timing() Timing {
 func (s *Sandbox) Container(id string) (*Container, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.containers[id]; c != nil {
+	if c := s.containers[id]; c != nil && !c.unasked() {
 		return c, nil
 	}
 	return nil, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
@@ -289,4 +289,11 @@ func (s *Sandbox) call(ctx context.Context, name, token string, data any) ([]byt
 	defer cancel()
 	answer, err := s.client.Hyper(ctx, name, token, data)
 	return answer, fromGuest(err)
+}
+
+// change is call for a command that changes the guest. It is waited for when
+// its caller has gone, too: the guest carries it out in any case, and what is
+// known of the container must be what the guest has made of it.
+func (s *Sandbox) change(ctx context.Context, name, token string, data any) ([]byte, error) {
+	return s.call(context.WithoutCancel(ctx), name, token, data)
 }

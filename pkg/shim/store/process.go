@@ -28,12 +28,29 @@ func (p Process) Alive() bool {
 // Kill ends the process with SIGKILL and waits until it is gone. A process
 // that is gone already, or whose pid has a new owner, is no error.
 func (p Process) Kill(ctx context.Context) error {
+	return p.await(ctx, func(fd int) error {
+		err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
+		}
+		return nil
+	})
+}
+
+// Wait waits until the process is gone.
+func (p Process) Wait(ctx context.Context) error {
+	return p.await(ctx, func(int) error { return nil })
+}
+
+// await calls begin with the very process, when it is there, and waits until it
+// is gone.
+func (p Process) await(ctx context.Context, begin func(fd int) error) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
+		return fmt.Errorf("look at %s (pid %d): %w", p.Name, p.PID, err)
 	}
 	defer func() { _ = unix.Close(fd) }()
 	// Checked with the pidfd open, so the pid cannot change hands now. A zombie
@@ -42,8 +59,8 @@ func (p Process) Kill(ctx context.Context) error {
 	if start, _, err := stat(p.PID); err != nil || start != p.Start {
 		return nil
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill %s (pid %d): %w", p.Name, p.PID, err)
+	if err := begin(fd); err != nil {
+		return err
 	}
 	for ctx.Err() == nil {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -56,7 +73,7 @@ func (p Process) Kill(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("kill %s (pid %d): still there: %w", p.Name, p.PID, ctx.Err())
+	return fmt.Errorf("wait for the end of %s (pid %d): still there: %w", p.Name, p.PID, ctx.Err())
 }
 
 // stat reads the state and the start time, fields 3 and 22, of /proc/PID/stat.

@@ -34,7 +34,6 @@ const (
 	stateFile  = "state.json"
 	bundleFile = "ccv2.json"
 	exitFile   = "ccv2-exit.json"
-	shimFile   = "ccv2-shim.json"
 )
 
 // State is the record of one sandbox.
@@ -172,22 +171,6 @@ func SaveBundle(bundle string, b Bundle) error {
 func LoadBundle(bundle string) (Bundle, error) {
 	var b Bundle
 	return b, readJSON(filepath.Join(bundle, bundleFile), &b)
-}
-
-// Address is where the shim of a container listens.
-type Address struct {
-	Address string `json:"address"` // as containerd dials it
-}
-
-// SaveAddress writes a into the bundle directory.
-func SaveAddress(bundle string, a Address) error {
-	return writeJSON(filepath.Join(bundle, shimFile), a)
-}
-
-// LoadAddress reads it. One that is missing is errdefs.ErrNotFound.
-func LoadAddress(bundle string) (Address, error) {
-	var a Address
-	return a, readJSON(filepath.Join(bundle, shimFile), &a)
 }
 
 // Exit is how a container's first process ended.
