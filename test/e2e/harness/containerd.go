@@ -27,7 +27,8 @@ type Containerd struct {
 
 	Client *client.Client
 	log    *os.File
-	cri    string // configuration of the CRI; "" leaves it out
+	cri    string   // configuration of the CRI; "" leaves it out
+	net    *os.File // network namespace of all daemons of the Host
 }
 
 // StartContainerd starts containerd on a Host of its own and imports the test
@@ -38,8 +39,8 @@ func StartContainerd() (*Containerd, error) {
 		return nil, err
 	}
 	c := &Containerd{Host: h}
-	if c.log, err = os.Create(h.logPath()); err != nil {
-		return nil, err
+	if err := c.prepare(); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -82,6 +83,15 @@ func (c *Containerd) Watch(tb testing.TB) {
 	})
 }
 
+// prepare makes what stays when a daemon ends.
+func (c *Containerd) prepare() (err error) {
+	if c.log, err = os.Create(c.logPath()); err != nil {
+		return err
+	}
+	c.net, err = newNetNS()
+	return err
+}
+
 // start starts the daemon and waits until it answers. It has a network
 // namespace of its own, so that no interface of the machine is mistaken for one
 // of a pod.
@@ -104,8 +114,8 @@ socket_dir = %[4]q
 	cmd := exec.Command(filepath.Join(c.Bin, "containerd"), "-c", config) //nolint:noctx // Close ends it
 	cmd.Env = c.Env()
 	cmd.Stdout, cmd.Stderr = c.log, c.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := startIn(c.net, cmd); err != nil {
 		return fmt.Errorf("start containerd: %w", err)
 	}
 	c.containerd = cmd
@@ -188,6 +198,7 @@ func (c *Containerd) Close() error {
 		c.containerd = nil
 	}
 	_ = c.log.Close()
+	_ = c.net.Close() // with it the namespace
 	return c.Host.Close()
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/test/ociimage"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -43,6 +44,7 @@ const criConfig = `
 sandbox = "` + pauseName + `"
 [plugins.'io.containerd.cri.v1.runtime']
 restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = [%[2]q]
 conf_dir = %[1]q
@@ -65,7 +67,7 @@ func StartCRI() (*CRI, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.Namespace = criNamespace
+	h.Namespace, h.groups = criNamespace, h.podGroup("*") // others may use the namespace
 	if _, err := os.Stat(filepath.Join(cniPlugins, "bridge")); err != nil {
 		return nil, errors.Join(fmt.Errorf("install containernetworking-plugins: %w", err), h.Close())
 	}
@@ -85,7 +87,7 @@ func StartCRI() (*CRI, error) {
 }
 
 func (c *CRI) open() (err error) {
-	if c.log, err = os.Create(c.logPath()); err != nil {
+	if err := c.prepare(); err != nil {
 		return err
 	}
 	if err := c.start(); err != nil {
@@ -97,7 +99,8 @@ func (c *CRI) open() (err error) {
 	if err := c.importPause(); err != nil {
 		return err
 	}
-	c.conn, err = grpc.NewClient("unix://"+c.socketPath(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c.conn, err = grpc.NewClient("unix://"+c.socketPath(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: Patience, Backoff: backoff.Config{BaseDelay: interval, Multiplier: 1, MaxDelay: interval}}))
 	if err != nil {
 		return err
 	}

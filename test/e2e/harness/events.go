@@ -93,6 +93,18 @@ func (r *Events) Of(container string) []Event {
 	return list
 }
 
+// Has reports whether there was an event of a container.
+func (r *Events) Has(topic, container string) bool {
+	return slices.ContainsFunc(r.Of(container), func(e Event) bool { return e.Topic == topic })
+}
+
+// Seen reports whether there was an event of any container.
+func (r *Events) Seen(topic string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.list, func(e Event) bool { return e.Topic == topic })
+}
+
 // Await waits for an event of a container's process and returns it.
 func (r *Events) Await(tb testing.TB, topic, container, process string) Event {
 	tb.Helper()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ type Host struct {
 
 	containerd *exec.Cmd // nil while none runs
 	settings   Settings
+	groups     string // pattern of the names of cgroups that hold those of containers
 }
 
 // Settings are the keys of the shim's configuration that tests change.
@@ -48,7 +50,7 @@ func NewHost() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Paths: paths, Dir: dir, Namespace: filepath.Base(dir)}
+	h := &Host{Paths: paths, Dir: dir, Namespace: filepath.Base(dir), groups: filepath.Base(dir)}
 	if len(dir) > maxDir {
 		return nil, fmt.Errorf("%s has more than %d bytes: choose a shorter TMPDIR", dir, maxDir)
 	}
@@ -62,7 +64,7 @@ func (h *Host) Close() error {
 		return fmt.Errorf("mounts are left: %s", strings.Join(m, ", "))
 	}
 	var errs []error
-	for _, dir := range h.namespaceCgroups() {
+	for _, dir := range h.parentCgroups() {
 		errs = append(errs, os.Remove(dir))
 	}
 	return errors.Join(append(errs, os.RemoveAll(h.Dir))...)
@@ -70,6 +72,19 @@ func (h *Host) Close() error {
 
 // StateDir is where the shims keep the state of their sandboxes.
 func (h *Host) StateDir() string { return filepath.Join(h.Dir, "v") }
+
+// Bundle is the path of a file in the bundle of a container.
+func (h *Host) Bundle(container, file string) string {
+	return filepath.Join(h.Dir, "state", "io.containerd.runtime.v2.task", h.Namespace, container, file)
+}
+
+// Shown reports whether the root file system of a container is where a guest
+// sees it.
+func (h *Host) Shown(container string) bool {
+	return slices.ContainsFunc(h.mounts(), func(mount string) bool {
+		return strings.HasSuffix(mount, filepath.Join("/files", container, "rootfs"))
+	})
+}
 
 // FIFODir is where clients put the fifos of stdio.
 func (h *Host) FIFODir() string { return filepath.Join(h.Dir, "f") }

@@ -120,11 +120,11 @@ func (h *Host) interfaces() []string {
 	})
 }
 
-// cgroups lists control groups below the one of the Host's namespace. That one
-// is shared by all containers of the namespace, so no runtime removes it.
+// cgroups lists control groups below those of the Host's namespace or pods, which
+// no runtime removes.
 func (h *Host) cgroups() []string {
 	var found []string
-	for _, dir := range h.namespaceCgroups() {
+	for _, dir := range h.parentCgroups() {
 		matches, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs")) // the pattern is well-formed
 		for _, path := range matches {
 			found = append(found, "cgroup "+filepath.Dir(path))
@@ -133,10 +133,11 @@ func (h *Host) cgroups() []string {
 	return found
 }
 
-// namespaceCgroups are the groups of the Host's namespace in all hierarchies.
-func (h *Host) namespaceCgroups() []string {
-	v2, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", h.Namespace)) // the pattern is well-formed
-	v1, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", h.Namespace))
+// parentCgroups are the groups of the Host's namespace, or of its pods, in all
+// hierarchies.
+func (h *Host) parentCgroups() []string {
+	v2, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", h.groups)) // the pattern is well-formed
+	v1, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", h.groups))
 	return append(v2, v1...)
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,10 +34,20 @@ type Pod struct {
 // when the test ends is removed.
 func (c *CRI) RunPod(tb testing.TB, name string, change func(*runtimeapi.PodSandboxConfig)) *Pod {
 	tb.Helper()
+	p := c.NewPod(tb, name, change)
+	if err := p.Run(); err != nil {
+		tb.Fatalf("run pod %s: %v", name, err)
+	}
+	return p
+}
+
+// NewPod is RunPod without running it.
+func (c *CRI) NewPod(tb testing.TB, name string, change func(*runtimeapi.PodSandboxConfig)) *Pod {
+	tb.Helper()
 	p := &Pod{cri: c, Config: &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "e2e", Uid: name + "-uid"},
 		LogDirectory: filepath.Join(c.Dir, "logs", name),
-		Linux:        &runtimeapi.LinuxPodSandboxConfig{CgroupParent: "/" + filepath.Base(c.Dir) + "-" + name},
+		Linux:        &runtimeapi.LinuxPodSandboxConfig{CgroupParent: "/" + c.podGroup(name)},
 	}}
 	if change != nil {
 		change(p.Config)
@@ -44,15 +55,22 @@ func (c *CRI) RunPod(tb testing.TB, name string, change func(*runtimeapi.PodSand
 	if err := os.MkdirAll(p.Config.LogDirectory, 0o755); err != nil {
 		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), podTimeout)
-	defer cancel()
-	r, err := c.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.Config, RuntimeHandler: "ccv2"})
-	if err != nil {
-		tb.Fatalf("run pod %s: %v", name, err)
-	}
-	p.ID = r.PodSandboxId
 	tb.Cleanup(func() { p.Remove(tb) })
 	return p
+}
+
+// podGroup is the name of a pod's cgroup.
+func (h *Host) podGroup(pod string) string { return filepath.Base(h.Dir) + "-" + pod }
+
+// Run calls RunPodSandbox.
+func (p *Pod) Run() error {
+	ctx, cancel := context.WithTimeout(context.Background(), podTimeout)
+	defer cancel()
+	r, err := p.cri.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: p.Config, RuntimeHandler: "ccv2"})
+	if err == nil {
+		p.ID = r.PodSandboxId
+	}
+	return err
 }
 
 // Remove stops and removes the pod. It is idempotent.
@@ -62,15 +80,55 @@ func (p *Pod) Remove(tb testing.TB) {
 		return
 	}
 	p.gone = true
-	ctx, cancel := context.WithTimeout(context.Background(), podTimeout)
-	defer cancel()
-	if _, err := p.cri.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.ID}); err != nil {
-		tb.Errorf("stop pod: %v", err)
-	}
-	if _, err := p.cri.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.ID}); err != nil {
-		tb.Errorf("remove pod: %v", err)
+	for _, s := range p.Sandboxes(tb) {
+		p.removeSandbox(tb, s.Id)
 	}
 	p.removeCgroups(tb)
+}
+
+// Sandboxes are all that the CRI knows of the pod, of every attempt.
+func (p *Pod) Sandboxes(tb testing.TB) []*runtimeapi.PodSandbox {
+	tb.Helper()
+	r, err := p.cri.Runtime.ListPodSandbox(context.Background(), &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		tb.Errorf("list pods: %v", err)
+	}
+	return slices.DeleteFunc(r.GetItems(), func(s *runtimeapi.PodSandbox) bool {
+		return s.GetMetadata().GetUid() != p.Config.GetMetadata().GetUid()
+	})
+}
+
+// removeSandbox stops and removes one attempt.
+func (p *Pod) removeSandbox(tb testing.TB, id string) {
+	tb.Helper()
+	if err := p.stopSandbox(id); err != nil {
+		tb.Errorf("stop pod: %v", err)
+	}
+	if err := p.deleteSandbox(id); err != nil {
+		tb.Errorf("remove pod: %v", err)
+	}
+}
+
+// End calls StopPodSandbox and RemovePodSandbox.
+func (p *Pod) End() error {
+	if err := p.stopSandbox(p.ID); err != nil {
+		return err
+	}
+	return p.deleteSandbox(p.ID)
+}
+
+func (p *Pod) stopSandbox(id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), podTimeout)
+	defer cancel()
+	_, err := p.cri.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
+	return err
+}
+
+func (p *Pod) deleteSandbox(id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), podTimeout)
+	defer cancel()
+	_, err := p.cri.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id})
+	return err
 }
 
 // removeCgroups does the kubelet's part: the pod's own group.
@@ -99,9 +157,10 @@ func (p *Pod) Stats(tb testing.TB) *runtimeapi.PodSandboxStats {
 
 // PodContainer is one container of a pod.
 type PodContainer struct {
-	ID  string
-	pod *Pod
-	log string
+	ID     string
+	Config *runtimeapi.ContainerConfig
+	pod    *Pod
+	log    string
 }
 
 // Start runs a shell script as a container.
@@ -113,6 +172,18 @@ func (p *Pod) Start(tb testing.TB, name, script string) *PodContainer {
 // StartWith is Start with a change of the container's configuration.
 func (p *Pod) StartWith(tb testing.TB, name, script string, change func(*runtimeapi.ContainerConfig)) *PodContainer {
 	tb.Helper()
+	c := p.Container(name, script, change)
+	if err := c.Create(); err != nil {
+		tb.Fatalf("create container %s: %v", name, err)
+	}
+	if err := c.Run(); err != nil {
+		tb.Fatalf("start container %s: %v", name, err)
+	}
+	return c
+}
+
+// Container describes a shell script as a container, which nobody has created.
+func (p *Pod) Container(name, script string, change func(*runtimeapi.ContainerConfig)) *PodContainer {
 	config := &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: name},
 		Image:    &runtimeapi.ImageSpec{Image: ImageName},
@@ -123,18 +194,28 @@ func (p *Pod) StartWith(tb testing.TB, name, script string, change func(*runtime
 	if change != nil {
 		change(config)
 	}
+	return &PodContainer{Config: config, pod: p, log: filepath.Join(p.Config.LogDirectory, config.LogPath)}
+}
+
+// Create calls CreateContainer.
+func (c *PodContainer) Create() error {
 	ctx, cancel := context.WithTimeout(context.Background(), podTimeout)
 	defer cancel()
-	r, err := p.cri.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
-		PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config,
+	r, err := c.pod.cri.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
+		PodSandboxId: c.pod.ID, Config: c.Config, SandboxConfig: c.pod.Config,
 	})
-	if err != nil {
-		tb.Fatalf("create container %s: %v", name, err)
+	if err == nil {
+		c.ID = r.ContainerId
 	}
-	if _, err := p.cri.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: r.ContainerId}); err != nil {
-		tb.Fatalf("start container %s: %v", name, err)
-	}
-	return &PodContainer{ID: r.ContainerId, pod: p, log: filepath.Join(p.Config.LogDirectory, config.LogPath)}
+	return err
+}
+
+// Run calls StartContainer.
+func (c *PodContainer) Run() error {
+	ctx, cancel := context.WithTimeout(context.Background(), podTimeout)
+	defer cancel()
+	_, err := c.pod.cri.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: c.ID})
+	return err
 }
 
 // Exec runs a command and returns its output, both streams, and its status.
@@ -219,12 +300,17 @@ func (c *PodContainer) Update(tb testing.TB, limits *runtimeapi.LinuxContainerRe
 // Stop asks the container to end within some seconds.
 func (c *PodContainer) Stop(tb testing.TB, timeout int64) {
 	tb.Helper()
+	if err := c.TryStop(timeout); err != nil {
+		tb.Errorf("stop container: %v", err)
+	}
+}
+
+// TryStop calls StopContainer.
+func (c *PodContainer) TryStop(timeout int64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), podTimeout)
 	defer cancel()
 	_, err := c.pod.cri.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: c.ID, Timeout: timeout})
-	if err != nil {
-		tb.Errorf("stop container: %v", err)
-	}
+	return err
 }
 
 // Remove removes the container, running or not.

@@ -82,6 +82,11 @@ func (h *Host) Find(role Role, id string) []Process {
 	return found
 }
 
+// FindAll returns the processes of a role, of all sandboxes.
+func (h *Host) FindAll(role Role) []Process {
+	return slices.DeleteFunc(h.Processes(), func(p Process) bool { return !strings.HasPrefix(p.Name, string(role)) })
+}
+
 // AwaitProcess waits for the first process of a role of a sandbox.
 func (h *Host) AwaitProcess(tb testing.TB, role Role, id string) Process {
 	tb.Helper()

@@ -1,0 +1,203 @@
+//go:build e2e
+
+package cri_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
+)
+
+// TestRestartInRunPodSandbox kills containerd while a pod is made. A kubelet
+// that knows nothing of it must get its pod, and nothing of the first attempt
+// may be left.
+func TestRestartInRunPodSandbox(t *testing.T) {
+	c := ownCRI(t)
+	points := []struct {
+		name    string
+		reached func(*harness.Events) bool
+	}{
+		{"the start command runs", func(*harness.Events) bool { return shimRuns(c, true) }},
+		{"the VM boots", func(*harness.Events) bool { return len(c.FindAll(harness.QEMU)) > 0 }},
+		{"the task runs", func(e *harness.Events) bool { return e.Seen("start") }},
+		{"the shim runs", func(*harness.Events) bool { return shimRuns(c, false) }},
+		{"the task is created", func(e *harness.Events) bool { return e.Seen("create") }},
+	}
+	for _, p := range points[:full(len(points), 3)] {
+		t.Run(p.name, func(t *testing.T) {
+			c.Watch(t)
+			pod := c.NewPod(t, "again", nil)
+			events := c.Record(t)
+			c.KillDuring(t, p.name, func() bool { return p.reached(events) }, pod.Run)
+			c.Restart(t)
+			wantPod(t, c, pod)
+		})
+	}
+}
+
+// wantPod wants a pod to run after all, alone, and to go without a trace.
+func wantPod(t *testing.T, c *harness.CRI, pod *harness.Pod) {
+	t.Helper()
+	pod.Sync(t)
+	if got := pod.State(t); got != runtimeapi.PodSandboxState_SANDBOX_READY {
+		t.Errorf("the pod is %s", got)
+	}
+	main := pod.Start(t, "main", harness.Sleep)
+	main.WantContains(t, "10.99.0.", "ip", "-4", "addr", "show", "eth0")
+	harness.Until(t, "end of the VMs of other attempts", func() bool { return len(c.FindAll(harness.QEMU)) == 1 })
+	pod.Remove(t)
+}
+
+// shimRuns reports whether a shim serves, or is being started.
+func shimRuns(c *harness.CRI, starting bool) bool {
+	return slices.ContainsFunc(c.FindAll(harness.Shim), func(p harness.Process) bool {
+		return starting == slices.Contains(p.Args, "start") && !slices.Contains(p.Args, "delete")
+	})
+}
+
+// TestRestartInContainer kills containerd in the calls about a container of one
+// pod, which must live through all of it.
+func TestRestartInContainer(t *testing.T) {
+	c := ownCRI(t)
+	c.Watch(t)
+	pod := c.RunPod(t, "survivor", nil)
+	vm := c.AwaitProcess(t, harness.QEMU, pod.ID)
+	t.Run("create", func(t *testing.T) {
+		main := pod.Container("created", harness.Sleep, nil)
+		before := records(t, c)
+		c.KillDuring(t, "the container is recorded", func() bool { return records(t, c) > before }, main.Create)
+		c.Restart(t)
+		main.Sync(t)
+		wantAlive(t, main, vm)
+	})
+	for i, p := range []struct {
+		name    string
+		reached func(*harness.Events, string) bool
+	}{
+		{"the root file system is shown", func(_ *harness.Events, id string) bool { return c.Shown(id) }},
+		{"the task is created", func(e *harness.Events, id string) bool { return e.Has("create", id) }},
+		{"the task runs", func(e *harness.Events, id string) bool { return e.Has("start", id) }},
+	} {
+		t.Run("start/"+p.name, func(t *testing.T) {
+			main := pod.Container(fmt.Sprintf("started%d", i), harness.Sleep, nil)
+			if err := main.Create(); err != nil {
+				t.Fatal(err)
+			}
+			events := c.Record(t)
+			id := main.ID
+			c.KillDuring(t, p.name, func() bool { return p.reached(events, id) }, main.Run)
+			c.Restart(t)
+			main.Sync(t)
+			// A containerd that finds a task that is created, but does not run,
+			// removes the fifos that it would need to start it again.
+			if main.ID != id && i != 1 {
+				t.Error("the container was not started again, but lost")
+			}
+			wantAlive(t, main, vm)
+		})
+	}
+	t.Run("start/the guest stands still", func(t *testing.T) { restartStill(t, c, pod, vm) })
+	t.Run("stop/grace", func(t *testing.T) { restartInGrace(t, c, pod) })
+	t.Run("stop/end", func(t *testing.T) { restartInEnd(t, c, pod) })
+	pod.Remove(t)
+}
+
+// records counts the containers that containerd knows.
+func records(t *testing.T, c *harness.CRI) int {
+	t.Helper()
+	all, err := c.Client.Containers(c.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// wantAlive wants a container to run with the VM's pid, and removes it.
+func wantAlive(t *testing.T, c *harness.PodContainer, vm harness.Process) {
+	t.Helper()
+	if got := c.Status(t); got.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("the container is %s: %s", got.State, got.Message)
+	}
+	c.WantOutput(t, "alive", "echo", "alive")
+	if err := unix.Kill(vm.PID, 0); err != nil {
+		t.Errorf("the first VM is gone: %v", err)
+	}
+	c.Stop(t, 0)
+	if got := c.Wait(t); got.ExitCode != 137 {
+		t.Errorf("exit code %d after SIGKILL, want 137", got.ExitCode)
+	}
+	c.Remove(t)
+}
+
+// restartStill lets the guest carry out the command of a client that has gone.
+func restartStill(t *testing.T, c *harness.CRI, pod *harness.Pod, vm harness.Process) {
+	main := pod.Container("still", harness.Sleep, nil)
+	if err := main.Create(); err != nil {
+		t.Fatal(err)
+	}
+	id := main.ID
+	vm.Signal(t, unix.SIGSTOP)
+	c.KillDuring(t, "the root file system is shown", func() bool { return c.Shown(id) }, main.Run)
+	vm.Signal(t, unix.SIGCONT)
+	c.Restart(t)
+	main.Sync(t)
+	if main.ID != id {
+		t.Error("the container was not started again, but lost")
+	}
+	wantAlive(t, main, vm)
+}
+
+// restartInGrace kills containerd between SIGTERM and SIGKILL.
+func restartInGrace(t *testing.T, c *harness.CRI, pod *harness.Pod) {
+	main := pod.Start(t, "stubborn", "trap 'echo asked' TERM; echo ready; while :; do sleep 1; done")
+	awaitLog(t, main, "ready")
+	pid := main.Status(t)
+	c.KillDuring(t, "asked to end", func() bool { return strings.Contains(main.Log(t), "asked") },
+		func() error { return main.TryStop(60) })
+	c.Restart(t)
+	got := main.Status(t)
+	if got.State != runtimeapi.ContainerState_CONTAINER_RUNNING || got.StartedAt != pid.StartedAt {
+		t.Errorf("the container is %s, started at %d, was at %d", got.State, got.StartedAt, pid.StartedAt)
+	}
+	main.Stop(t, 1)
+	if got := main.Wait(t); got.ExitCode != 137 {
+		t.Errorf("exit code %d after SIGKILL, want 137", got.ExitCode)
+	}
+	main.Remove(t)
+}
+
+// restartInEnd lets a container that was asked to end do so while there is no
+// containerd.
+func restartInEnd(t *testing.T, c *harness.CRI, pod *harness.Pod) {
+	dir := t.TempDir()
+	script := "trap 'echo asked; while [ ! -e /go/now ]; do sleep 0.1; done; exit 7' TERM; echo ready; while :; do sleep 1; done"
+	main := pod.StartWith(t, "slow", script, func(c *runtimeapi.ContainerConfig) {
+		c.Mounts = []*runtimeapi.Mount{{HostPath: dir, ContainerPath: "/go"}}
+	})
+	awaitLog(t, main, "ready")
+	c.KillDuring(t, "asked to end", func() bool { return strings.Contains(main.Log(t), "asked") },
+		func() error { return main.TryStop(60) })
+	write(t, dir, "now", "")
+	harness.Until(t, "the shim has noted the end", func() bool {
+		found, _ := filepath.Glob(c.Bundle(main.ID, "ccv2-exit.json")) // the pattern is well-formed
+		return len(found) > 0
+	})
+	c.Restart(t)
+	if got := main.Wait(t); got.ExitCode != 7 {
+		t.Errorf("exit code %d, want 7", got.ExitCode)
+	}
+	main.Remove(t)
+}
+
+// awaitLog waits until a container has written something.
+func awaitLog(t *testing.T, c *harness.PodContainer, text string) {
+	t.Helper()
+	harness.Until(t, fmt.Sprintf("%q in the log", text), func() bool { return strings.Contains(c.Log(t), text) })
+}
