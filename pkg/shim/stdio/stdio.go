@@ -1,8 +1,9 @@
 // Package stdio connects the standard streams of a process in the guest with
 // what containerd names in its requests: fifos, files, and logging binaries.
 //
-// A fifo is opened for reading and writing at once, as runc's shim does, so
-// that opening never blocks and a reader may come, go and come again.
+// A fifo is opened for reading and writing at once, so that a reader may go and
+// come again. Before that its first reader is awaited, as with runc's shim: one
+// that opened it only after a short process had ended would wait for ever.
 package stdio
 
 import (
@@ -14,7 +15,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
+	"github.com/containerd/fifo"
+	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,7 +67,7 @@ func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err 
 		return s, nil
 	}
 	if c.Stdout != "" {
-		if s.Stdout, err = openOutput(c.Stdout); err != nil {
+		if s.Stdout, err = openOutput(ctx, c.Stdout); err != nil {
 			return nil, err
 		}
 	}
@@ -73,7 +77,7 @@ func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err 
 		s.Stderr = &shared{WriteCloser: s.Stdout}
 		s.Stdout = s.Stderr
 	default:
-		if s.Stderr, err = openOutput(c.Stderr); err != nil {
+		if s.Stderr, err = openOutput(ctx, c.Stderr); err != nil {
 			return nil, err
 		}
 	}
@@ -126,7 +130,7 @@ func parse(s string) (*url.URL, error) {
 	return u, nil
 }
 
-func openOutput(s string) (io.WriteCloser, error) {
+func openOutput(ctx context.Context, s string) (io.WriteCloser, error) {
 	u, err := parse(s)
 	if err != nil {
 		return nil, err
@@ -142,23 +146,46 @@ func openOutput(s string) (io.WriteCloser, error) {
 		}
 		return f, nil
 	case "fifo":
-		return openFifo(u.Path)
+		return openFifo(ctx, u.Path)
 	}
 	return nil, fmt.Errorf("open stdio: %q is only possible for stdout", s)
 }
 
+// firstReader bounds the wait for the reader of a fifo. Clients open theirs
+// before they ask for a process, or do so at the same time.
+const firstReader = 10 * time.Second
+
 // openFifo opens a fifo so that writing never fails for want of a reader. A
 // path that is not a fifo, such as /dev/null, is opened for writing alone.
-func openFifo(path string) (*os.File, error) {
-	flags := os.O_RDWR
-	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeNamedPipe == 0 {
-		flags = os.O_WRONLY | os.O_APPEND
+func openFifo(ctx context.Context, path string) (*os.File, error) {
+	flags := os.O_WRONLY | os.O_APPEND
+	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		writer := awaitReader(ctx, path)
+		defer func() { _ = writer.Close() }() // not before there is another one
+		flags = os.O_RDWR
 	}
 	f, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0) // non-blocking, so that Close ends a write
 	if err != nil {
 		return nil, fmt.Errorf("open stdio: %w", err)
 	}
 	return f, nil
+}
+
+// awaitReader waits until somebody has opened a fifo for reading, and returns a
+// writer, whose coming is what that one waits for. A client that has gone must
+// not hold up the process, so after a while there is none.
+func awaitReader(ctx context.Context, path string) io.Closer {
+	if f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+		return f
+	}
+	ctx, cancel := context.WithTimeout(ctx, firstReader)
+	defer cancel()
+	f, err := fifo.OpenFifo(ctx, path, os.O_WRONLY, 0)
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("fifo", path).Warn("nobody reads this output yet")
+		return io.NopCloser(nil)
+	}
+	return f
 }
 
 // shared is one writer that serves as stdout and stderr: os.File
