@@ -38,6 +38,9 @@ func enter(ctx context.Context, o options, suite, runtime string) (results, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := os.Chmod(scratch, 0o755); err != nil { // other users' containers look into it
+		return nil, err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
