@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	_ "embed" // machine.sh
 	"errors"
 	"fmt"
 	"os"
@@ -11,26 +12,8 @@ import (
 	"syscall"
 )
 
-// privately makes what tests write to private, with sh as the init that waits
-// for orphans. $1 is the scratch directory, the rest the command.
-const privately = `set -e
-dir=$1; shift
-mkdir -p "$dir/lib/containerd" "$dir/lib/containerd-test" "$dir/tmp"
-mount -t tmpfs -o mode=755 run /run
-mount -t tmpfs -o mode=755 lib /var/lib
-mkdir /var/lib/containerd /var/lib/containerd-test
-mount --bind "$dir/lib/containerd" /var/lib/containerd
-mount --bind "$dir/lib/containerd-test" /var/lib/containerd-test
-for d in /etc /usr/local/bin; do
-	mkdir -p "$dir/upper$d" "$dir/work$d"
-	mount -t overlay -o "lowerdir=$d,upperdir=$dir/upper$d,workdir=$dir/work$d" private "$d"
-done
-mount -t tmpfs -o mode=755 opt /opt
-mkdir -p /opt/cni/bin && ln -s /usr/lib/cni/* /opt/cni/bin
-mount --make-rshared /
-ip link set lo up
-"$@" &
-wait $!`
+//go:embed machine.sh
+var machine []byte
 
 // enter runs one suite with one runtime in new namespaces and returns its results.
 func enter(ctx context.Context, o options, suite, runtime string) (results, error) {
@@ -45,8 +28,11 @@ func enter(ctx context.Context, o options, suite, runtime string) (results, erro
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc",
-		"--propagation", "private", "sh", "-c", privately, "sh", scratch, self, "-scratch", scratch,
+	script := filepath.Join(scratch, "machine.sh")
+	if err := os.WriteFile(script, machine, 0o644); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "sh", script, scratch, self, "-scratch", scratch,
 		"-build", o.build, "-suite", suite, "-runtime", runtime, "-run", o.run)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

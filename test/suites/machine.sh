@@ -1,0 +1,59 @@
+#!/bin/sh
+# Runs a command on what looks like a machine of its own: new namespaces, with
+# what tests write to private. What it leaves behind ends with it.
+#
+# usage: machine.sh SCRATCH-DIR COMMAND [ARGUMENT...]
+set -eu
+
+if [ "${MACHINE_STEP:-outside}" = outside ]; then
+	# A cgroup in each hierarchy becomes the root of the machine's. With cgroup v2
+	# it could not be one, as a root has processes of its own.
+	group=$(basename "$1")
+	cgroups=
+	if [ ! -e /sys/fs/cgroup/cgroup.controllers ]; then
+		for h in /sys/fs/cgroup/*/; do
+			[ ! -L "${h%/}" ] || continue
+			mkdir "$h$group"
+			for file in cpuset.cpus cpuset.mems; do
+				[ ! -e "$h$file" ] || cat "$h$file" >"$h$group/$file"
+			done
+			echo $$ >"$h$group/cgroup.procs"
+		done
+		cgroups=--cgroup
+	fi
+	status=0
+	MACHINE_STEP=inside setpriv --pdeathsig KILL unshare --net --mount --pid --ipc $cgroups --fork --kill-child --mount-proc \
+		--propagation private sh "$0" "$@" || status=$?
+	for h in /sys/fs/cgroup/*/; do
+		[ -d "$h$group" ] || continue
+		echo $$ >"${h}cgroup.procs"
+		find "$h$group" -depth -type d -exec rmdir {} +
+	done
+	exit $status
+fi
+
+dir=$1
+shift
+grep -E ' cgroup2? /sys/fs/cgroup/' /proc/self/mounts | while read -r type path _ options _; do
+	[ "$type" = cgroup ] || type=cgroup2
+	options=$(echo "$options" | sed -E 's/(^|,)(rw|relatime|nosuid|nodev|noexec)//g; s/^,//')
+	umount "$path"
+	mount -t "$type" -o "${options:-rw}" "$type" "$path"
+done
+mkdir -p "$dir/lib/containerd" "$dir/lib/containerd-test" "$dir/tmp"
+mount -t tmpfs -o mode=755 run /run
+mount -t tmpfs -o mode=755 lib /var/lib
+mkdir /var/lib/containerd /var/lib/containerd-test
+mount --bind "$dir/lib/containerd" /var/lib/containerd
+mount --bind "$dir/lib/containerd-test" /var/lib/containerd-test
+for d in /etc /usr/local/bin; do
+	mkdir -p "$dir/upper$d" "$dir/work$d"
+	mount -t overlay -o "lowerdir=$d,upperdir=$dir/upper$d,workdir=$dir/work$d" private "$d"
+done
+mount -t tmpfs -o mode=755 opt /opt
+mkdir -p /opt/cni/bin && ln -s /usr/lib/cni/* /opt/cni/bin
+mount --make-rshared /
+ip link set lo up
+# This shell is the init, which waits for orphans too.
+"$@" &
+wait $!
