@@ -3,6 +3,8 @@
 package cri_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -38,6 +40,7 @@ func TestLimits(t *testing.T) {
 		c.Remove(t)
 	})
 	t.Run("security context", func(t *testing.T) { securityContext(t, pod) })
+	t.Run("seccomp profile", func(t *testing.T) { seccompProfile(t, pod) })
 	pod.Remove(t)
 }
 
@@ -67,5 +70,25 @@ func securityContext(t *testing.T, pod *harness.Pod) {
 	if out, code := c.Exec(t, "sh", "-c", "echo x > /bin/x"); code == 0 {
 		t.Errorf("the root file system is writable: %s", out)
 	}
+	c.Remove(t)
+}
+
+// seccompProfile applies a file of the host.
+func seccompProfile(t *testing.T, pod *harness.Pod) {
+	path := filepath.Join(t.TempDir(), "profile.json")
+	profile := `{"defaultAction": "SCMP_ACT_ALLOW",
+		"syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}`
+	if err := os.WriteFile(path, []byte(profile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := pod.StartWith(t, "profiled", harness.Sleep, func(c *runtimeapi.ContainerConfig) {
+		c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{
+			Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: path},
+		}
+	})
+	if out, status := c.Exec(t, "mkdir", "/tmp/x"); status == 0 || !strings.Contains(out, "not permitted") {
+		t.Errorf("mkdir: status %d: %s", status, out)
+	}
+	c.WantOutput(t, "", "touch", "/tmp/x")
 	c.Remove(t)
 }
