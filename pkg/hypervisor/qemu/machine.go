@@ -46,7 +46,7 @@ func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine
 	}
 	defer ttyPeer.Close()
 	removeSockets(spec) // what another QEMU may have left behind
-	proc, err := child.Start(spec.NetNS, spec.Binary, args, monitorPeer, ttyPeer)
+	proc, err := child.Start(child.Options{NetNS: spec.NetNS}, spec.Binary, args, monitorPeer, ttyPeer)
 	if err != nil {
 		return nil, errors.Join(err, monitor.Close(), tty.Close())
 	}

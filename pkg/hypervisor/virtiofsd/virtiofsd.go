@@ -87,7 +87,11 @@ func start(ctx context.Context, opts Options) (*Server, error) {
 		return nil, err
 	}
 	defer listener.Close()
-	proc, err := child.Start(nil, opts.Binary, commandLine(opts, kind), listener)
+	// The server makes a file as the user that the guest names, without that
+	// user's supplementary groups, of which the guest does not tell. Without its
+	// capabilities it would refuse what the guest's kernel has just allowed: a
+	// new file in a volume that is a group's (fsGroup).
+	proc, err := child.Start(child.Options{KeepCaps: true}, opts.Binary, commandLine(opts, kind), listener)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(opts.Socket))
 	}

@@ -21,6 +21,9 @@ import (
 // stderrTail bounds what is kept of a process's own messages, in bytes.
 const stderrTail = 4 << 10
 
+// noSetUIDFixup is SECBIT_NO_SETUID_FIXUP of securebits.h.
+const noSetUIDFixup = 1 << 2
+
 // Process is a running or ended child in a process group of its own.
 type Process struct {
 	pid     int
@@ -32,18 +35,30 @@ type Process struct {
 	reaped bool
 }
 
-// Start runs binary with args in the network namespace netns, or in this
-// process's when that is nil. PATH is not searched. files become its descriptors
-// 3, 4, … and, like netns, stay the caller's. The environment is minimal and the
-// working directory the root.
+// Options say what is special about a child.
+type Options struct {
+	NetNS *os.File // its network namespace; nil for this process's
+	// KeepCaps leaves the child its capabilities when it changes its user id.
+	KeepCaps bool
+}
+
+// Start runs binary with args. PATH is not searched. files become its descriptors
+// 3, 4, … and, like the network namespace, stay the caller's. The environment is
+// minimal and the working directory the root.
 //
 // PR_SET_PDEATHSIG makes the kernel kill the child when the *thread* that
 // started it ends, so the child has one of its own, which does nothing but wait
 // for it.
-func Start(netns *os.File, binary string, args []string, files ...*os.File) (*Process, error) {
+func Start(opts Options, binary string, args []string, files ...*os.File) (*Process, error) {
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error, 1)
-	err := thread.Start(netns, func() {
+	err := thread.Start(opts.NetNS, func() {
+		if opts.KeepCaps { // the child has the thread's bits
+			if err := unix.Prctl(unix.PR_SET_SECUREBITS, noSetUIDFixup, 0, 0, 0); err != nil {
+				started <- fmt.Errorf("keep capabilities over a change of the user id (CAP_SETPCAP is needed): %w", err)
+				return
+			}
+		}
 		stderr := &tail{limit: stderrTail}
 		cmd := &exec.Cmd{
 			Path:        binary,

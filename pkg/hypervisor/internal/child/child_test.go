@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 		return
 	}
-	p, err := Start(nil, "/bin/sh", []string{"-c", "sleep 1000 & echo $! >&3; wait"}, os.Stdout)
+	p, err := Start(Options{}, "/bin/sh", []string{"-c", "sleep 1000 & echo $! >&3; wait"}, os.Stdout)
 	if err != nil {
 		panic(err)
 	}
@@ -58,7 +58,7 @@ func TestExit(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p, err := Start(nil, "/bin/sh", []string{"-c", tt.script})
+			p, err := Start(Options{}, "/bin/sh", []string{"-c", tt.script})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +73,7 @@ func TestExit(t *testing.T) {
 }
 
 func TestStartFails(t *testing.T) {
-	if _, err := Start(nil, "/no/program", nil); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Start(Options{}, "/no/program", nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -85,7 +85,7 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	p, err := Start(nil, "/bin/sh", []string{"-c", "sleep 1000 & echo ready >&3; wait"}, w)
+	p, err := Start(Options{}, "/bin/sh", []string{"-c", "sleep 1000 & echo ready >&3; wait"}, w)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,5 +179,36 @@ func TestTail(t *testing.T) {
 	}
 	if len(b.data) > b.limit {
 		t.Errorf("%d bytes kept", len(b.data))
+	}
+}
+
+// TestKeepCaps is about the child alone: this process stays as it is.
+func TestKeepCaps(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to have capabilities")
+	}
+	for _, keep := range []bool{true, false} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Start(Options{KeepCaps: keep}, "/bin/sh", []string{"-c", "setpriv --dump >&3 2>&1"}, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+		out, err := io.ReadAll(r)
+		if err != nil {
+			t.Error(err)
+		}
+		<-p.Done()
+		_ = r.Close()
+		if got := strings.Contains(string(out), "no_setuid_fixup"); got != keep {
+			t.Errorf("keep %v: %s", keep, out)
+		}
+	}
+	bits, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0)
+	if err != nil || bits&noSetUIDFixup != 0 {
+		t.Errorf("this thread has %#x, %v", bits, err)
 	}
 }
