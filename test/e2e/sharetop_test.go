@@ -28,22 +28,22 @@ func TestHostileShare(t *testing.T) {
 }
 
 // attacks print what they achieved. $top is the shared directory in the guest.
-const attacks = `top=/proc/1/root/run/ccv2/shared; c=$top/hostile
-ls -d $c/rootfs/bin $c/mounts/0 >/dev/null || echo "looked in the wrong place"
+const attacks = `top=/proc/1/root/run/ccv2/shared; c=$top/hostile; v=$top/.volumes
+ls -d $c/rootfs/bin $v/0 >/dev/null || echo "looked in the wrong place"
 try() { "$@" 2>/dev/null && echo "could: $*"; }
 try mkdir $top/next
 try ln -s /etc $top/next
 try touch $top/file
 try mv $c $top/moved
-try mv $c/mounts $c/moved
-try mv $c/mounts/0 $c/mounts/1
-try ln -s /etc $c/mounts/1
+try mv $v $top/moved
+try mv $v/0 $v/1
+try ln -s /etc $v/1
 try ln -s /etc $c/link
-try mkdir $c/mounts/1
-try rm -r $c/mounts
+try mkdir $v/1
+try rmdir $v/0
 try chmod 777 $top
 try chmod 777 $c
-try chown 1 $c/mounts
+try chown 1 $v
 try mount -o remount,rw $top && try mkdir $top/next
 echo done`
 
@@ -88,9 +88,9 @@ echo b > /v/of-the-guest; mkdir /v/m; mv /v/m /v/n; ` + device + "; echo done"
 		t.Errorf("users of the host can enter %s: %v, %v", found[0], info, err)
 	}
 	for _, view := range []string{"files", "shared"} {
-		for _, name := range []string{"rootfs", "mounts/0"} {
+		for _, name := range []string{"hostile/rootfs", ".volumes/0"} {
 			var fs unix.Statfs_t
-			path := filepath.Join(found[0], view, "hostile", name)
+			path := filepath.Join(found[0], view, name)
 			if err := unix.Statfs(path, &fs); err != nil || fs.Flags&unix.ST_NODEV == 0 || fs.Flags&unix.ST_NOSUID == 0 || fs.Flags&unix.ST_RDONLY != 0 {
 				t.Errorf("flags of %s: %#x, %v", path, fs.Flags, err)
 			}

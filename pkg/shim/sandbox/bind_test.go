@@ -59,7 +59,7 @@ func TestBindShowsWhatWasAskedFor(t *testing.T) {
 	shown := make(map[bind]string)
 	for _, b := range []bind{{}, {deep: true}, {follow: true}, {deep: true, follow: true}} {
 		b.source = volume
-		name, err := c.share.bind(b)
+		name, _, err := c.share.bind(b)
 		if err != nil {
 			t.Fatal(err)
 		}

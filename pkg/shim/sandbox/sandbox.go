@@ -52,8 +52,9 @@ type VMConfig struct {
 
 // Sandbox is one VM and the containers in it. It is safe for concurrent use.
 type Sandbox struct {
-	opts Options
-	dir  store.Dir
+	opts    Options
+	dir     store.Dir
+	volumes *volumes
 
 	mu         sync.Mutex // guards the fields below
 	state      State
@@ -92,7 +93,7 @@ type Timing struct {
 
 // NewSandbox returns a sandbox that has taken nothing yet.
 func NewSandbox(opts Options) *Sandbox {
-	return &Sandbox{
+	s := &Sandbox{
 		opts:       opts,
 		dir:        store.DirOf(opts.StateDir, opts.Namespace, opts.ID),
 		containers: make(map[string]*Container),
@@ -100,6 +101,8 @@ func NewSandbox(opts Options) *Sandbox {
 		stopped:    make(chan struct{}),
 		ended:      make(chan struct{}),
 	}
+	s.volumes = s.newVolumes()
+	return s
 }
 
 // ID is the id of the sandbox.

@@ -1,10 +1,10 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -30,7 +30,7 @@ func (s *Sandbox) shareDir() error {
 	if err := unix.Mount("", files, "", unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share shared directory: %w", err)
 	}
-	view, err := cloneMounts(files, false)
+	view, err := cloneMounts(unix.AT_FDCWD, files, false)
 	if err != nil {
 		return fmt.Errorf("mount the guest's view: %w", err)
 	}
@@ -51,33 +51,33 @@ func (s *Sandbox) shareDir() error {
 // The guest's own kernel takes no notice.
 const harmless = unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID
 
-// cloneMounts returns a copy of what is mounted at path, which is mounted
-// nowhere yet; a deep one has all mounts below it.
-func cloneMounts(path string, deep bool) (int, error) {
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+// cloneMounts returns a copy of what is mounted at path, or at dir when that is
+// "", which is mounted nowhere yet; a deep one has all mounts below it.
+func cloneMounts(dir int, path string, deep bool) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
 	if deep {
 		flags |= unix.AT_RECURSIVE
 	}
-	return unix.OpenTree(unix.AT_FDCWD, path, flags)
+	return unix.OpenTree(dir, path, flags)
 }
 
-// share is the part of the shared directory that belongs to one container.
+// share is what a container has in the shared directory.
 //
-//	<container>/rootfs      the root file system
-//	<container>/mounts/<n>  one bind mount each
+//	<container>/rootfs  its root file system
+//	.volumes/<n>        a bind mount, perhaps with other containers
 type share struct {
-	host  string // path on the host
+	host  string // path of its own directory
 	stage string // directory on the host for mounts that are not shown yet
-	name  string // path below the shared directory
-	count int    // bind mounts so far
+	all   *volumes
+	used  []*volume
 }
 
 func (s *Sandbox) newShare(container string) (*share, error) {
-	if container == "" || container == "." || container == ".." || strings.ContainsRune(container, '/') {
+	if container == "" || container[0] == '.' || strings.ContainsRune(container, '/') {
 		return nil, fmt.Errorf("share container: %q is no name of a directory: %w", container, errdefs.ErrInvalidArgument)
 	}
-	sh := &share{name: container, host: filepath.Join(s.dir.Files(), container), stage: filepath.Join(s.dir.Stage(), container)}
-	for _, dir := range []string{sh.host, filepath.Join(sh.host, "rootfs"), filepath.Join(sh.host, "mounts"), sh.stage} {
+	sh := &share{host: filepath.Join(s.dir.Files(), container), stage: filepath.Join(s.dir.Stage(), container), all: s.volumes}
+	for _, dir := range []string{sh.host, filepath.Join(sh.host, "rootfs"), sh.stage} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("share container: %w", err)
 		}
@@ -88,7 +88,7 @@ func (s *Sandbox) newShare(container string) (*share, error) {
 // showRootfs shows what is mounted at source, or the directory itself, as the
 // root file system.
 func (sh *share) showRootfs(source string) error {
-	tree, err := cloneMounts(source, true)
+	tree, err := cloneMounts(unix.AT_FDCWD, source, true)
 	if err != nil {
 		return fmt.Errorf("share %s: %w", source, err)
 	}
@@ -119,36 +119,16 @@ type bind struct {
 	follow bool // and what the host mounts there later
 }
 
-// bind shows a file or a directory of the host to the guest and
-// returns its path below the shared directory. A file is shown alone, without
-// its directory.
-//
-// The mount is made, protected and only then put in place: virtiofsd gets a
-// copy of it at that moment, and does not see what is changed afterwards.
-func (sh *share) bind(b bind) (string, error) {
-	source := b.source
-	tree, err := cloneMounts(source, b.deep)
+// bind shows a file or a directory of the host to the guest and returns its
+// path below the shared directory. With guard the guest must keep the container
+// from writing.
+func (sh *share) bind(b bind) (name string, guard bool, err error) {
+	vol, guard, err := sh.all.show(b)
 	if err != nil {
-		return "", fmt.Errorf("share %s: %w", source, err)
+		return "", false, err
 	}
-	defer func() { _ = unix.Close(tree) }()
-	if err := protect(tree, b.access, b.follow); err != nil {
-		return "", fmt.Errorf("share %s: %w", source, err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(tree, &st); err != nil {
-		return "", fmt.Errorf("share %s: %w", source, err)
-	}
-	number := strconv.Itoa(sh.count)
-	target := filepath.Join(sh.host, "mounts", number)
-	if err := makeTarget(target, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
-		return "", fmt.Errorf("share %s: %w", source, err)
-	}
-	sh.count++
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return "", fmt.Errorf("share %s: %w", source, err)
-	}
-	return filepath.Join(sh.name, "mounts", number), nil
+	sh.used = append(sh.used, vol)
+	return filepath.Join(volumesDir, vol.name), guard, nil
 }
 
 // protect sets what a detached mount lets through: with follow later mounts of
@@ -178,19 +158,17 @@ func protect(tree int, access writable, follow bool) error {
 	return nil
 }
 
-func makeTarget(path string, dir bool) error {
-	if dir {
-		return os.Mkdir(path, 0o755)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
 // close takes the container's part back. It is idempotent.
 func (sh *share) close() error {
+	used := sh.used
+	sh.used = nil
+	var errs []error
+	for _, vol := range used {
+		errs = append(errs, sh.all.giveBack(vol))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	for _, dir := range []string{sh.stage, sh.host} {
 		if err := store.Unmount(dir); err != nil {
 			return err // what is mounted must not be deleted

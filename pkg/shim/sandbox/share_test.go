@@ -31,8 +31,8 @@ func TestGuestSideIsFixed(t *testing.T) {
 	top := f.Sandbox.dir.Shared()
 	for what, err := range map[string]error{
 		"mkdir":    os.Mkdir(filepath.Join(top, "next"), 0o755),
-		"link":     os.Symlink("/etc", filepath.Join(top, "rw", "mounts", "0")),
-		"rename":   os.Rename(filepath.Join(top, "rw", "mounts"), filepath.Join(top, "rw", "moved")),
+		"link":     os.Symlink("/etc", filepath.Join(top, "rw", "0")),
+		"rename":   os.Rename(filepath.Join(top, "rw", "rootfs"), filepath.Join(top, "rw", "moved")),
 		"rename 2": os.Rename(filepath.Join(top, "rw"), filepath.Join(top, "moved")),
 		"mode":     os.Chmod(filepath.Join(top, "rw"), 0o777),
 		"ro":       os.WriteFile(filepath.Join(top, "ro", "rootfs", "file"), nil, 0o600),
@@ -55,7 +55,7 @@ func TestGuestSideIsFixed(t *testing.T) {
 // TestContainerNamesNoDirectory: an id is a name in the share, never a way out of it.
 func TestContainerNamesNoDirectory(t *testing.T) {
 	s := NewSandbox(Options{Namespace: "ns", ID: "pod", StateDir: t.TempDir()})
-	for _, id := range []string{"", ".", "..", "/", "a/b", "../a", "a/.."} {
+	for _, id := range []string{"", ".", "..", "/", "a/b", "../a", "a/..", volumesDir} {
 		if _, err := s.newShare(id); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%q: %v", id, err)
 		}

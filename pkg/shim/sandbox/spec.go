@@ -46,6 +46,7 @@ const guestSpecVersion = "1.0.2"
 type bindMount struct {
 	mount *specs.Mount // in the specification
 	name  string       // path below the shared directory
+	guard bool         // the guest keeps the container from writing
 }
 
 // guestSpec turns a host's specification into the guest's, in place. Each step
@@ -199,11 +200,11 @@ func shareMounts(spec *specs.Spec, bundle string, sh *share) ([]bindMount, error
 		if !isBind(*m) || isShm(*m) {
 			continue
 		}
-		name, err := sh.bind(bindOf(*m, bundle))
+		name, guard, err := sh.bind(bindOf(*m, bundle))
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
-		binds = append(binds, bindMount{mount: m, name: name})
+		binds = append(binds, bindMount{mount: m, name: name, guard: guard})
 	}
 	return binds, nil
 }
@@ -217,7 +218,7 @@ func newContainerRequest(c *Container, pidNamespace string) (hyperstart.NewConta
 		b.mount.Options = slices.DeleteFunc(b.mount.Options, func(o string) bool {
 			return strings.HasSuffix(o, "shared") || strings.HasSuffix(o, "slave")
 		})
-		guestReadOnly(b.mount)
+		guestReadOnly(b)
 	}
 	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"), c.isSandbox(), pidNamespace)
 	raw, err := json.Marshal(c.spec)
@@ -232,11 +233,11 @@ func newContainerRequest(c *Container, pidNamespace string) (hyperstart.NewConta
 // guestReadOnly says "read-only" in the guest's way. There a bind mount and all
 // host mounts below it are one file system, so only "nothing may be written"
 // can be said; what is finer the host enforces alone.
-func guestReadOnly(m *specs.Mount) {
-	access := accessOf(*m)
-	m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" || o == "rro" })
-	if access == writeNothing {
-		m.Options = append(m.Options, "ro")
+func guestReadOnly(b bindMount) {
+	access := accessOf(*b.mount)
+	b.mount.Options = slices.DeleteFunc(b.mount.Options, func(o string) bool { return o == "ro" || o == "rro" })
+	if access == writeNothing || b.guard {
+		b.mount.Options = append(b.mount.Options, "ro")
 	}
 }
 
