@@ -35,6 +35,7 @@ type Agent struct {
 	oci    *ociRuntime
 	oom    *oomWatcher
 	pod    pod
+	huge   hugePages
 
 	network network
 	tables  sync.Once // loads the modules of iptables

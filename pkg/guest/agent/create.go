@@ -40,7 +40,7 @@ func (a *Agent) newContainer(ctx context.Context, payload []byte) ([]byte, error
 }
 
 func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewContainerRequest) error {
-	config, program, err := guestSpec(req.Spec, strings.TrimPrefix(c.cgroup, cgroupRoot))
+	config, program, err := a.guestSpec(req.Spec, c.id, strings.TrimPrefix(c.cgroup, cgroupRoot))
 	if err != nil {
 		return err
 	}
@@ -99,10 +99,10 @@ type program struct {
 	Capabilities *specs.LinuxCapabilities `json:"capabilities"`
 }
 
-// guestSpec fits a specification to this guest: cgroups are the guest's
-// business. Everything else passes unchanged, keys that the agent does not
+// guestSpec fits a specification to this guest: cgroups and huge pages are the
+// guest's business. Everything else passes unchanged, keys that the agent does not
 // know included.
-func guestSpec(raw json.RawMessage, cgroup string) (config []byte, p program, err error) {
+func (a *Agent) guestSpec(raw json.RawMessage, id, cgroup string) (config []byte, p program, err error) {
 	var spec map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return nil, p, failf(hyperstart.ClassInvalidArgument, "decode spec: %w", err)
@@ -118,6 +118,9 @@ func guestSpec(raw json.RawMessage, cgroup string) (config []byte, p program, er
 		if err := json.Unmarshal(section, &linux); err != nil {
 			return nil, p, failf(hyperstart.ClassInvalidArgument, "decode linux section of spec: %w", err)
 		}
+	}
+	if err := a.huge.limit(id, linux); err != nil {
+		return nil, p, err
 	}
 	if linux["cgroupsPath"], err = json.Marshal(cgroup); err != nil {
 		return nil, p, err
@@ -207,4 +210,5 @@ func (a *Agent) erase(c *container) {
 	if err != nil {
 		logf("container %s: %v", c.id, err)
 	}
+	a.huge.release(c.id)
 }

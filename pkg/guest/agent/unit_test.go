@@ -98,7 +98,7 @@ func TestModulesOf(t *testing.T) {
 func TestGuestSpec(t *testing.T) {
 	const in = `{"ociVersion":"9.9","future":{"a":1},"process":{"terminal":true,"args":["sh"],"cwd":"/"},` +
 		`"linux":{"cgroupsPath":"system.slice:x:y","resources":{"unknown":2}}}`
-	config, p, err := guestSpec(json.RawMessage(in), "/ccv2/id")
+	config, p, err := new(Agent).guestSpec(json.RawMessage(in), "id", "/ccv2/id")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestGuestSpec(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	for _, bad := range []string{``, `null`, `[]`, `{}`, `{"process":{}}`, `{"process":{"args":[""]}}`, `{"process":{"args":["a"]},"linux":3}`} {
-		if _, _, err := guestSpec(json.RawMessage(bad), "/x"); err == nil {
+		if _, _, err := new(Agent).guestSpec(json.RawMessage(bad), "x", "/x"); err == nil {
 			t.Errorf("%q accepted", bad)
 		}
 	}

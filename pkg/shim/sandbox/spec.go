@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -108,6 +109,19 @@ func guestShm(spec *specs.Spec) {
 // isShm reports whether a mount is the pod's shared memory.
 func isShm(m specs.Mount) bool { return m.Destination == "/dev/shm" && isBind(m) }
 
+// guestHugePages replaces a volume of the host's huge pages by one of the
+// guest's: memory of the host cannot be mapped through a share. It reports
+// whether it has.
+func guestHugePages(m *specs.Mount) bool {
+	var st unix.Statfs_t
+	if unix.Statfs(m.Source, &st) != nil || st.Type != unix.HUGETLBFS_MAGIC {
+		return false
+	}
+	m.Type, m.Source = "hugetlbfs", "nodev"
+	m.Options = []string{fmt.Sprintf("pagesize=%d", st.Bsize)}
+	return true
+}
+
 // joinsPIDs reports whether a container joins the pid namespace of another one.
 func joinsPIDs(linux *specs.Linux) bool {
 	return slices.ContainsFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool {
@@ -197,7 +211,7 @@ func shareMounts(spec *specs.Spec, bundle string, sh *share) ([]bindMount, error
 	var binds []bindMount
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
-		if !isBind(*m) || isShm(*m) {
+		if !isBind(*m) || isShm(*m) || guestHugePages(m) {
 			continue
 		}
 		name, guard, err := sh.bind(bindOf(*m, bundle))

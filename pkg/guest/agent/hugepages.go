@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// hugePages reserves the guest's huge pages that containers may use. The zero
+// value has reserved none.
+type hugePages struct {
+	mu   sync.Mutex
+	held map[string]map[string]uint64 // pages by container and directory of the size
+}
+
+// hugePageSizes has one directory per page size that the guest's CPU has.
+const hugePageSizes = "/sys/kernel/mm/hugepages"
+
+// limit reserves what the huge page limits of a container's resources are
+// about, and drops limits of 0 for page sizes that the guest does not have: a
+// kubelet sets one for each size of its host. linux is that section of the
+// container's specification.
+func (h *hugePages) limit(container string, linux map[string]json.RawMessage) error {
+	if len(linux["resources"]) == 0 {
+		return nil
+	}
+	resources, err := decode[map[string]json.RawMessage](linux["resources"])
+	if err != nil || len(resources["hugepageLimits"]) == 0 {
+		return err
+	}
+	limits, err := decode[[]specs.LinuxHugepageLimit](resources["hugepageLimits"])
+	if err != nil {
+		return err
+	}
+	kept := []specs.LinuxHugepageLimit{}
+	for _, l := range limits {
+		dir, size, err := hugePageDir(l.Pagesize)
+		if err != nil {
+			return err
+		}
+		_, err = os.Stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && l.Limit == 0:
+			continue
+		case errors.Is(err, fs.ErrNotExist):
+			return failf(hyperstart.ClassFailedPrecondition, "the guest has no huge pages of %s", l.Pagesize)
+		case err != nil:
+			return err
+		}
+		if err := h.reserve(container, dir, l, (l.Limit+size-1)/size); err != nil {
+			return err
+		}
+		kept = append(kept, l)
+	}
+	if resources["hugepageLimits"], err = json.Marshal(kept); err != nil {
+		return err
+	}
+	linux["resources"], err = json.Marshal(resources)
+	return err
+}
+
+// hugePageDir is the directory of a page size as the OCI specification writes
+// it, such as 2MB, and the size in bytes.
+func hugePageDir(name string) (dir string, size uint64, err error) {
+	for i, unit := range []string{"KB", "MB", "GB"} {
+		number, ok := strings.CutSuffix(name, unit)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(number, 10, 32)
+		if err != nil || n == 0 {
+			break
+		}
+		kib := n << (10 * i)
+		return filepath.Join(hugePageSizes, fmt.Sprintf("hugepages-%dkB", kib)), kib << 10, nil
+	}
+	return "", 0, failf(hyperstart.ClassInvalidArgument, "huge page size %q is not like 2MB", name)
+}
+
+// reserve has the kernel set pages aside. It takes what it finds, so that the
+// result has to be looked at.
+func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, pages uint64) error {
+	if pages == 0 {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before, err := hugePageCount(dir)
+	if err != nil {
+		return err
+	}
+	if err := setHugePageCount(dir, before+pages); err != nil {
+		return err
+	}
+	after, err := hugePageCount(dir)
+	if err != nil {
+		return err
+	}
+	if after < before+pages {
+		return errors.Join(setHugePageCount(dir, before), failf(hyperstart.ClassResourceExhausted,
+			"reserve %d huge pages of %s: the guest finds %d in its memory; give the VM more (annotation io.ccv2.vm.memory_mib, or [vm] memory_mib)",
+			pages, l.Pagesize, after-before))
+	}
+	if h.held == nil {
+		h.held = map[string]map[string]uint64{}
+	}
+	if h.held[container] == nil {
+		h.held[container] = map[string]uint64{}
+	}
+	h.held[container][dir] += pages
+	return nil
+}
+
+// release gives back what was reserved for a container.
+func (h *hugePages) release(container string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for dir, pages := range h.held[container] {
+		now, err := hugePageCount(dir)
+		if err == nil {
+			err = setHugePageCount(dir, now-min(now, pages))
+		}
+		if err != nil {
+			logf("container %s: release huge pages: %v", container, err)
+		}
+	}
+	delete(h.held, container)
+}
+
+func hugePageCount(dir string) (uint64, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "nr_hugepages"))
+	if err != nil {
+		return 0, fmt.Errorf("count huge pages: %w", err)
+	}
+	return single(b), nil
+}
+
+func setHugePageCount(dir string, n uint64) error {
+	if err := writeKernelFile(filepath.Join(dir, "nr_hugepages"), strconv.FormatUint(n, 10)); err != nil {
+		return fmt.Errorf("reserve huge pages: %w", err)
+	}
+	return nil
+}
