@@ -8,8 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
+	"net/http"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,10 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/shimtest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
-	"github.com/containerd/shimtest"
-
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
@@ -30,69 +31,26 @@ import (
 // splits the run into its phases.
 func BenchmarkStart(b *testing.B) {
 	shared.Watch(b)
-	initrd := bareInitrd(b)
+	initrd := harness.BareInitrd(b)
 	var bare, whole []float64
 	phases := map[string][]float64{}
 	for i := range b.N {
-		bare = append(bare, millis(bareBoot(b, initrd)))
+		bare = append(bare, harness.Millis(harness.BareBoot(b, initrd)))
 		id := fmt.Sprintf("bench-start-%d", i)
 		begin := time.Now()
 		shared.CtrOK(b, "run", "--rm", harness.ImageName, id, "/bin/true")
-		whole = append(whole, millis(time.Since(begin)))
+		whole = append(whole, harness.Millis(time.Since(begin)))
 		for name, took := range bootPhases(b, id) {
 			phases[name] = append(phases[name], took)
 		}
 	}
 	for name, took := range phases {
-		b.ReportMetric(median(took), name+"-ms")
+		b.ReportMetric(harness.Median(took), name+"-ms")
 	}
-	b.ReportMetric(median(bare), "bare-ms")
-	b.ReportMetric(median(whole), "ctr-run-ms")
-	b.ReportMetric(median(whole)/median(bare), "run/bare")
+	b.ReportMetric(harness.Median(bare), "bare-ms")
+	b.ReportMetric(harness.Median(whole), "ctr-run-ms")
+	b.ReportMetric(harness.Median(whole)/harness.Median(bare), "run/bare")
 	b.ReportMetric(0, "ns/op")
-}
-
-// bareInitrd makes the smallest initial RAM disk: busybox, and a script that
-// powers off.
-func bareInitrd(b *testing.B) string {
-	b.Helper()
-	paths, err := harness.Find()
-	if err != nil {
-		b.Fatal(err)
-	}
-	dir, out := b.TempDir(), filepath.Join(b.TempDir(), "initrd")
-	busybox, err := os.ReadFile(paths.Busybox)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for name, data := range map[string][]byte{"busybox": busybox, "init": []byte("#!/busybox sh\n/busybox poweroff -f\n")} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o755); err != nil {
-			b.Fatal(err)
-		}
-	}
-	script := fmt.Sprintf("cd %q && printf 'busybox\\ninit\\n' | %q cpio -o -H newc > %q", dir, paths.Busybox, out)
-	if msg, err := exec.CommandContext(b.Context(), "sh", "-c", script).CombinedOutput(); err != nil {
-		b.Fatalf("make bare image: %v\n%s", err, msg)
-	}
-	return out
-}
-
-// bareBoot runs QEMU as the shim does, without devices, until it ends.
-func bareBoot(b *testing.B, initrd string) time.Duration {
-	b.Helper()
-	paths, err := harness.Find()
-	if err != nil {
-		b.Fatal(err)
-	}
-	cmd := exec.CommandContext(b.Context(), paths.QEMU, "-nodefaults", "-no-user-config", "-no-reboot",
-		"-display", "none", "-vga", "none", "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=128",
-		"-cpu", "max,-erms,-fsrm", "-m", "512M", "-kernel", paths.Kernel, "-initrd", initrd,
-		"-append", "quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1 random.trust_cpu=on no_timer_check")
-	begin := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("bare boot: %v\n%s", err, out)
-	}
-	return time.Since(begin)
 }
 
 var phaseField = regexp.MustCompile(`\b(prepare|monitor|ready|network|plug|pod)=("?)([0-9.a-zµ]+)\b`)
@@ -110,7 +68,7 @@ func bootPhases(b *testing.B, id string) map[string]float64 {
 			if err != nil {
 				b.Fatal(err)
 			}
-			phases[m[1]] = millis(took)
+			phases[m[1]] = harness.Millis(took)
 		}
 	}
 	return phases
@@ -126,7 +84,7 @@ func BenchmarkExecTrue(b *testing.B) {
 		if _, status := shared.Output(b, task, fmt.Sprintf("e%d", i), "/bin/true"); status != 0 {
 			b.Fatalf("status %d", status)
 		}
-		took = append(took, millis(time.Since(begin)))
+		took = append(took, harness.Millis(time.Since(begin)))
 	}
 	shared.KillTask(b, task)
 	slices.Sort(took)
@@ -151,7 +109,7 @@ func BenchmarkStdout(b *testing.B) {
 		rates = append(rates, chunks*size/time.Since(begin).Seconds()/(1<<20))
 	}
 	shared.KillTask(b, task)
-	b.ReportMetric(median(rates), "MiB/s")
+	b.ReportMetric(harness.Median(rates), "MiB/s")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -163,7 +121,7 @@ func BenchmarkMemory(b *testing.B) {
 	for role, name := range map[harness.Role]string{harness.Shim: "shim", harness.QEMU: "qemu", harness.VirtioFSD: "virtiofsd"} {
 		total := 0.0
 		for _, p := range shared.Find(role, id) {
-			total += pss(b, p.PID)
+			total += p.PSS(b)
 		}
 		b.ReportMetric(total, name+"-PSS-MiB")
 	}
@@ -195,26 +153,6 @@ func guestInfo(b *testing.B, id string) hyperstart.GuestInfoReply {
 	return info
 }
 
-// pss is the proportional set size of a process in MiB.
-func pss(b *testing.B, pid int) float64 {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
-			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			return kib / 1024
-		}
-	}
-	b.Fatalf("process %d has no Pss", pid)
-	return 0
-}
-
 // BenchmarkShim runs containerd's own benchmarks for shims, on this shim and
 // on runc's.
 func BenchmarkShim(b *testing.B) {
@@ -228,13 +166,96 @@ func BenchmarkShim(b *testing.B) {
 	}
 }
 
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-func median(values []float64) float64 {
-	if len(values) == 0 {
-		return 0
+// BenchmarkNetwork fetches a file from a pod, and in turns from a namespace
+// without a guest: in a pod's own namespace all that comes is the guest's.
+func BenchmarkNetwork(b *testing.B) {
+	shared.Watch(b)
+	far, pod := newPodNetwork(b)
+	plainFar, plainPod := newPodNetwork(b)
+	const size = 60 << 20 // fits the guest's /dev/shm
+	g := runGuest(b, shared, "bench-net", pod)
+	g.must(fmt.Sprintf("head -c %d /dev/zero > /dev/shm/file && httpd -p 80 -h /dev/shm", size))
+	server := &http.Server{
+		ReadHeaderTimeout: harness.Patience,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(make([]byte, size)) // what is missing shows
+		}),
 	}
-	sorted := slices.Clone(values)
-	slices.Sort(sorted)
-	return sorted[len(sorted)/2]
+	b.Cleanup(func() { _ = server.Close() })
+	plainPod.inside(func() error {
+		l, err := net.Listen("tcp", "192.0.2.2:80")
+		if err == nil {
+			go func() { _ = server.Serve(l) }()
+		}
+		return err
+	})
+	var guest, veth []float64
+	for range b.N {
+		veth = append(veth, fetch(b, plainFar, size))
+		guest = append(guest, fetch(b, far, size))
+	}
+	b.ReportMetric(harness.Median(veth), "veth-MiB/s")
+	b.ReportMetric(harness.Median(guest), "pod-MiB/s")
+	b.ReportMetric(harness.Median(guest)/harness.Median(veth), "pod/veth")
+	b.ReportMetric(0, "ns/op")
+}
+
+// fetch gets the file from the pod's address and returns its rate in MiB/s.
+func fetch(b *testing.B, from netns, size int64) float64 {
+	b.Helper()
+	var conn net.Conn
+	from.inside(func() (err error) {
+		conn, err = net.Dial("tcp", "192.0.2.2:80")
+		return err
+	})
+	defer func() { _ = conn.Close() }()
+	begin := time.Now()
+	if _, err := io.WriteString(conn, "GET /file HTTP/1.0\r\n\r\n"); err != nil {
+		b.Fatal(err)
+	}
+	n, err := io.Copy(io.Discard, conn)
+	if n < size || err != nil {
+		b.Fatalf("%d bytes of %d, error %v", n, size, err)
+	}
+	return float64(n) / time.Since(begin).Seconds() / (1 << 20)
+}
+
+// BenchmarkFiles writes and reads a file in the root file system and, in turns,
+// in a tmpfs of the same guest. What is read is not in the guest's cache.
+func BenchmarkFiles(b *testing.B) {
+	shared.Watch(b)
+	task := shared.Running(b, "bench-files", harness.Streams{}, []string{"sleep", "1000"}, oci.WithMounts([]specs.Mount{
+		{Type: "tmpfs", Source: "tmpfs", Destination: "/mem", Options: []string{"size=128m"}},
+	}), oci.WithPrivileged)
+	const mib = 64
+	count := 0
+	rate := func(script string) float64 {
+		count++
+		begin := time.Now()
+		if out, status := shared.Output(b, task, fmt.Sprintf("f%d", count), "sh", "-c", script); status != 0 {
+			b.Fatalf("%s: status %d\n%s", script, status, out)
+		}
+		return mib / time.Since(begin).Seconds()
+	}
+	rates := map[string][]float64{}
+	for range b.N {
+		for where, dir := range map[string]string{"rootfs": "/data", "tmpfs": "/mem"} {
+			rate("mkdir -p " + dir)
+			write := rate(fmt.Sprintf("dd if=/dev/zero of=%s/f bs=1M count=%d conv=fsync 2>/dev/null", dir, mib))
+			if where == "rootfs" {
+				rate("echo 3 > /proc/sys/vm/drop_caches")
+			}
+			read := rate(fmt.Sprintf("dd if=%s/f of=/dev/null bs=1M 2>/dev/null && rm %s/f", dir, dir))
+			rates[where+"-write"] = append(rates[where+"-write"], write)
+			rates[where+"-read"] = append(rates[where+"-read"], read)
+		}
+	}
+	shared.KillTask(b, task)
+	for name, values := range rates {
+		b.ReportMetric(harness.Median(values), name+"-MiB/s")
+	}
+	for _, way := range []string{"write", "read"} {
+		b.ReportMetric(harness.Median(rates["rootfs-"+way])/harness.Median(rates["tmpfs-"+way]), way+"/tmpfs")
+	}
+	b.ReportMetric(0, "ns/op")
 }

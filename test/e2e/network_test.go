@@ -22,9 +22,9 @@ import (
 
 // newPodNetwork makes what a CNI plugin would: a pod's namespace, whose eth0
 // has its other end in another namespace, with both families and MTU 1400.
-func newPodNetwork(t *testing.T) (far, pod netns) {
-	t.Helper()
-	far, pod = newNetns(t), newNetns(t)
+func newPodNetwork(tb testing.TB) (far, pod netns) {
+	tb.Helper()
+	far, pod = newNetns(tb), newNetns(tb)
 	far.ip("link add far mtu 1400 type veth peer name eth0 mtu 1400 address 02:00:00:00:00:42 netns " + pod.name)
 	far.ip("addr add 192.0.2.1/24 dev far")
 	far.ip("addr add 2001:db8::1/64 dev far nodad")
