@@ -114,6 +114,7 @@ bench: guest stack-test $(BUILD)/busybox.tar ## figures of docs/performance.md; 
 
 fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files
 	@$(BIN)/golangci-lint fmt
+	@for mod in test/*/go.mod; do (cd "$$(dirname "$$mod")" && $(abspath $(BIN))/golangci-lint fmt) || exit; done # their own imports go last
 
 $(BIN)/golangci-lint $(BIN)/gofumpt: tools/lint/go.mod tools/lint/go.sum
 	@mkdir -p $(BIN)

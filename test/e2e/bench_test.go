@@ -17,12 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/shimtest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
