@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,10 +88,16 @@ echo b > /v/of-the-guest; mkdir /v/m; mv /v/m /v/n; ` + device + "; echo done"
 	if info, err := os.Stat(found[0]); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("users of the host can enter %s: %v, %v", found[0], info, err)
 	}
-	for _, view := range []string{"files", "shared"} {
+	views := []string{filepath.Join(found[0], "files"), filepath.Join(found[0], "shared")}
+	for _, p := range shared.Processes() {
+		if p.Name == "virtiofsd" { // mounts are made where it lives
+			views = []string{fmt.Sprintf("/proc/%d/root", p.PID)}
+		}
+	}
+	for _, view := range views {
 		for _, name := range []string{"hostile/rootfs", ".volumes/0"} {
 			var fs unix.Statfs_t
-			path := filepath.Join(found[0], view, name)
+			path := filepath.Join(view, name)
 			if err := unix.Statfs(path, &fs); err != nil || fs.Flags&unix.ST_NODEV == 0 || fs.Flags&unix.ST_NOSUID == 0 || fs.Flags&unix.ST_RDONLY != 0 {
 				t.Errorf("flags of %s: %#x, %v", path, fs.Flags, err)
 			}

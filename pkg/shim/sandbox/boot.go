@@ -74,12 +74,13 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	if err := s.shareDir(); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
+	var shareServer int // pid
 	if s.opts.VM.ShareType == "virtiofs" {
-		end, err := s.startVirtioFSD(ctx)
+		d, end, err := s.startVirtioFSD(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 		}
-		ends = append(ends, end)
+		shareServer, ends = d.PID(), append(ends, end)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.VM.BootTimeout)
 	defer cancel()
@@ -105,6 +106,12 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	}
 	if err := s.startPod(ctx, pod); err != nil {
 		return nil, s.bootError("start pod", err, ends)
+	}
+	if shareServer != 0 {
+		s.undo.add(s.guestMounts.close)
+		if err := s.guestMounts.open(shareServer, s.dir.Shared()); err != nil {
+			return nil, s.bootError("open share", err, ends)
+		}
 	}
 	s.followNetwork(ctx)
 	return ends, nil
@@ -179,12 +186,12 @@ func (s *Sandbox) record(name string, pid int) error {
 
 // startVirtioFSD starts the daemon that serves the share. It is awaited no
 // further: the device is plugged long after.
-func (s *Sandbox) startVirtioFSD(ctx context.Context) (<-chan error, error) {
+func (s *Sandbox) startVirtioFSD(ctx context.Context) (*virtiofsd.Server, <-chan error, error) {
 	d, err := virtiofsd.Start(ctx, virtiofsd.Options{
 		Binary: s.opts.VM.VirtioFSD, SharedDir: s.dir.Shared(), Socket: s.virtiofsSocket(),
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s.undo.add(d.Kill)
 	ended := make(chan error, 1)
@@ -192,7 +199,7 @@ func (s *Sandbox) startVirtioFSD(ctx context.Context) (<-chan error, error) {
 		<-d.Done()
 		ended <- fmt.Errorf("virtiofsd ended by itself: %v", d.Exit())
 	}()
-	return ended, s.record("virtiofsd", d.PID())
+	return d, ended, s.record("virtiofsd", d.PID())
 }
 
 func (s *Sandbox) virtiofsSocket() string { return filepath.Join(s.dir.VM(), "virtiofs.sock") }

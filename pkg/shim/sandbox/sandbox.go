@@ -52,9 +52,10 @@ type VMConfig struct {
 
 // Sandbox is one VM and the containers in it. It is safe for concurrent use.
 type Sandbox struct {
-	opts    Options
-	dir     store.Dir
-	volumes *volumes
+	opts        Options
+	dir         store.Dir
+	volumes     *volumes
+	guestMounts *guestMounts
 
 	mu         sync.Mutex // guards the fields below
 	state      State
@@ -101,6 +102,7 @@ func NewSandbox(opts Options) *Sandbox {
 		stopped:    make(chan struct{}),
 		ended:      make(chan struct{}),
 	}
+	s.guestMounts = &guestMounts{files: s.dir.Files()}
 	s.volumes = s.newVolumes()
 	return s
 }

@@ -14,12 +14,12 @@ import (
 )
 
 // shareDir makes the two directories of the share, which are mounts of the same
-// directory: the shim makes a container's directories and mounts in the first,
-// and they appear in the second, which the guest gets.
+// directory: the shim makes a container's directories in the first, and they
+// appear in the second, which the guest gets.
 //
-// Shared propagation takes mounts from one to the other, and to virtiofsd, which
-// lives in a mount namespace of its own, whatever the host's root says. The
-// guest's side cannot be written to above those mounts: a guest that could
+// Mounts are made where the server of the share lives. Where that is QEMU they
+// are made in the first directory, and shared propagation takes them to the
+// second. The guest's side cannot be written to above those mounts: a guest that could
 // rename a directory there, or put a link in its place, would choose where on
 // the host the next container's mounts go.
 func (s *Sandbox) shareDir() error {
@@ -66,18 +66,20 @@ func cloneMounts(dir int, path string, deep bool) (int, error) {
 //	<container>/rootfs  its root file system
 //	.volumes/<n>        a bind mount, perhaps with other containers
 type share struct {
-	host  string // path of its own directory
-	stage string // directory on the host for mounts that are not shown yet
-	all   *volumes
-	used  []*volume
+	name   string // path of its own directory
+	stage  string // directory on the host for mounts that are not shown yet
+	mounts *guestMounts
+	all    *volumes
+	used   []*volume
 }
 
 func (s *Sandbox) newShare(container string) (*share, error) {
 	if container == "" || container[0] == '.' || strings.ContainsRune(container, '/') {
 		return nil, fmt.Errorf("share container: %q is no name of a directory: %w", container, errdefs.ErrInvalidArgument)
 	}
-	sh := &share{host: filepath.Join(s.dir.Files(), container), stage: filepath.Join(s.dir.Stage(), container), all: s.volumes}
-	for _, dir := range []string{sh.host, filepath.Join(sh.host, "rootfs"), sh.stage} {
+	sh := &share{name: container, stage: filepath.Join(s.dir.Stage(), container), mounts: s.guestMounts, all: s.volumes}
+	host := sh.mounts.host(container)
+	for _, dir := range []string{host, filepath.Join(host, "rootfs"), sh.stage} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("share container: %w", err)
 		}
@@ -96,7 +98,7 @@ func (sh *share) showRootfs(source string) error {
 	if err := protect(tree, writeAll, true); err != nil {
 		return fmt.Errorf("share %s: %w", source, err)
 	}
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, filepath.Join(sh.host, "rootfs"), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	if err := sh.mounts.attach(tree, filepath.Join(sh.name, "rootfs")); err != nil {
 		return fmt.Errorf("share %s: %w", source, err)
 	}
 	return nil
@@ -169,13 +171,8 @@ func (sh *share) close() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	for _, dir := range []string{sh.stage, sh.host} {
-		if err := store.Unmount(dir); err != nil {
-			return err // what is mounted must not be deleted
-		}
-		if err := store.RemoveTree(dir); err != nil {
-			return err
-		}
+	if err := errors.Join(store.Unmount(sh.stage), sh.mounts.detach(sh.name)); err != nil {
+		return err // what is mounted must not be deleted
 	}
-	return nil
+	return errors.Join(store.RemoveTree(sh.stage), store.RemoveTree(sh.mounts.host(sh.name)))
 }

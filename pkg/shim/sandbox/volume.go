@@ -24,7 +24,7 @@ const volumesDir = ".volumes"
 // would have two inodes for every file, and with them two page caches, two sets
 // of locks, and sockets that only one side can connect to.
 type volumes struct {
-	dir string // on the host
+	mounts *guestMounts
 
 	mu    sync.Mutex // guards the fields below, and refs of all volumes
 	count int        // volumes so far, for their names
@@ -34,7 +34,7 @@ type volumes struct {
 // volume is one bind mount.
 type volume struct {
 	look look
-	name string        // below dir
+	name string        // below volumesDir
 	done chan struct{} // closed when it was shown, or failed to be
 	err  error         // valid after done
 	refs int           // containers that use it
@@ -53,7 +53,7 @@ type look struct {
 }
 
 func (s *Sandbox) newVolumes() *volumes {
-	return &volumes{dir: filepath.Join(s.dir.Files(), volumesDir), shown: make(map[look]*volume)}
+	return &volumes{mounts: s.guestMounts, shown: make(map[look]*volume)}
 }
 
 // lookOf looks at what would be shown; tree is a copy of its mounts.
@@ -162,8 +162,8 @@ func (v *volumes) drop(vol *volume) (last bool) {
 // mount shows a copy of mounts as a volume: a file is shown alone, without its
 // directory.
 //
-// The mount is made, protected and only then put in place: virtiofsd gets a
-// copy of it at that moment, and does not see what is changed afterwards.
+// The mount is made, protected and only then put in place, where the guest sees
+// it.
 func (v *volumes) mount(vol *volume, tree int) error {
 	if err := protect(tree, vol.look.access, vol.look.follow); err != nil {
 		return err
@@ -172,14 +172,15 @@ func (v *volumes) mount(vol *volume, tree int) error {
 	if err := unix.Fstat(tree, &st); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(v.dir, 0o755); err != nil {
+	path := filepath.Join(volumesDir, vol.name)
+	target := v.mounts.host(path)
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return err
 	}
-	target := filepath.Join(v.dir, vol.name)
 	if err := makeTarget(target, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 		return err
 	}
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	if err := v.mounts.attach(tree, path); err != nil {
 		return errors.Join(err, store.RemoveTree(target))
 	}
 	return nil
@@ -201,9 +202,9 @@ func (v *volumes) giveBack(vol *volume) error {
 	if !v.drop(vol) {
 		return nil
 	}
-	target := filepath.Join(v.dir, vol.name)
-	if err := store.Unmount(target); err != nil {
+	path := filepath.Join(volumesDir, vol.name)
+	if err := v.mounts.detach(path); err != nil {
 		return err // what is mounted must not be deleted
 	}
-	return store.RemoveTree(target)
+	return store.RemoveTree(v.mounts.host(path))
 }

@@ -112,7 +112,7 @@ func TestVolumeAtOnce(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if err := os.WriteFile(filepath.Join(c.share.all.dir, vol.name, "file"), nil, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(c.share.mounts.host(volumesDir), vol.name, "file"), nil, 0o600); err != nil {
 					t.Error(err)
 				}
 				if err := c.share.all.giveBack(vol); err != nil {
@@ -122,7 +122,7 @@ func TestVolumeAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if left, err := os.ReadDir(c.share.all.dir); err != nil || len(left) != 0 {
+	if left, err := os.ReadDir(c.share.mounts.host(volumesDir)); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }

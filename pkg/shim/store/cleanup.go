@@ -124,13 +124,16 @@ func checkRoot(dir string) error {
 // Only mounts that are not below another one are named to the kernel, which
 // takes those below with them: the way to a mount below a volume leads through
 // the volume, where the guest could put a link into it.
-func Unmount(dir string) error {
+func Unmount(dir string) error { return UnmountListed(dir, mountinfo.GetMounts) }
+
+// UnmountListed is [Unmount] for a thread whose mounts list returns.
+func UnmountListed(dir string, list func(mountinfo.FilterFunc) ([]*mountinfo.Info, error)) error {
 	if err := checkRoot(dir); err != nil {
 		return err
 	}
 	const spare = 3 // mounts may come to light, or appear, while this runs
 	for round, most := 0, spare; round < most; round++ {
-		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+		mounts, err := list(mountinfo.PrefixFilter(dir))
 		if err != nil {
 			return fmt.Errorf("list mounts of %s: %w", dir, err)
 		}

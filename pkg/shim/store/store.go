@@ -5,9 +5,9 @@
 //
 //	state.json   this package's record, written before something is taken
 //	vm/          sockets of the VMM
-//	files/       what the shim shows to the guest; mounts are made below it
-//	shared/      the same as the guest gets it: the mounts, and directories
-//	             around them that the guest cannot change
+//	files/       what the shim shows to the guest
+//	shared/      the same as the guest gets it: directories that it cannot
+//	             change, with the mounts in them
 //	stage/       where a root file system is mounted before it is shown
 //
 // The bundle of each container names the directory in a file of its own, which

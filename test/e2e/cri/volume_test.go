@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
@@ -99,4 +100,32 @@ func atomicSwap(t *testing.T, c *harness.PodContainer, dir string) {
 		out, _ := c.Exec(t, "cat", "/mnt/map/key")
 		return strings.TrimSpace(out) == "two"
 	})
+}
+
+// TestHostRemovesMountPoint takes a mount of the host's away while a container
+// has it, and the directory under it, as the host can with any container.
+func TestHostRemovesMountPoint(t *testing.T) {
+	shared.Watch(t)
+	dir := t.TempDir()
+	point := filepath.Join(dir, "mounted")
+	if err := os.Mkdir(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", point, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(point, unix.MNT_DETACH) }) // when the test fails early
+	write(t, point, "file", "content")
+	pod := shared.RunPod(t, "mount-point", nil)
+	c := pod.StartWith(t, "main", harness.Sleep, func(c *runtimeapi.ContainerConfig) {
+		c.Mounts = []*runtimeapi.Mount{{HostPath: dir, ContainerPath: "/mnt/data"}}
+	})
+	c.WantOutput(t, "content", "cat", "/mnt/data/mounted/file")
+	if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(point); err != nil {
+		t.Error(err)
+	}
+	pod.Remove(t)
 }

@@ -1,0 +1,152 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+)
+
+// guestMounts are the mounts that the guest sees. They are made in the mount
+// namespace of the server of the share, whose root is the guest's view, and are
+// none of the host's: the host can remove a directory on which it had mounted
+// something, and shows in its table what it has mounted itself.
+//
+// A share that QEMU serves is never opened: QEMU lives in the host's namespace,
+// and so do the mounts.
+type guestMounts struct {
+	files string // the share on the host
+
+	mu   sync.Mutex  // guards the fields below; held while the namespace is used
+	ns   *os.File    // nil when there is none, or no longer
+	proc *os.File    // the host's /proc, which the namespace does not have
+	root os.FileInfo // of the namespace; nil when there is none and never was
+}
+
+// errNoMounts says that the namespace has gone, and all mounts with it.
+var errNoMounts = fmt.Errorf("the share's server has ended: %w", errdefs.ErrUnavailable)
+
+// open takes the namespace of a server of a directory. The server has shut
+// itself in when the guest has mounted the share.
+func (m *guestMounts) open(pid int, dir string) error {
+	root, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	ns, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "ns/mnt"))
+	if err != nil {
+		return err
+	}
+	proc, err := os.Open("/proc")
+	if err != nil {
+		_ = ns.Close()
+		return err
+	}
+	m.mu.Lock()
+	m.ns, m.proc, m.root = ns, proc, root
+	m.mu.Unlock()
+	_, err = m.enter(func() error { return nil })
+	return err
+}
+
+// close lets go of the namespace. With the server it takes its mounts along.
+func (m *guestMounts) close(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ns == nil {
+		return nil
+	}
+	err := errors.Join(m.ns.Close(), m.proc.Close())
+	m.ns, m.proc = nil, nil
+	return err
+}
+
+// enter calls f on a thread in the namespace and reports whether mounts belong
+// there.
+func (m *guestMounts) enter(f func() error) (belong bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.root == nil:
+		return false, nil
+	case m.ns == nil:
+		return true, errNoMounts
+	}
+	return true, thread.Do(nil, func() error {
+		if err := m.shutIn(); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// shutIn moves the calling thread into the namespace. The share must be its
+// root: the paths that follow mean other things elsewhere.
+func (m *guestMounts) shutIn() error {
+	// A thread has a root of its own before it can have mounts of its own.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("enter the mounts of the share's server: %w", err)
+	}
+	if err := unix.Setns(int(m.ns.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter the mounts of the share's server: %w", err)
+	}
+	root, err := os.Stat("/")
+	if err != nil {
+		return fmt.Errorf("enter the mounts of the share's server: %w", err)
+	}
+	if !os.SameFile(root, m.root) {
+		return errors.New("the share's server has not shut itself into the share")
+	}
+	return nil
+}
+
+// host is where the host has a path of the share.
+func (m *guestMounts) host(path string) string { return filepath.Join(m.files, path) }
+
+// attach puts a tree of mounts in place, at a path of the share.
+func (m *guestMounts) attach(tree int, path string) error {
+	move := func(target string) error {
+		return unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}
+	belong, err := m.enter(func() error { return move(filepath.Join("/", path)) })
+	if belong {
+		return err
+	}
+	return move(m.host(path))
+}
+
+// detach takes away all mounts at and below a path of the share.
+func (m *guestMounts) detach(path string) error {
+	belong, err := m.enter(func() error {
+		return store.UnmountListed(filepath.Join("/", path), m.list)
+	})
+	if errors.Is(err, errNoMounts) {
+		return nil
+	}
+	if belong {
+		return err
+	}
+	return store.Unmount(m.host(path))
+}
+
+// list is [mountinfo.GetMounts] for the thread that calls it, in a namespace
+// without /proc.
+func (m *guestMounts) list(f mountinfo.FilterFunc) ([]*mountinfo.Info, error) {
+	fd, err := unix.Openat(int(m.proc.Fd()), "thread-self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	table := os.NewFile(uintptr(fd), "mountinfo")
+	defer func() { _ = table.Close() }()
+	return mountinfo.GetMountsFromReader(table, f)
+}
