@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"slices"
+	"path/filepath"
 	"strings"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/ociimage"
@@ -78,18 +78,18 @@ const (
 )
 
 // registries are the hosts of all images.
-func registries() []string {
-	var hosts []string
-	for ref := range recipes {
-		host, _, _ := strings.Cut(ref, "/")
-		hosts = append(hosts, host)
-	}
-	slices.Sort(hosts)
-	return slices.Compact(hosts)
-}
+var registries = []string{"gcr.io", "ghcr.io", "k8s.gcr.io", "registry.k8s.io"}
 
-// images makes all images.
-func images(ctx context.Context, busybox string) (map[string]v1.Image, error) {
+// images makes all images of a suite.
+func images(ctx context.Context, o options) (map[string]v1.Image, error) {
+	busybox, recipes := filepath.Join(o.build, "busybox/bin/busybox"), recipes
+	var err error
+	if o.suite == critestName {
+		busybox = suiteBusybox(o.build)
+		if recipes, err = critestRecipes(busybox, suiteProgram(o.build)); err != nil {
+			return nil, err
+		}
+	}
 	base, err := ociimage.Busybox(ctx, busybox)
 	if err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ type suite struct {
 }
 
 var (
-	suites   = []suite{clientSuite, criSuite}
+	suites   = []suite{clientSuite, criSuite, critestSuite}
 	runtimes = []string{"runc", "ccv2"}
 )
 

@@ -28,6 +28,10 @@ func certPath(scratch string) string { return filepath.Join(scratch, "registry.p
 // startRegistry serves all registries that tests name on the loopback, filled
 // with images of ours.
 func startRegistry(ctx context.Context, o options) (stop func() error, err error) {
+	all, err := images(ctx, o)
+	if err != nil {
+		return nil, err
+	}
 	cert, err := certificate(o.scratch)
 	if err != nil {
 		return nil, fmt.Errorf("registry: certificate: %w", err)
@@ -43,10 +47,6 @@ func startRegistry(ctx context.Context, o options) (stop func() error, err error
 	go func() {
 		_ = server.Serve(tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}))
 	}() // until Close
-	all, err := images(ctx, filepath.Join(o.build, "busybox/bin/busybox"))
-	if err != nil {
-		return nil, err
-	}
 	for ref, image := range all {
 		tag, err := name.NewTag(ref)
 		if err != nil {
@@ -66,7 +66,7 @@ func certificate(scratch string) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: registries(), IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), DNSNames: registries, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
