@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +44,7 @@ func TestExec(t *testing.T) {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 	})
+	t.Run("Background", func(t *testing.T) { execBackground(t, task) })
 	t.Run("Hundred", func(t *testing.T) { execHundred(t, task) })
 	if status := shared.KillTask(t, task); status != 137 {
 		t.Errorf("exit status %d, want 137", status)
@@ -65,6 +67,25 @@ func execMissing(t *testing.T, task client.Task) {
 	}
 	if status := shared.Finish(t, p); status != 127 {
 		t.Errorf("exit status %d, want 127", status)
+	}
+}
+
+// execBackground wants the exit of a process although its child keeps stdout
+// open, and what that child writes afterwards.
+func execBackground(t *testing.T, task client.Task) {
+	var out harness.Buffer
+	p := shared.Exec(t, task, "parent", harness.Streams{Stdout: &out, Stderr: os.Stderr},
+		"sh", "-c", "mkfifo /tmp/go; { cat /tmp/go; echo after; } & echo before; exit 3")
+	exited, err := p.Wait(shared.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-exited
+	if _, status := shared.Output(t, task, "go", "sh", "-c", "echo now >/tmp/go"); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+	if status := shared.Finish(t, p); status != 3 || out.String() != "before\nnow\nafter\n" {
+		t.Errorf("exit status %d, output %q; want 3, and what the child wrote", status, out.String())
 	}
 }
 

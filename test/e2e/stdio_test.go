@@ -3,9 +3,11 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -157,10 +159,23 @@ func stoppedReader(t *testing.T, task client.Task) {
 	}
 }
 
-// orphan wants the exit of a process whose child keeps stdout open.
+// orphan wants the exit of a process whose child holds its stdout, and the end
+// of the stream with Delete.
 func orphan(t *testing.T, task client.Task) {
-	out, status := shared.Output(t, task, "parent", "sh", "-c", "sleep 3600 & echo started; exit 4")
-	if out != "started\n" || status != 4 {
-		t.Errorf("output %q, exit status %d", out, status)
+	var out harness.Buffer
+	p := shared.Exec(t, task, "parent", harness.Streams{Stdout: &out, Stderr: os.Stderr}, "sh", "-c", "sleep 3600 & echo started; exit 4")
+	ctx, cancel := context.WithTimeout(shared.Context(), 2*harness.Patience)
+	defer cancel()
+	exited, err := p.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-exited
+	status, err := p.Delete(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != "started\n" || status.ExitCode() != 4 {
+		t.Errorf("output %q, exit status %d", out.String(), status.ExitCode())
 	}
 }

@@ -127,7 +127,10 @@ func (c *container) begin(p *process) error {
 	if c.state != stateRunning && c.state != stateCreated {
 		return failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.state)
 	}
-	if _, ok := c.procs[p.id]; ok {
+	switch old, ok := c.procs[p.id]; {
+	case ok && old.told.Load():
+		old.discard() // the host has forgotten it, only its descendants live
+	case ok:
 		return failf(hyperstart.ClassAlreadyExists, "process %s of container %s exists", p.id, c.id)
 	}
 	c.procs[p.id] = p
@@ -195,7 +198,7 @@ func (c *container) processIDs() map[int]string {
 	defer c.mu.Unlock()
 	ids := map[int]string{}
 	for id, p := range c.procs {
-		if p.pid != 0 {
+		if p.pid != 0 && p.alive() {
 			ids[p.pid] = id
 		}
 	}

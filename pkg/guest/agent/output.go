@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -10,8 +11,8 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// drainDelay is how long after a process's end its output is awaited when some
-// descendant keeps the stream open.
+// drainDelay is how long after the end of a container's first process its
+// output is awaited when somebody outside of the container keeps the stream open.
 const drainDelay = 2 * time.Second
 
 // output pumps one stream of a process to the host.
@@ -20,6 +21,8 @@ type output struct {
 	file   *os.File // read end of the pipe, or the terminal's master
 	credit *credit
 	write  func([]byte) error
+
+	sending atomic.Bool // has read something that is not sent
 }
 
 // pump sends everything until the end of the stream. It waits for credit of
@@ -59,6 +62,8 @@ func (o *output) pump() {
 // send sends n bytes that stand in buf behind the header. The header of every
 // further piece overwrites the end of the piece before, which is sent by then.
 func (o *output) send(buf []byte, n int) bool {
+	o.sending.Store(true)
+	defer o.sending.Store(false)
 	for off := 0; off < n; {
 		got := o.credit.take(n - off)
 		if got == 0 {

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	runc "github.com/containerd/go-runc"
@@ -23,9 +25,11 @@ type process struct {
 	outputs []*output
 	pumps   sync.WaitGroup
 
-	// reaped is closed when the process has ended, sent when the host was told.
+	// reaped is closed when the process has ended, sent when the host was told
+	// of that behind all output. told says that it was told ahead.
 	reaped chan struct{}
 	sent   chan struct{}
+	told   atomic.Bool
 }
 
 // newProcess claims the sequence numbers of p. The caller must call abandon or
@@ -105,9 +109,9 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 			logf("container %s: %v", c.id, err)
 		}
 		a.awaitExecs(c)
-	}
-	for _, o := range p.outputs {
-		o.stopSoon()
+		for _, o := range p.outputs {
+			o.stopSoon()
+		}
 	}
 	a.awaitOutput(p, uint8(e.Status))
 	p.in.close()
@@ -125,9 +129,14 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 // take its output, before it is told ahead of that output.
 const exitDelay = 2 * drainDelay
 
+// heldDelay is how long the end of a stream may take behind the end of an exec,
+// emulated and under load, before a descendant is taken to keep it open.
+const heldDelay = 250 * time.Millisecond
+
 // awaitOutput waits until all output is with the host. When that takes long
 // the end is told meanwhile: whoever waits for it must not depend on whoever
-// should read.
+// should read. It is told soon when descendants of an exec keep the streams open:
+// what they write goes on, until they end or the container does.
 func (a *Agent) awaitOutput(p *process, status uint8) {
 	sent := make(chan struct{})
 	go func() {
@@ -137,16 +146,29 @@ func (a *Agent) awaitOutput(p *process, status uint8) {
 	}()
 	delay := time.NewTimer(exitDelay)
 	defer delay.Stop()
-	select {
-	case <-sent:
-		return
-	case <-delay.C:
+	held := time.NewTimer(heldDelay)
+	defer held.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-sent:
+			return
+		case <-held.C:
+			waiting = p.id == hyperstart.InitProcess || p.unsent()
+		case <-delay.C:
+			waiting = false
+		}
 	}
+	p.told.Store(true)
 	a.oom.check(p.container.id)
 	a.sendEvent(hyperstart.EventMessage{
 		Kind: hyperstart.EventExited, Container: p.container.id, Process: p.id, Status: status,
 	})
 	<-sent
+}
+
+// unsent reports whether there is output that the host has not got yet.
+func (p *process) unsent() bool {
+	return slices.ContainsFunc(p.outputs, func(o *output) bool { return o.sending.Load() || o.pending() > 0 })
 }
 
 // execGrace is how long an init's end waits for a host that does not take the

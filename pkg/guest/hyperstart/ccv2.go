@@ -113,7 +113,7 @@ const (
 	// its memory limit was reached. It precedes the exit of the process.
 	EventOOM EventKind = "oom"
 	// EventExited says that a process has ended whose output the host does not
-	// take. The end comes on the tty port as well, behind the output.
+	// take, or whose streams descendants keep open. The end comes on the tty port as well, behind the output.
 	EventExited EventKind = "exited"
 )
 

@@ -262,3 +262,24 @@ func TestCreditsSurviveReconnects(t *testing.T) {
 		}
 	})
 }
+
+// TestOutputAfterDisconnect: what a process has left behind writes on, as if
+// somebody read it.
+func TestOutputAfterDisconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+		_, shim, _ := started(t, s)
+		shim.must(proxyproto.CmdHyper, hyper(HyperCredit, "", "{}"))
+		chunk := strings.Repeat("x", 1000)
+		g.output(3, chunk)
+		shim.next() // is never credited by the client
+		g.output(4, chunk)
+		shim.send(proxyproto.CmdDisconnectShim, nil)
+		synctest.Wait()
+		g.output(3, chunk, chunk)
+		synctest.Wait()
+		if out, errs := g.credits[3], g.credits[4]; out != 3*len(chunk) || errs != len(chunk) {
+			t.Errorf("credited %d bytes of stdout and %d of stderr, want %d and %d", out, errs, 3*len(chunk), len(chunk))
+		}
+	})
+}

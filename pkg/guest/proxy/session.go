@@ -93,14 +93,22 @@ func (s *session) setExitLocked(status uint8) {
 }
 
 // end ends the session: the goroutines stop and nothing is accepted any more.
-func (s *session) end() {
+// It returns what credit a process that goes on has not got back.
+func (s *session) end() (owed map[uint64]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.started && !s.ended && !s.eof && s.vm.conn.Dialect().HasCredits() {
+		owed = make(map[uint64]int)
+		for seq, n := range s.remaining {
+			owed[seq] = hyperstart.CreditWindow - n
+		}
+	}
 	s.ended = true
 	s.out.clear()
 	s.outBytes = 0
 	s.stdin, s.stdinBytes = nil, 0
 	s.cond.Broadcast()
+	return owed
 }
 
 // attach makes client the one that gets the output. The token can be claimed

@@ -33,6 +33,7 @@ type vm struct {
 	freed    []string // the last tokens that were disconnected, oldest first
 	bySeq    map[uint64]*session
 	owed     map[*session]struct{} // sessions with discarded output to be credited
+	late     map[uint64]int        // output of disconnected sessions to be credited, by sequence number
 	lost     bool
 }
 
@@ -49,6 +50,7 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options) (*v
 		byToken:    make(map[string]*session),
 		bySeq:      make(map[uint64]*session),
 		owed:       make(map[*session]struct{}),
+		late:       make(map[uint64]int),
 		owing:      make(chan struct{}, 1),
 	}
 	conn, err := host.Open(ctx, ctl, tty, host.Options{
@@ -124,6 +126,11 @@ func (v *vm) receive(seq uint64, payload []byte) error {
 	case s == nil && !given && credits:
 		return fmt.Errorf("guest sent %d bytes on stream %d, which no process has had", len(payload), seq)
 	case s == nil: // late output of a process that was disconnected
+		if credits {
+			v.mu.Lock()
+			v.lateLocked(seq, len(payload))
+			v.mu.Unlock()
+		}
 		return nil
 	}
 	err := s.receive(seq, payload)
@@ -169,6 +176,19 @@ func (v *vm) grantLater(s *session) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.owed[s] = struct{}{}
+	v.wakeGranter()
+}
+
+// lateLocked has the granter credit output that came or comes after a
+// disconnect: what a process has left behind must not notice that.
+func (v *vm) lateLocked(seq uint64, n int) {
+	if n > 0 {
+		v.late[seq] += n
+		v.wakeGranter()
+	}
+}
+
+func (v *vm) wakeGranter() {
 	select {
 	case v.owing <- struct{}{}:
 	default:
@@ -184,11 +204,14 @@ func (v *vm) granter() {
 			return
 		}
 		v.mu.Lock()
-		owed := v.owed
-		v.owed = make(map[*session]struct{})
+		owed, late := v.owed, v.late
+		v.owed, v.late = make(map[*session]struct{}), make(map[uint64]int)
 		v.mu.Unlock()
 		for s := range owed {
 			s.creditDiscarded()
+		}
+		for seq, n := range late {
+			v.grant(hyperstart.Credit{Seq: seq, Bytes: uint32(n)})
 		}
 	}
 }
@@ -251,5 +274,7 @@ func (v *vm) dropLocked(s *session) {
 	delete(v.bySeq, s.base)
 	delete(v.bySeq, s.base+1)
 	delete(v.owed, s)
-	s.end()
+	for seq, n := range s.end() {
+		v.lateLocked(seq, n)
+	}
 }
