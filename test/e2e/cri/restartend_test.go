@@ -112,16 +112,7 @@ func sweep(t *testing.T, c *harness.CRI, begin func(*testing.T) *harness.Pod, ca
 	t.Run("whole", func(t *testing.T) {
 		c.Watch(t)
 		pod := begin(t)
-		progress := c.Progress()
-		answer := make(chan error, 1)
-		go func() { answer <- call(pod, pod.Container("main", harness.Sleep, nil)) }()
-		harness.Until(t, "answer", func() bool {
-			steps = progress.Steps()
-			return len(answer) > 0
-		})
-		if err := <-answer; err != nil {
-			t.Fatal(err)
-		}
+		steps = c.Steps(t, func() error { return call(pod, pod.Container("main", harness.Sleep, nil)) })
 	})
 	for i := range points {
 		at := 1 + steps*i/points

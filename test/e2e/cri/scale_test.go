@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
@@ -52,26 +50,6 @@ func TestProbes(t *testing.T) {
 	harness.Until(t, fmt.Sprintf("the shim is back at %d descriptors", before), func() bool {
 		return len(shim.FDs(t)) <= before
 	})
-	pod.Remove(t)
-}
-
-// TestRestart kills containerd while a pod runs: the pod lives on, and the new
-// daemon knows all about it.
-func TestRestart(t *testing.T) {
-	c := ownCRI(t) // its network namespace goes with the daemon
-	c.Watch(t)
-	pod := c.RunPod(t, "survivor", nil)
-	main := pod.Start(t, "main", harness.Sleep)
-	c.Kill(t)
-	c.Restart(t)
-	if got := main.Status(t); got.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
-		t.Errorf("after the restart the container is %s", got.State)
-	}
-	main.WantOutput(t, "alive", "echo", "alive")
-	main.Stop(t, 0)
-	if got := main.Wait(t); got.ExitCode != 137 {
-		t.Errorf("exit code %d after SIGKILL, want 137", got.ExitCode)
-	}
 	pod.Remove(t)
 }
 

@@ -5,6 +5,8 @@ package harness
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -103,33 +105,52 @@ func (c *PodContainer) Attempts(tb testing.TB) []*runtimeapi.Container {
 }
 
 // KillDuring kills the daemon when a call that is under way has come to a
-// point, and waits until the call has failed. It reports whether the daemon had
-// answered before that.
-func (c *CRI) KillDuring(tb testing.TB, point string, reached func() bool, call func() error) (answered bool) {
+// point, or has been answered before it was seen there, and waits until the call
+// has ended.
+func (c *CRI) KillDuring(tb testing.TB, point string, reached func() bool, call func() error) {
 	tb.Helper()
 	answer := make(chan error, 1)
 	go func() { answer <- call() }()
-	ticker := time.NewTicker(time.Millisecond) // such points pass quickly
+	seen := follow(func() bool { return reached() || len(answer) > 0 })
+	c.Kill(tb)
+	if !seen {
+		tb.Fatalf("the call has not come to the point %q within %s", point, Patience)
+	}
+	tb.Logf("killed at %q, the call said: %v", point, <-answer)
+}
+
+// Steps carries out a call and returns how many steps it has.
+func (c *CRI) Steps(tb testing.TB, call func() error) int {
+	tb.Helper()
+	progress, n := c.Progress(), 0
+	answer := make(chan error, 1)
+	go func() { answer <- call() }()
+	if !follow(func() bool {
+		n = progress.Steps()
+		return len(answer) > 0
+	}) {
+		tb.Fatalf("no answer within %s", Patience)
+	}
+	if err := <-answer; err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
+// follow looks often: what it looks for passes quickly.
+func follow(done func() bool) bool {
+	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
 	limit := time.NewTimer(Patience)
 	defer limit.Stop()
-	for !reached() {
+	for !done() {
 		select {
-		case err := <-answer:
-			answer <- err
-			answered = true
 		case <-ticker.C:
-			continue
 		case <-limit.C:
-			c.Kill(tb)
-			tb.Fatalf("the call has not come to the point %q within %s", point, Patience)
+			return false
 		}
-		break
 	}
-	c.Kill(tb)
-	err := <-answer
-	tb.Logf("killed at %q, the call said: %v", point, err)
-	return answered
+	return true
 }
 
 // Progress counts what changes on the host while a call is carried out: files,
@@ -168,9 +189,16 @@ func (p *Progress) Steps() int {
 func (p *Progress) facts() map[string]bool {
 	facts := make(map[string]bool)
 	for _, dir := range p.cri.transient() {
-		for _, file := range files(dir) {
-			facts[file] = true
-		}
+		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return nil //nolint:nilerr // what vanishes while we look is a step, too
+			}
+			facts[path] = true
+			if d.IsDir() && d.Name() == "rootfs" {
+				return fs.SkipDir
+			}
+			return nil
+		})
 	}
 	for _, mount := range p.cri.mounts() {
 		facts[mount] = true

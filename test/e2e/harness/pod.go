@@ -4,6 +4,7 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -255,6 +256,22 @@ func (c *PodContainer) Status(tb testing.TB) *runtimeapi.ContainerStatus {
 		tb.Fatalf("container status: %v", err)
 	}
 	return r.GetStatus()
+}
+
+// PID is the pid that the CRI knows of the container.
+func (c *PodContainer) PID(tb testing.TB) int {
+	tb.Helper()
+	r, err := c.pod.cri.Runtime.ContainerStatus(context.Background(), &runtimeapi.ContainerStatusRequest{ContainerId: c.ID, Verbose: true})
+	if err != nil {
+		tb.Fatalf("container status: %v", err)
+	}
+	var info struct {
+		PID int `json:"pid"`
+	}
+	if err := json.Unmarshal([]byte(r.GetInfo()["info"]), &info); err != nil || info.PID == 0 {
+		tb.Fatalf("no pid in %q: %v", r.GetInfo()["info"], err)
+	}
+	return info.PID
 }
 
 // Wait waits until the container has ended.
