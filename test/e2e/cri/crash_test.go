@@ -76,3 +76,21 @@ func shimDies(t *testing.T, call func(pod *harness.Pod, running, next *harness.P
 	pod.Sync(t)
 	pod.Start(t, "again", harness.Sleep).WantOutput(t, "alive", "echo", "alive")
 }
+
+// TestBothDie kills containerd and then the shim: the next containerd finds out
+// by itself.
+func TestBothDie(t *testing.T) {
+	c := ownCRI(t)
+	c.Watch(t)
+	pod := c.RunPod(t, "lost", nil)
+	main := pod.Start(t, "main", harness.Sleep)
+	c.Kill(t)
+	c.AwaitProcess(t, harness.Shim, pod.ID).Signal(t, unix.SIGKILL)
+	c.Restart(t)
+	harness.Until(t, "loss of the pod", func() bool { return pod.State(t) == runtimeapi.PodSandboxState_SANDBOX_NOTREADY })
+	if got := main.Wait(t); got.ExitCode != 255 {
+		t.Errorf("exit code %d of a container that ran, want 255", got.ExitCode)
+	}
+	pod.Sync(t)
+	pod.Start(t, "again", harness.Sleep).WantOutput(t, "alive", "echo", "alive")
+}

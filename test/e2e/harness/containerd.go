@@ -170,13 +170,21 @@ func (c *Containerd) Context() context.Context {
 	return namespaces.WithNamespace(context.Background(), c.Namespace)
 }
 
-// Kill ends the daemon without warning. Shims live on.
+// Kill ends the daemon without warning. Shims live on. The rest of a bundle that
+// the daemon was just removing goes as well: the next one overlooks it, whatever
+// the runtime is.
 func (c *Containerd) Kill(tb testing.TB) {
 	tb.Helper()
 	_ = c.containerd.Process.Kill() // it may have ended
 	_ = c.containerd.Wait()         // that it was killed is no news
 	_ = c.Client.Close()
 	c.containerd = nil
+	halves, _ := filepath.Glob(c.Bundle(".*", "")) // the pattern is well-formed
+	for _, half := range halves {
+		if err := os.RemoveAll(half); err != nil {
+			tb.Errorf("remove half a bundle: %v", err)
+		}
+	}
 }
 
 // Restart starts the daemon again after Kill.

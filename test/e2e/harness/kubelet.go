@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -105,13 +106,10 @@ func (c *PodContainer) Attempts(tb testing.TB) []*runtimeapi.Container {
 }
 
 // KillDuring kills the daemon when a call that is under way has come to a
-// point, or has been answered before it was seen there, and waits until the call
-// has ended.
+// point, and waits until the call has ended.
 func (c *CRI) KillDuring(tb testing.TB, point string, reached func() bool, call func() error) {
 	tb.Helper()
-	answer := make(chan error, 1)
-	go func() { answer <- call() }()
-	seen := follow(func() bool { return reached() || len(answer) > 0 })
+	answer, seen := reach(reached, call)
 	c.Kill(tb)
 	if !seen {
 		tb.Fatalf("the call has not come to the point %q within %s", point, Patience)
@@ -119,16 +117,41 @@ func (c *CRI) KillDuring(tb testing.TB, point string, reached func() bool, call 
 	tb.Logf("killed at %q, the call said: %v", point, <-answer)
 }
 
+// KillShimDuring does the same to all shims that serve, and reports whether there
+// were any.
+func (c *CRI) KillShimDuring(tb testing.TB, point string, reached func() bool, call func() error) (killed bool) {
+	tb.Helper()
+	answer, seen := reach(reached, call)
+	for _, p := range c.FindAll(Shim) {
+		command := p.Args[len(p.Args)-1]
+		if command != "start" && command != "delete" && unix.Kill(p.PID, unix.SIGKILL) == nil {
+			killed = true
+		}
+	}
+	if !seen {
+		tb.Fatalf("the call has not come to the point %q within %s", point, Patience)
+	}
+	tb.Logf("killed %v at %q, the call said: %v", killed, point, <-answer)
+	return killed
+}
+
+// reach carries out a call until it comes to a point, or was answered before it
+// was seen there.
+func reach(reached func() bool, call func() error) (answer chan error, seen bool) {
+	answer = make(chan error, 1)
+	go func() { answer <- call() }()
+	return answer, follow(func() bool { return reached() || len(answer) > 0 })
+}
+
 // Steps carries out a call and returns how many steps it has.
 func (c *CRI) Steps(tb testing.TB, call func() error) int {
 	tb.Helper()
 	progress, n := c.Progress(), 0
-	answer := make(chan error, 1)
-	go func() { answer <- call() }()
-	if !follow(func() bool {
+	answer, seen := reach(func() bool {
 		n = progress.Steps()
-		return len(answer) > 0
-	}) {
+		return false
+	}, call)
+	if !seen {
 		tb.Fatalf("no answer within %s", Patience)
 	}
 	if err := <-answer; err != nil {
@@ -194,7 +217,7 @@ func (p *Progress) facts() map[string]bool {
 				return nil //nolint:nilerr // what vanishes while we look is a step, too
 			}
 			facts[path] = true
-			if d.IsDir() && d.Name() == "rootfs" {
+			if d.IsDir() && (d.Name() == "rootfs" || d.Name() == "stage") { // an image is no step
 				return fs.SkipDir
 			}
 			return nil
