@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -126,7 +127,7 @@ func (a *Agent) bootLate() {
 		func() error { return enableControllers(cgroupRoot) },
 		func() error { return prepareCgroup(cgroupBase) },
 		loopbackUp,
-		func() error { return os.MkdirAll(containersDir, 0o700) },
+		makeDirs,
 		func() (err error) { a.oom, err = newOOMWatcher(a.sendOOM); return err },
 	}
 	for _, step := range steps {
@@ -138,6 +139,15 @@ func (a *Agent) bootLate() {
 	if err := a.oci.seal(); err != nil {
 		logf("%v", err) // slower, but it works
 	}
+}
+
+// makeDirs makes the agent's directories. Users of containers with a user
+// namespace pass through the first to the share.
+func makeDirs() error {
+	if err := os.MkdirAll(filepath.Dir(containersDir), 0o711); err != nil {
+		return err
+	}
+	return os.Mkdir(containersDir, 0o700)
 }
 
 // loadLate loads what was not needed before READY. A module that cannot be

@@ -15,22 +15,22 @@ func runtimeFeatures() *features.Features {
 		OCIVersionMax: "1.3.0",
 		Hooks:         []string{}, // none is run
 		MountOptions: []string{
-			"async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "loud",
+			"async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "iversion", "loud",
 			"mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nomand", "norelatime",
-			"nostrictatime", "nosuid", "private", "rbind", "relatime", "remount", "ro", "rprivate", "rro",
+			"nostrictatime", "nosuid", "private", "rbind", "relatime", "remount", "ridmap", "ro", "rprivate", "rro",
 			"rshared", "rslave", "runbindable", "rw", "shared", "slave", "strictatime", "suid", "sync",
 			"tmpcopyup", "unbindable",
 		},
 		Linux: &features.Linux{
 			// Network is left out: all containers of a pod share the guest's.
-			Namespaces: []string{"cgroup", "ipc", "mount", "pid", "uts"},
+			Namespaces: []string{"cgroup", "ipc", "mount", "pid", "user", "uts"},
 			Cgroup:     &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no},
 			Seccomp:    &features.Seccomp{Enabled: &yes},
 			Apparmor:   &features.Apparmor{Enabled: &no},
 			Selinux:    &features.Selinux{Enabled: &no},
-			// Volumes of pods with user namespaces need this; virtiofs in the
-			// guest cannot do it.
-			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &no}},
+			// Volumes of pods with user namespaces need this. The host does it,
+			// where their file systems are.
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 		},
 	}
 }

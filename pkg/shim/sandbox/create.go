@@ -136,11 +136,11 @@ func (c *Container) take(ctx context.Context) error {
 		return nil
 	})
 	if s.dialect == hyperstart.DialectCCv2 {
-		pidNamespace, err := c.pidNamespace(ctx)
+		joined, err := c.joined(ctx)
 		if err != nil {
 			return err
 		}
-		request, err := newContainerRequest(c, pidNamespace)
+		request, err := newContainerRequest(c, joined)
 		if err != nil {
 			return err
 		}

@@ -58,8 +58,16 @@ func legacyProcess(spec *specs.Process, id string, terminal bool, dialect hypers
 // would silently not do, where that weakens the container; nil when there is
 // nothing of that kind.
 func legacyRefusal(spec *specs.Spec, dialect hyperstart.Dialect) error {
-	if spec.Root != nil && spec.Root.Readonly && dialect != hyperstart.DialectCCv2 {
-		return fmt.Errorf("a read-only root file system cannot be had from a guest of dialect %s; use the ccv2 guest image", dialect)
+	what := ""
+	switch {
+	case dialect == hyperstart.DialectCCv2:
+		return nil
+	case spec.Root != nil && spec.Root.Readonly:
+		what = "a read-only root file system"
+	case hasNamespace(spec.Linux, specs.UserNamespace):
+		what = "a user namespace"
+	default:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%s cannot be had from a guest of dialect %s; use the ccv2 guest image", what, dialect)
 }

@@ -38,8 +38,9 @@ const defaultShmSize = 64 << 20
 // parameters of namespaces that the container will share with the guest.
 func takePod(spec *specs.Spec) Pod {
 	pod := Pod{Hostname: spec.Hostname, Sysctls: make(map[string]string), CgroupsPath: spec.Linux.CgroupsPath, ShmSize: shmSize(spec), Network: networkOf(spec)}
+	ownIPC := hasNamespace(spec.Linux, specs.UserNamespace)
 	for name, value := range spec.Linux.Sysctl {
-		if strings.HasPrefix(name, "net.") || isIPC(name) {
+		if strings.HasPrefix(name, "net.") || isIPC(name) && !ownIPC {
 			pod.Sysctls[name] = value
 			delete(spec.Linux.Sysctl, name)
 		}
@@ -58,27 +59,47 @@ func shmSize(spec *specs.Spec) int64 {
 	return defaultShmSize
 }
 
-// pidNamespace is the path, in the guest, of the pid namespace that the
-// container joins; "" when it has one of its own or the guest's.
-func (c *Container) pidNamespace(ctx context.Context) (string, error) {
-	if !joinsPIDs(c.spec.Linux) || c.isSandbox() {
-		return "", nil
+// joined has the paths, in the guest, of the namespaces of other containers
+// that this one joins.
+func (c *Container) joined(ctx context.Context) (map[specs.LinuxNamespaceType]string, error) {
+	paths := map[specs.LinuxNamespaceType]string{}
+	if c.isSandbox() {
+		return paths, nil
 	}
-	container, err := c.joined()
-	var path string
-	if err == nil {
-		path, err = c.sandbox.pidNamespaceOf(ctx, container)
+	join := func(container string, kinds map[specs.LinuxNamespaceType]string) error {
+		pid, err := c.sandbox.initPID(ctx, container)
+		if err != nil {
+			return fmt.Errorf("join namespaces: %w", err)
+		}
+		for kind, file := range kinds {
+			paths[kind] = fmt.Sprintf("/proc/%d/ns/%s", pid, file)
+		}
+		return nil
 	}
-	if err != nil {
-		return "", fmt.Errorf("join pid namespace: %w", err)
+	if joins(c.spec.Linux, specs.UserNamespace) { // the pod's, which owns these too
+		err := join(c.sandbox.opts.ID, map[specs.LinuxNamespaceType]string{
+			specs.UserNamespace: "user", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts",
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return path, nil
+	if joins(c.spec.Linux, specs.PIDNamespace) {
+		container, err := c.pidsOf()
+		if err != nil {
+			return nil, fmt.Errorf("join namespaces: %w", err)
+		}
+		if err := join(container, map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "pid"}); err != nil {
+			return nil, err
+		}
+	}
+	return paths, nil
 }
 
-// joined is the id of the container whose pid namespace this one joins. The
+// pidsOf is the id of the container whose pid namespace this one joins. The
 // specification names it by the container's pid on the host. A path of another
 // form is that of the pod, which some clients keep elsewhere.
-func (c *Container) joined() (string, error) {
+func (c *Container) pidsOf() (string, error) {
 	s := c.sandbox
 	for _, ns := range c.spec.Linux.Namespaces {
 		var pid int
@@ -98,22 +119,22 @@ func (c *Container) joined() (string, error) {
 	return s.opts.ID, nil
 }
 
-// pidNamespaceOf is the path of a container's pid namespace in the guest.
-func (s *Sandbox) pidNamespaceOf(ctx context.Context, container string) (string, error) {
+// initPID is the pid, in the guest, of a container's first process.
+func (s *Sandbox) initPID(ctx context.Context, container string) (int, error) {
 	answer, err := s.call(ctx, "listprocesses", "", hyperstart.ContainerRef{Container: container})
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	var list hyperstart.ProcessList
 	if err := json.Unmarshal(answer, &list); err != nil {
-		return "", fmt.Errorf("decode process list: %w", err)
+		return 0, fmt.Errorf("decode process list: %w", err)
 	}
 	for _, p := range list.Processes {
 		if p.Process == hyperstart.InitProcess {
-			return fmt.Sprintf("/proc/%d/ns/pid", p.PID), nil
+			return p.PID, nil
 		}
 	}
-	return "", fmt.Errorf("the first process of container %s has ended: %w", container, errdefs.ErrFailedPrecondition)
+	return 0, fmt.Errorf("the first process of container %s has ended: %w", container, errdefs.ErrFailedPrecondition)
 }
 
 // isIPC reports whether a kernel parameter belongs to the IPC namespace.

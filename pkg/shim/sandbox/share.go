@@ -117,6 +117,7 @@ const (
 type bind struct {
 	source string // absolute path of a file or a directory
 	access writable
+	ids    idMap
 	deep   bool // with what is mounted below it
 	follow bool // and what the host mounts there later
 }

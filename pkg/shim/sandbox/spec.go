@@ -52,18 +52,19 @@ type bindMount struct {
 
 // guestSpec turns a host's specification into the guest's, in place. Each step
 // is one concern; their order does not matter.
-func guestSpec(spec *specs.Spec, id, rootfs string, own bool, pidNamespace string) {
+func guestSpec(spec *specs.Spec, id, rootfs string, own bool, joined map[specs.LinuxNamespaceType]string) {
 	spec.Version = guestSpecVersion
 	if spec.Root == nil {
 		spec.Root = &specs.Root{}
 	}
 	spec.Root.Path = rootfs
 	spec.Hooks = nil // they are for the host's programs
-	guestNamespaces(spec.Linux, own, pidNamespace)
+	guestNamespaces(spec.Linux, own, joined)
 	if !hasNamespace(spec.Linux, specs.UTSNamespace) {
 		spec.Hostname, spec.Domainname = "", "" // the guest has the pod's
 	}
 	guestShm(spec)
+	guestMappings(spec)
 	// On a host with cgroup v1 a container has no cgroup namespace; in the
 	// guest, which has v2, it needs one to see its own group and no other.
 	if !hasNamespace(spec.Linux, specs.CgroupNamespace) {
@@ -77,19 +78,29 @@ func guestSpec(spec *specs.Spec, id, rootfs string, own bool, pidNamespace strin
 // guestNamespaces keeps what separates containers from each other in the
 // guest, and drops what separates them from the host, which the VM does. A
 // path names a namespace of the host, that is, of the pod: in the guest that
-// is the guest's own, except for pids, where it is that of the sandbox's own
-// container; pidNamespace is its path in the guest, "" when there is none.
+// is the guest's own, or one of a container of the pod, whose path there joined
+// has.
 //
 // The sandbox's own container makes the namespaces that others join, so its
-// IPC and UTS namespaces are the guest's, too.
-func guestNamespaces(linux *specs.Linux, own bool, pidNamespace string) {
-	linux.Namespaces = slices.DeleteFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool {
-		shared := own && (ns.Type == specs.IPCNamespace || ns.Type == specs.UTSNamespace)
-		return shared || ns.Type == specs.NetworkNamespace || ns.Path != ""
-	})
-	if pidNamespace != "" {
-		linux.Namespaces = append(linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pidNamespace})
+// IPC and UTS namespaces are the guest's, too, but for a pod with a user
+// namespace, which would have no rights in those.
+func guestNamespaces(linux *specs.Linux, own bool, joined map[specs.LinuxNamespaceType]string) {
+	users := hasNamespace(linux, specs.UserNamespace)
+	kept := linux.Namespaces[:0]
+	for _, ns := range linux.Namespaces {
+		shared := own && !users && (ns.Type == specs.IPCNamespace || ns.Type == specs.UTSNamespace)
+		if own && ns.Type == specs.UserNamespace {
+			ns.Path = "" // some clients keep one on the host; the mappings are there as well
+		}
+		if shared || ns.Type == specs.NetworkNamespace || (ns.Path != "" && joined[ns.Type] == "") {
+			continue
+		}
+		if ns.Path != "" {
+			ns.Path = joined[ns.Type]
+		}
+		kept = append(kept, ns)
 	}
+	linux.Namespaces = kept
 }
 
 func hasNamespace(linux *specs.Linux, kind specs.LinuxNamespaceType) bool {
@@ -122,10 +133,10 @@ func guestHugePages(m *specs.Mount) bool {
 	return true
 }
 
-// joinsPIDs reports whether a container joins the pid namespace of another one.
-func joinsPIDs(linux *specs.Linux) bool {
+// joins reports whether a container joins a namespace of another one.
+func joins(linux *specs.Linux, kind specs.LinuxNamespaceType) bool {
 	return slices.ContainsFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool {
-		return ns.Type == specs.PIDNamespace && ns.Path != ""
+		return ns.Type == kind && ns.Path != ""
 	})
 }
 
@@ -187,7 +198,7 @@ func accessOf(m specs.Mount) writable {
 // propagation later mounts of the host appear, as in a container on the host,
 // whose root receives them.
 func bindOf(m specs.Mount, bundle string) bind {
-	b := bind{source: m.Source, access: accessOf(m), deep: true, follow: true}
+	b := bind{source: m.Source, access: accessOf(m), ids: idMapOf(m), deep: true, follow: true}
 	if !filepath.IsAbs(b.source) {
 		b.source = filepath.Join(bundle, b.source)
 	}
@@ -224,7 +235,7 @@ func shareMounts(spec *specs.Spec, bundle string, sh *share) ([]bindMount, error
 }
 
 // newContainerRequest makes the payload for a ccv2 guest.
-func newContainerRequest(c *Container, pidNamespace string) (hyperstart.NewContainerRequest, error) {
+func newContainerRequest(c *Container, joined map[specs.LinuxNamespaceType]string) (hyperstart.NewContainerRequest, error) {
 	for _, b := range c.binds {
 		b.mount.Source = filepath.Join(hyperstart.ShareMount, b.name)
 		// Propagation is between mounts of the host; in the guest every mount
@@ -234,7 +245,7 @@ func newContainerRequest(c *Container, pidNamespace string) (hyperstart.NewConta
 		})
 		guestReadOnly(b)
 	}
-	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"), c.isSandbox(), pidNamespace)
+	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"), c.isSandbox(), joined)
 	raw, err := json.Marshal(c.spec)
 	if err != nil {
 		return hyperstart.NewContainerRequest{}, fmt.Errorf("encode specification: %w", err)

@@ -44,12 +44,12 @@ func TestStandIn(t *testing.T) {
 		"/run/pidns/somewhere":                    podID,
 	} {
 		joiner.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"}, {Type: specs.PIDNamespace, Path: path}}
-		if got, err := joiner.joined(); got != want || err != nil {
+		if got, err := joiner.pidsOf(); got != want || err != nil {
 			t.Errorf("%s: got %q, %v, want %q", path, got, err, want)
 		}
 	}
 	joiner.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace, Path: "/proc/1/ns/pid"}}
-	if got, err := joiner.joined(); !errdefs.IsInvalidArgument(err) {
+	if got, err := joiner.pidsOf(); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("the host's pid namespace: got %q, %v", got, err)
 	}
 	stand := filepath.Join("/proc", fmt.Sprint(one.PID()))

@@ -46,6 +46,7 @@ type look struct {
 	dev, ino uint64 // of its root
 	flags    int64  // of the host's mount
 	access   writable
+	ids      idMap
 	deep     bool
 	follow   bool
 	below    string // the host's mounts below it
@@ -68,7 +69,7 @@ func lookOf(b bind, source, tree int) (look, error) {
 	}
 	l := look{
 		dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, flags: fs.Flags,
-		access: b.access, deep: b.deep, follow: b.follow,
+		access: b.access, ids: b.ids, deep: b.deep, follow: b.follow,
 	}
 	if !b.deep && !b.follow {
 		return l, nil
@@ -166,6 +167,9 @@ func (v *volumes) drop(vol *volume) (last bool) {
 // it.
 func (v *volumes) mount(vol *volume, tree int) error {
 	if err := protect(tree, vol.look.access, vol.look.follow); err != nil {
+		return err
+	}
+	if err := vol.look.ids.apply(tree); err != nil {
 		return err
 	}
 	var st unix.Stat_t
