@@ -58,7 +58,7 @@ func legacyProcess(spec *specs.Process, id string, terminal bool, dialect hypers
 // would silently not do, where that weakens the container; nil when there is
 // nothing of that kind.
 func legacyRefusal(spec *specs.Spec, dialect hyperstart.Dialect) error {
-	what := ""
+	var what string
 	switch {
 	case dialect == hyperstart.DialectCCv2:
 		return nil
