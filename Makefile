@@ -99,7 +99,7 @@ unit: deps-test guest ## unit tests with the race detector, the agent's in a VM
 fuzz: ## run every fuzz target for FUZZTIME
 	@$(STEP) "fuzz every target for $(FUZZTIME)" hack/fuzz.sh $(FUZZTIME)
 
-e2e: deps-test guest stack-test $(BUILD)/busybox.tar ## end to end on containerd and QEMU; needs root
+e2e: deps-test guest guest-9p stack-test $(BUILD)/busybox.tar ## end to end on containerd and QEMU; needs root
 	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
 
 e2e-full: ## the same with the numbers of pods and probes that the product promises
