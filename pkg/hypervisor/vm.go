@@ -11,6 +11,9 @@ package hypervisor
 
 import (
 	"context"
+	"fmt"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -59,6 +62,18 @@ type Exit struct {
 	Code   int    // exit code, or 0 when killed by a signal
 	Signal int    // signal number, or 0
 	Stderr string // last lines of the VMM's own error output
+}
+
+// String says the same in one line, behind the name of the program.
+func (e Exit) String() string {
+	how := fmt.Sprintf("exited with code %d", e.Code)
+	if e.Signal != 0 {
+		how = "died of signal " + syscall.Signal(e.Signal).String()
+	}
+	if e.Stderr != "" {
+		how += ": " + strings.ReplaceAll(e.Stderr, "\n", "; ")
+	}
+	return how
 }
 
 // Capabilities is the result of a probe.

@@ -107,7 +107,7 @@ func (m *machine) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w (last qemu output: %q)", err, exit.Stderr)
 	case errors.Is(err, qmp.ErrClosed):
-		return child.Describe("qemu", exit)
+		return fmt.Errorf("qemu %s: %w", exit, errdefs.ErrUnavailable)
 	default:
 		return err
 	}

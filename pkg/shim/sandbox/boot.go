@@ -197,7 +197,7 @@ func (s *Sandbox) startVirtioFSD(ctx context.Context) (*virtiofsd.Server, <-chan
 	ended := make(chan error, 1)
 	go func() {
 		<-d.Done()
-		ended <- fmt.Errorf("virtiofsd ended by itself: %v", d.Exit())
+		ended <- fmt.Errorf("virtiofsd ended by itself: it %s", d.Exit())
 	}()
 	return d, ended, s.record("virtiofsd", d.PID())
 }

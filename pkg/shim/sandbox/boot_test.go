@@ -53,7 +53,7 @@ func TestBootFails(t *testing.T) {
 				<-f.driver.machine().done
 				return 0, nil
 			}
-		}, "vm ended by itself (signal 9)"},
+		}, "vm ended by itself: qemu died of signal killed"},
 		{"start of the pod", func(f *fixture) { f.agent.hook = refuse(hyperstart.StartPod) }, "start pod after"},
 		{"directory", func(f *fixture) { f.opts.StateDir = "/proc/no/such" }, "create sandbox directory"},
 	} {

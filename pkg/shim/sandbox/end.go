@@ -43,15 +43,7 @@ func (s *Sandbox) supervise(ctx context.Context, others ...<-chan error) {
 
 // vmEnded describes how the VMM ended.
 func (s *Sandbox) vmEnded() error {
-	exit := s.vm.Exit()
-	what := fmt.Sprintf("exit code %d", exit.Code)
-	if exit.Signal != 0 {
-		what = fmt.Sprintf("signal %d", exit.Signal)
-	}
-	if exit.Stderr != "" {
-		what += ": " + exit.Stderr
-	}
-	return fmt.Errorf("vm ended by itself (%s)", what)
+	return fmt.Errorf("vm ended by itself: qemu %s", s.vm.Exit())
 }
 
 // finish is the last step of every end: processes exit, resources go back.

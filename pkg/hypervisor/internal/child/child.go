@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
@@ -158,17 +156,4 @@ func exitOf(state *os.ProcessState) hypervisor.Exit {
 	}
 	e.Code = state.ExitCode()
 	return e
-}
-
-// Describe turns an exit that was not expected into an error of class
-// errdefs.ErrUnavailable; name is the program's.
-func Describe(name string, e hypervisor.Exit) error {
-	how := fmt.Sprintf("exited with code %d", e.Code)
-	if e.Signal != 0 {
-		how = "died of signal " + syscall.Signal(e.Signal).String()
-	}
-	if e.Stderr != "" {
-		how += ": " + strings.ReplaceAll(e.Stderr, "\n", "; ")
-	}
-	return fmt.Errorf("%s %s: %w", name, how, errdefs.ErrUnavailable)
 }

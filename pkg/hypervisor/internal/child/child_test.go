@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -148,22 +147,6 @@ func TestParentKilled(t *testing.T) {
 	_ = cmd.Wait()
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10_000); n != 1 || err != nil {
 		t.Errorf("child %d lives on after its parent: %d, %v", pgid, n, err)
-	}
-}
-
-func TestDescribe(t *testing.T) {
-	tests := []struct {
-		exit hypervisor.Exit
-		want string
-	}{
-		{hypervisor.Exit{Code: 1}, "x exited with code 1: unavailable"},
-		{hypervisor.Exit{Signal: 9}, "x died of signal killed: unavailable"},
-		{hypervisor.Exit{Code: 2, Stderr: "a\nb"}, "x exited with code 2: a; b: unavailable"},
-	}
-	for _, tt := range tests {
-		if err := Describe("x", tt.exit); err.Error() != tt.want || !errors.Is(err, errdefs.ErrUnavailable) {
-			t.Errorf("%q, want %q", err, tt.want)
-		}
 	}
 }
 
