@@ -46,7 +46,8 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 		if !errors.Is(err, errdefs.ErrNotFound) {
 			log.G(ctx).WithError(err).Warn("read exit status")
 		}
-		return shim.StopStatus{ExitedAt: time.Now(), ExitStatus: 128 + int(syscall.SIGKILL)}, nil
+		b, _ := store.LoadBundle(bundle) // without it the event of the exit names no pid
+		return shim.StopStatus{ExitedAt: time.Now(), ExitStatus: 128 + int(syscall.SIGKILL), Pid: b.PID}, nil
 	}
 	return shim.StopStatus{ExitedAt: exit.At, ExitStatus: int(exit.Status), Pid: exit.PID}, nil
 }

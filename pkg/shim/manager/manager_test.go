@@ -160,6 +160,19 @@ func TestDeleteOfNothing(t *testing.T) {
 	}
 }
 
+// TestDeleteAfterTheDeathOfTheShim: the events of the exit name the pid that
+// containerd was given.
+func TestDeleteAfterTheDeathOfTheShim(t *testing.T) {
+	bundle := t.TempDir()
+	dir := store.DirOf(t.TempDir(), "ns", "pod")
+	if err := store.SaveBundle(bundle, store.Bundle{Dir: dir.Path(), SandboxID: "pod", Share: "c", PID: 42}); err != nil {
+		t.Fatal(err)
+	}
+	if got := deleted(t, bundle, "c"); got.ExitStatus != 137 || got.Pid != 42 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestDeleteOfTheSandbox ends its processes, the shim first, and takes its
 // directory away. Doing it again is no error.
 func TestDeleteOfTheSandbox(t *testing.T) {

@@ -108,12 +108,16 @@ func (c *Container) prepare(ctx context.Context) (err error) {
 		pod = takePod(c.spec)
 	}
 	// The directory is named in the bundle before anything is taken.
-	s := c.sandbox
-	err = store.SaveBundle(c.Bundle, store.Bundle{Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID})
-	if err != nil {
+	if err := c.saveBundle(); err != nil {
 		return err
 	}
-	return s.EnsureReady(ctx, pod)
+	return c.sandbox.EnsureReady(ctx, pod)
+}
+
+// saveBundle notes in the bundle what delete has to know after the shim's death.
+func (c *Container) saveBundle() error {
+	s := c.sandbox
+	return store.SaveBundle(c.Bundle, store.Bundle{Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID, PID: c.PID()})
 }
 
 // take takes what the container needs; every step notes how to undo it.
@@ -123,6 +127,9 @@ func (c *Container) take(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
 	}
 	if err := c.takeStandIn(); err != nil {
+		return err
+	}
+	if err := c.saveBundle(); err != nil {
 		return err
 	}
 	if err := c.shareFiles(); err != nil {

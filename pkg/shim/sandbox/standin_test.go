@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // TestStandIn looks at what stands for the containers of a pod on the host.
@@ -29,6 +30,9 @@ func TestStandIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []*Container{pod, one, two} {
+		if b, err := store.LoadBundle(c.Bundle); err != nil || b.PID != c.PID() {
+			t.Errorf("container %s: pid %d in the bundle, want %d (%v)", c.ID, b.PID, c.PID(), err)
+		}
 		got, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", c.PID()))
 		if err != nil {
 			t.Fatal(err)

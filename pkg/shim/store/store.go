@@ -160,6 +160,7 @@ type Bundle struct {
 	Dir       string `json:"dir"`       // the sandbox's directory
 	SandboxID string `json:"sandboxId"` // the container is the sandbox's own when equal to its id
 	Share     string `json:"share"`     // directory below shared/ that is the container's
+	PID       int    `json:"pid"`       // that containerd knows it by; 0 before it has one
 }
 
 // SaveBundle writes b into the bundle directory.
