@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"os"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
@@ -11,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/task"
@@ -40,9 +42,35 @@ func newService(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	socket, err := ownSocket()
+	if err != nil {
+		return nil, err
+	}
+	sd.RegisterCallback(func(context.Context) error {
+		_ = os.Remove(socket) // the framework may have done it
+		return nil
+	})
 	return task.New(ic.Context, publisher, sd, func(sink sandbox.Sink) *sandbox.Sandbox {
 		return newSandbox(ic.Context, namespace, sandboxID(), sink)
 	}), nil
+}
+
+// socketFD is where the start command leaves the socket. The framework closes it
+// when it begins to serve.
+const socketFD = 3
+
+// ownSocket names the socket that this process will serve. The framework looks
+// for the name in the bundle when it ends, which a process that outlives its
+// sandbox's own container has no more.
+func ownSocket() (string, error) {
+	address, err := unix.Getsockname(socketFD)
+	if err != nil {
+		return "", fmt.Errorf("find own socket: %w", err)
+	}
+	if address, ok := address.(*unix.SockaddrUnix); ok {
+		return address.Name, nil
+	}
+	return "", fmt.Errorf("find own socket: got %T", address)
 }
 
 // sandboxID is the id that the start command gave this process.

@@ -20,7 +20,8 @@ import (
 // disk alone, after its shim has died or when it is known to be done. It
 // answers with the recorded exit status, or 137 when there is none.
 //
-// The sandbox goes with its own container. It also goes when its shim is dead,
+// The sandbox goes with its own container, unless others were left when its shim
+// deleted that: they end it. It also goes when its shim is dead,
 // whichever container is deleted: nothing else would ever clean it up.
 func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
@@ -142,7 +143,7 @@ func remove(ctx context.Context, id, bundle string, b store.Bundle) error {
 	if id != b.SandboxID && err != nil {
 		return err // of another release, whose shim may live: the sandbox is not this container's
 	}
-	if id != b.SandboxID && state.Shim.Alive() {
+	if (id != b.SandboxID || b.Outlived) && state.Shim.Alive() {
 		return nil // the living shim owns the container's part
 	}
 	if err == nil && state.Shim.Alive() && state.Shim.PID != os.Getpid() {

@@ -286,6 +286,19 @@ func TestDeleteOfAnotherContainer(t *testing.T) {
 	}
 }
 
+// TestDeleteOfAnOutlivedSandbox: its own container was deleted, others are left.
+func TestDeleteOfAnOutlivedSandbox(t *testing.T) {
+	dir, shimProcess, _ := sandboxOn(t)
+	bundle := t.TempDir()
+	if err := store.SaveBundle(bundle, store.Bundle{Dir: dir.Path(), SandboxID: "pod", Share: "pod", Outlived: true}); err != nil {
+		t.Fatal(err)
+	}
+	deleted(t, bundle, "pod")
+	if !shimProcess.Alive() || !exists(dir) {
+		t.Error("the sandbox of other containers was removed")
+	}
+}
+
 // TestDeleteWithARecordOfAnotherRelease: whether its shim lives cannot be read,
 // so a container that is not the sandbox's own leaves all as it is.
 func TestDeleteWithARecordOfAnotherRelease(t *testing.T) {

@@ -189,6 +189,11 @@ func (c *Container) remove(ctx context.Context) {
 	}
 	c.removeInGuest(ctx)
 	c.forget(ctx)
+	if c.isSandbox() && c.sandbox.Containers() > 0 {
+		if err := c.saveBundle(); err != nil {
+			log.G(ctx).WithError(err).WithField("container", c.ID).Error("note which containers are left")
+		}
+	}
 	exit := c.init.Exit()
 	c.sandbox.opts.Sink.Publish(TaskDeleted{ContainerID: c.ID, PID: c.PID(), Status: exit.Status, At: exit.At})
 }

@@ -117,7 +117,10 @@ func (c *Container) prepare(ctx context.Context) (err error) {
 // saveBundle notes in the bundle what delete has to know after the shim's death.
 func (c *Container) saveBundle() error {
 	s := c.sandbox
-	return store.SaveBundle(c.Bundle, store.Bundle{Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID, PID: c.PID()})
+	return store.SaveBundle(c.Bundle, store.Bundle{
+		Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID, PID: c.PID(),
+		Outlived: c.isSandbox() && c.State() == Deleted && s.Containers() > 0,
+	})
 }
 
 // take takes what the container needs; every step notes how to undo it.

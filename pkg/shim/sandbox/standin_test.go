@@ -67,3 +67,21 @@ func TestStandIn(t *testing.T) {
 		runtime.Gosched()
 	}
 }
+
+// TestOutlived: the bundle says that others are left when the sandbox's own
+// container is deleted.
+func TestOutlived(t *testing.T) {
+	for _, others := range []bool{false, true} {
+		f := newFixture(t, hyperstart.DialectCCv2)
+		pod := f.create(podID, "a")
+		if others {
+			f.create("other", "b")
+		}
+		if _, err := pod.Delete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := store.LoadBundle(pod.Bundle); err != nil || b.Outlived != others {
+			t.Errorf("others: %v, in the bundle: %v, %v", others, b.Outlived, err)
+		}
+	}
+}

@@ -161,6 +161,7 @@ type Bundle struct {
 	SandboxID string `json:"sandboxId"` // the container is the sandbox's own when equal to its id
 	Share     string `json:"share"`     // directory below shared/ that is the container's
 	PID       int    `json:"pid"`       // that containerd knows it by; 0 before it has one
+	Outlived  bool   `json:"outlived"`  // the sandbox's own container was deleted and others are left
 }
 
 // SaveBundle writes b into the bundle directory.
