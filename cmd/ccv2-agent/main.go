@@ -1,5 +1,6 @@
 // Command ccv2-agent is PID 1 of the guest, without arguments. By the name of
-// modprobe it is what the guest's kernel calls when it needs a module.
+// modprobe it is what the guest's kernel calls when it needs a module, by that of
+// forward a connection to a port of the guest.
 package main
 
 import (
@@ -15,8 +16,11 @@ import (
 var version = "devel"
 
 func main() {
-	if filepath.Base(os.Args[0]) == "modprobe" {
+	switch filepath.Base(os.Args[0]) {
+	case "modprobe":
 		os.Exit(agent.Modprobe(os.Args[1:]))
+	case agent.ForwardName:
+		os.Exit(agent.Forward(os.Args[1:]))
 	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "ccv2-agent: this is the init of a ccv2 guest; it does nothing elsewhere")

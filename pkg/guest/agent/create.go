@@ -138,6 +138,16 @@ func (a *Agent) execCmd(ctx context.Context, payload []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if req.Process != nil && req.Process.Port != 0 {
+		if err := checkID("process", req.Process.ID); err != nil {
+			return nil, err
+		}
+		c, err := a.find(req.Container)
+		if err != nil {
+			return nil, err
+		}
+		return nil, a.connect(c, req.Process)
+	}
 	if req.Process == nil || len(req.Process.OCI) == 0 {
 		return nil, failf(hyperstart.ClassInvalidArgument, "exec in container %s: process with oci is needed", req.Container)
 	}

@@ -47,6 +47,9 @@ type Process struct {
 	// OCI is the process of the OCI runtime specification; ccv2 only. With
 	// NEWCONTAINER the process stands in the specification instead.
 	OCI json.RawMessage `json:"oci,omitempty"`
+	// Port, instead of OCI, makes the process a TCP connection to this port of the
+	// guest's loopback; EXECCMD in ccv2 only.
+	Port uint16 `json:"port,omitempty"`
 }
 
 // Env is one environment variable.

@@ -114,6 +114,7 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 		}
 	}
 	s.followNetwork(ctx)
+	s.forwardPorts(ctx, pod.Network)
 	return ends, nil
 }
 

@@ -1,0 +1,118 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
+)
+
+// maxForwards is how many connections are forwarded at once; each is a process
+// of some MiB in the guest.
+const maxForwards = 64
+
+// forwarder brings connections to the loopback of the pod's namespace on the
+// host, which is how the CRI forwards ports, to the loopback of the guest.
+type forwarder struct {
+	sandbox  *Sandbox
+	loopback *network.Loopback
+	free     chan struct{} // has room for one element per connection
+	running  sync.WaitGroup
+}
+
+// forwardPorts begins to forward. A host that cannot do it has pods without
+// that.
+func (s *Sandbox) forwardPorts(ctx context.Context, pod PodNetwork) {
+	if pod.Path == "" || s.dialect != hyperstart.DialectCCv2 {
+		return
+	}
+	loopback, err := s.network.ns.ListenLoopback()
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("ports of the pod cannot be forwarded")
+		return
+	}
+	f := &forwarder{sandbox: s, loopback: loopback, free: make(chan struct{}, maxForwards)}
+	s.undo.add(f.close)
+	f.running.Go(func() { f.accept(context.WithoutCancel(ctx)) })
+}
+
+// close ends the forwarding. All sessions with the guest have ended before.
+func (f *forwarder) close(context.Context) error {
+	err := f.loopback.Close()
+	f.running.Wait()
+	return err
+}
+
+func (f *forwarder) accept(ctx context.Context) {
+	for n := 0; ; n++ {
+		conn, err := f.loopback.AcceptTCP()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				log.G(ctx).WithError(err).WithField("sandbox", f.sandbox.opts.ID).Error("forward ports")
+			}
+			return
+		}
+		select {
+		case f.free <- struct{}{}:
+		default:
+			_ = reset(conn)
+			continue
+		}
+		f.running.Go(func() {
+			defer func() { <-f.free }()
+			if err := f.forward(ctx, conn, fmt.Sprintf("forward-%d", n)); err != nil {
+				log.G(ctx).WithError(err).WithField("sandbox", f.sandbox.opts.ID).Info("forward a connection")
+			}
+		})
+	}
+}
+
+// reset ends a connection as one that was refused, or was broken off.
+func reset(conn *net.TCPConn) error { return errors.Join(conn.SetLinger(0), conn.Close()) }
+
+// forward moves one connection to the guest's port of the same number.
+func (f *forwarder) forward(ctx context.Context, conn *net.TCPConn, id string) error {
+	s := f.sandbox
+	session, err := s.client.Connect(ctx)
+	if err != nil {
+		return errors.Join(err, reset(conn))
+	}
+	defer func() { _ = session.Close() }()                    // a lost one is closed, too
+	port := conn.LocalAddr().(*net.TCPAddr).AddrPort().Port() //nolint:forcetypeassert // of a TCP connection
+	request := hyperstart.ExecCmdRequest{Container: s.opts.ID, Process: &hyperstart.Process{ID: id, Port: port}}
+	if _, err := s.change(ctx, "execcmd", session.Token(), request); err != nil {
+		return errors.Join(fmt.Errorf("port %d: %w", port, err), reset(conn))
+	}
+	var others sync.WaitGroup
+	others.Go(session.Stderr.Discard)
+	others.Go(func() {
+		if err := session.WriteStdin(ctx, conn); err == nil {
+			_ = session.CloseStdin() // the session's end is seen below
+		}
+	})
+	err = f.answer(ctx, conn, session)
+	others.Wait()
+	return err
+}
+
+// answer moves what comes back until the guest's end is closed.
+func (f *forwarder) answer(ctx context.Context, conn *net.TCPConn, session *proxy.Session) error {
+	if _, err := session.Stdout.WriteTo(conn); err != nil { // the client has gone
+		session.Stdout.Discard()
+		ctx, cancel := context.WithTimeout(ctx, f.sandbox.opts.VM.CallTimeout)
+		defer cancel()
+		_ = session.Signal(ctx, killSignal) // it may have ended
+	}
+	<-session.Done()
+	if status, err := session.Exit(); status != 0 || err != nil {
+		return reset(conn)
+	}
+	return conn.Close()
+}

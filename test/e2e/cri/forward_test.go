@@ -1,0 +1,91 @@
+//go:build e2e
+
+package cri_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
+)
+
+// TestPortForward connects to ports of the guest's loopback as containerd does
+// for kubectl port-forward: to "localhost" in the pod's namespace on the host.
+func TestPortForward(t *testing.T) {
+	shared.Watch(t)
+	pod := shared.RunPod(t, "forward", nil)
+	pod.Start(t, "echo", "while :; do nc -l -p 7000 -e /bin/cat; done")
+	pod.Start(t, "v4", "exec httpd -f -h /etc -p 127.0.0.1:7004")
+	pod.Start(t, "v6", "exec httpd -f -h /etc -p [::1]:7006")
+	pod.Start(t, "wait", harness.Sleep).WantOutput(t, "",
+		"timeout", "10", "sh", "-c", "for p in 7000 7004 7006; do until netstat -ltn | grep -q :$p; do sleep 0.1; done; done")
+	t.Run("both ways", func(t *testing.T) { comesBack(t, dial(t, pod, 7000)) })
+	for family, port := range map[string]int{"v4": 7004, "v6": 7006} {
+		t.Run(family, func(t *testing.T) {
+			conn := dial(t, pod, port)
+			if _, err := conn.Write([]byte("GET /passwd HTTP/1.0\r\n\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(conn); err != nil || !bytes.Contains(got, []byte("root:")) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+	t.Run("nobody listens", func(t *testing.T) {
+		if n, err := dial(t, pod, 7002).Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("got %d bytes, %v; want a broken connection", n, err)
+		}
+	})
+	dial(t, pod, 7000) // is open when the pod ends
+	pod.Remove(t)
+}
+
+// dial connects to a port of localhost in the pod's namespace.
+func dial(t *testing.T, pod *harness.Pod, port int) *net.TCPConn {
+	t.Helper()
+	vmm := shared.AwaitProcess(t, harness.QEMU, pod.ID)
+	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", vmm.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = netns.Close() }()
+	var conn net.Conn
+	err = thread.Do(netns, func() (err error) {
+		conn, err = (&net.Dialer{}).DialContext(t.Context(), "tcp4", fmt.Sprintf("localhost:%d", port))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn.(*net.TCPConn)
+}
+
+// comesBack sends more than all buffers on the way and wants it back, and the end of
+// the connection behind it.
+func comesBack(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	sent := bytes.Repeat([]byte("0123456789abcde\n"), 256<<10)
+	written := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(sent)
+		if err == nil {
+			err = conn.CloseWrite()
+		}
+		written <- err
+	}()
+	got, err := io.ReadAll(conn)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d of %d bytes came back: %v", len(got), len(sent), err)
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+}
