@@ -39,35 +39,29 @@ func (a *Agent) startContainer(ctx context.Context, payload []byte) ([]byte, err
 }
 
 func (a *Agent) pauseContainer(ctx context.Context, payload []byte) ([]byte, error) {
-	c, err := a.ref(payload)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.to(statePausing); err != nil {
-		return nil, err
-	}
-	if err := a.oci.pause(ctx, c); err != nil {
-		c.settle(statePausing, stateRunning)
-		return nil, err
-	}
-	c.settle(statePausing, statePaused)
-	return nil, nil
+	return nil, a.move(payload, stateRunning, statePausing, statePaused, func(c *container) error { return a.oci.pause(ctx, c) })
 }
 
 func (a *Agent) resumeContainer(ctx context.Context, payload []byte) ([]byte, error) {
+	return nil, a.move(payload, statePaused, stateResuming, stateRunning, func(c *container) error { return a.oci.resume(ctx, c) })
+}
+
+// move takes a container from one state through another to a third, or back
+// when do fails.
+func (a *Agent) move(payload []byte, from, during, to containerState, do func(*container) error) error {
 	c, err := a.ref(payload)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := c.to(stateResuming); err != nil {
-		return nil, err
+	if err := c.to(during); err != nil {
+		return err
 	}
-	if err := a.oci.resume(ctx, c); err != nil {
-		c.settle(stateResuming, statePaused)
-		return nil, err
+	if err := do(c); err != nil {
+		c.settle(during, from)
+		return err
 	}
-	c.settle(stateResuming, stateRunning)
-	return nil, nil
+	c.settle(during, to)
+	return nil
 }
 
 func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, error) {
