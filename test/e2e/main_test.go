@@ -5,7 +5,6 @@
 package e2e_test
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
@@ -16,24 +15,4 @@ import (
 // importing the image takes as long as a VM.
 var shared *harness.Containerd
 
-func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "e2e: needs root: containerd mounts file systems")
-		return 1
-	}
-	var err error
-	if shared, err = harness.StartContainerd(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
-	}
-	code := m.Run()
-	if err := shared.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
-	}
-	return code
-}
+func TestMain(m *testing.M) { os.Exit(harness.Main(m, &shared, harness.StartContainerd)) }
