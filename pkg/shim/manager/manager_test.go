@@ -73,7 +73,7 @@ func TestConfigOf(t *testing.T) {
 		p.Extensions = append(p.Extensions, &bootapi.Extension{Value: value})
 		return p
 	}
-	for _, options := range []proto.Message{nil, &runtimeoptions.Options{}} {
+	for _, options := range []proto.Message{nil, &runtimeoptions.Options{}, &runcoptions.Options{}, &runcoptions.Options{IoUid: 1, IoGid: 2}} {
 		if got, err := configOf(params(options)); got != "" || err != nil {
 			t.Errorf("%v: %q, %v", options, got, err)
 		}
@@ -88,7 +88,7 @@ func TestConfigOf(t *testing.T) {
 	if b, err := os.ReadFile(got); err != nil || string(b) != "text" {
 		t.Errorf("body: %q, %v", b, err)
 	}
-	if _, err := configOf(params(&runcoptions.Options{})); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "are for another runtime") {
+	if _, err := configOf(params(&runcoptions.Options{IoUid: 1, BinaryName: "runsc"})); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "are for another runtime") {
 		t.Errorf("options of runc: %v", err)
 	}
 }

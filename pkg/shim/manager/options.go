@@ -7,8 +7,10 @@ import (
 	"strings"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
 )
 
 // configFile holds, in the bundle, a configuration that containerd gave as text.
@@ -18,7 +20,8 @@ const configFile = "ccv2-config.toml"
 // name, "" when they name none. containerd sends its own options type for an
 // options table of its configuration and for `ctr run --runtime-config-path`;
 // the options of another runtime are refused, because ignoring them would run
-// something else than what was asked for.
+// something else than what was asked for. Clients that know runc alone say with
+// its options who owns the ends of the streams; in the guest that is so anyway.
 func configOf(params *bootapi.BootstrapParams) (string, error) {
 	var options runtimeoptions.Options
 	found, err := params.FindExtension(&options)
@@ -38,6 +41,15 @@ func configOf(params *bootapi.BootstrapParams) (string, error) {
 		}
 		return path, nil
 	case found:
+		return "", nil
+	}
+	var runc runcoptions.Options
+	found, err = params.FindExtension(&runc)
+	if err != nil {
+		return "", fmt.Errorf("runtime options: %w", err)
+	}
+	runc.IoUid, runc.IoGid = 0, 0
+	if found && proto.Size(&runc) == 0 {
 		return "", nil
 	}
 	for _, extension := range params.GetExtensions() {
