@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
@@ -20,12 +23,12 @@ import (
 type Loopback struct {
 	*net.TCPListener
 
-	link int
+	link link.Link // nil before there is one
 }
 
 // ListenLoopback takes the connections to 127.0.0.0/8. Kernels from 5.9 on can.
 func (n *Namespace) ListenLoopback() (*Loopback, error) {
-	l := &Loopback{link: -1}
+	l := &Loopback{}
 	err := thread.Do(n.file, func() error {
 		var lc net.ListenConfig
 		lc.SetMultipathTCP(false) // such sockets cannot be in a map
@@ -46,42 +49,73 @@ func (n *Namespace) ListenLoopback() (*Loopback, error) {
 
 // takeAll attaches the program to the namespace.
 func (l *Loopback) takeAll(n *Namespace) error {
-	sockets, err := newSockMap()
+	sockets, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.SockMap, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(sockets) }() // the program holds it
+	defer func() { _ = sockets.Close() }() // the program holds it
 	raw, err := l.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var setErr error
-	if err := raw.Control(func(fd uintptr) { setErr = setSockMap(sockets, int(fd)) }); err != nil {
-		return err
+	var putErr error
+	if err := raw.Control(func(fd uintptr) { putErr = sockets.Put(uint32(0), uint64(fd)) }); err != nil || putErr != nil {
+		return errors.Join(err, putErr)
 	}
-	if setErr != nil {
-		return setErr
-	}
-	program, err := loadSockLookup(toLoopback(sockets))
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SkLookup, AttachType: ebpf.AttachSkLookup, License: "Apache-2.0", Instructions: toLoopback(sockets.FD()),
+	})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(program) }() // the link holds it
+	defer func() { _ = program.Close() }() // the link holds it
 	if raw, err = n.file.SyscallConn(); err != nil {
 		return err
 	}
-	if err := raw.Control(func(fd uintptr) { l.link, setErr = attachSockLookup(program, int(fd)) }); err != nil {
+	var linkErr error
+	if err := raw.Control(func(fd uintptr) { l.link, linkErr = link.AttachNetNs(int(fd), program) }); err != nil {
 		return err
 	}
-	return setErr
+	return linkErr
+}
+
+// toLoopback gives TCP connections to 127.0.0.0/8 to the one socket of a map.
+// All others go the usual way.
+func toLoopback(sockets int) asm.Instructions {
+	const loopbackNet = 127
+	const family, protocol, localIP4 = 8, 12, 40 // offsets in struct bpf_sk_lookup
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1), // the context
+		asm.LoadMem(asm.R2, asm.R6, family, asm.Word),
+		asm.JNE.Imm(asm.R2, unix.AF_INET, "pass"),
+		asm.LoadMem(asm.R2, asm.R6, protocol, asm.Word),
+		asm.JNE.Imm(asm.R2, unix.IPPROTO_TCP, "pass"),
+		asm.LoadMem(asm.R2, asm.R6, localIP4, asm.Byte), // the first one on the wire
+		asm.JNE.Imm(asm.R2, loopbackNet, "pass"),
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word), // the key, on the stack
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.LoadMapPtr(asm.R1, sockets),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "pass"), // no such socket any more
+		asm.Mov.Reg(asm.R7, asm.R0),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Reg(asm.R2, asm.R7),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnSkAssign.Call(),
+		asm.Mov.Reg(asm.R1, asm.R7),
+		asm.FnSkRelease.Call(),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("pass"), // SK_PASS
+		asm.Return(),
+	}
 }
 
 // Close ends it. Connections that were accepted stay.
 func (l *Loopback) Close() error {
 	err := l.TCPListener.Close()
-	if l.link >= 0 {
-		err = errors.Join(err, unix.Close(l.link))
-		l.link = -1
+	if l.link != nil {
+		err = errors.Join(err, l.link.Close())
+		l.link = nil
 	}
 	return err
 }
