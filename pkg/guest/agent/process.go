@@ -26,7 +26,7 @@ type process struct {
 	pumps   sync.WaitGroup
 
 	// reaped is closed when the process has ended, sent when the host was told
-	// of that behind all output. told says that it was told ahead.
+	// of that behind all output. told says that it was told, perhaps ahead.
 	reaped chan struct{}
 	sent   chan struct{}
 	told   atomic.Bool
@@ -118,6 +118,7 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 	a.oom.check(c.id)
 	a.tty.unregister(p.stdio, p.stderr)
 	p.streams.close()
+	p.told.Store(true) // before the host can use the id again
 	if err := a.tty.sendExit(p.stdio, uint8(e.Status)); err != nil {
 		fatal(err)
 	}
