@@ -56,7 +56,7 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 // clean does the work of Stop for a bundle that is locked.
 func clean(ctx context.Context, id, bundle string) error {
 	if err := store.SaveDeleted(bundle); err != nil {
-		return err
+		log.G(ctx).WithError(err).Warn("keep later start commands out") // a full disk, which must not stop the removal
 	}
 	b, err := store.LoadBundle(bundle)
 	switch {

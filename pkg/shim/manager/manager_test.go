@@ -216,6 +216,14 @@ func TestDeleteOfAnUnusedShim(t *testing.T) {
 	if shimProcess.Alive() {
 		t.Error("the shim lives")
 	}
+	bundle, shimProcess = startedFor(t, "{}")
+	if err := os.Mkdir(filepath.Join(bundle, "ccv2-deleted"), 0o700); err != nil { // the mark cannot be made
+		t.Fatal(err)
+	}
+	deleted(t, bundle, "pod")
+	if shimProcess.Alive() {
+		t.Error("the shim lives because the bundle cannot be written to")
+	}
 	bundle, shimProcess = startedFor(t, `{"annotations":{"io.kubernetes.cri.sandbox-id":"other"}}`)
 	deleted(t, bundle, "c")
 	if !shimProcess.Alive() {
