@@ -79,10 +79,11 @@ func (h *Host) Bundle(container, file string) string {
 }
 
 // Shown reports whether the root file system of a container is where a guest
-// sees it.
+// sees it, which is where the server of the share sees it.
 func (h *Host) Shown(container string) bool {
-	return slices.ContainsFunc(h.mounts(), func(mount string) bool {
-		return strings.HasSuffix(mount, filepath.Join("/files", container, "rootfs"))
+	rootfs := filepath.Join("/", container, "rootfs")
+	return slices.ContainsFunc(h.FindAll(VirtioFSD), func(server Process) bool {
+		return len(grep(fmt.Sprintf("/proc/%d/mountinfo", server.PID), rootfs, func([]string) string { return "shown" })) > 0
 	})
 }
 
