@@ -52,7 +52,8 @@ type Spec struct {
 	Ports []Port
 	// Shares9P are 9p exports that exist from boot on (9p cannot be plugged).
 	Shares9P []Share9P
-	// HotplugSlots is how many devices can be plugged; 0 means 8. Ignored by MicroVM.
+	// HotplugSlots is how many devices can be plugged at the same time, at most
+	// 31; 0 means 31. Ignored by MicroVM.
 	HotplugSlots int
 	// Setup, when set, is called with the VMM's pid after it was started and
 	// before the guest runs, e.g. to move it into a cgroup.

@@ -54,7 +54,7 @@ func (d *Driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM
 // Limits of a spec.
 const (
 	minMemoryMiB = 64
-	maxSlots     = 64  // 8 slots of the root bus with 8 functions each
+	maxSlots     = 31  // of a PCI bus; 0 is never used
 	maxSocket    = 107 // sun_path without its terminator
 	maxPorts     = 30  // a virtio-serial device has 31, the first of them a console
 	maxTag       = 31  // of 9p; longer ones are cut by QEMU

@@ -33,7 +33,7 @@ func TestValidate(t *testing.T) {
 		{"accelerator", func(s *hypervisor.Spec) { s.Accelerator = hypervisor.AccelAuto }, errdefs.ErrInvalidArgument, `"auto"`},
 		{"cpus", func(s *hypervisor.Spec) { s.CPUs = 0 }, errdefs.ErrInvalidArgument, "cpus 0"},
 		{"memory", func(s *hypervisor.Spec) { s.MemoryMiB = 1 }, errdefs.ErrInvalidArgument, "memory 1 MiB"},
-		{"slots", func(s *hypervisor.Spec) { s.HotplugSlots = 65 }, errdefs.ErrInvalidArgument, "slots 65"},
+		{"slots", func(s *hypervisor.Spec) { s.HotplugSlots = 32 }, errdefs.ErrInvalidArgument, "slots 32"},
 		{"ports", func(s *hypervisor.Spec) { s.Ports = make([]hypervisor.Port, 31) }, errdefs.ErrInvalidArgument, "31 ports"},
 		{"port name", func(s *hypervisor.Spec) { s.Ports[0].Name = "a b" }, errdefs.ErrInvalidArgument, `"a b"`},
 		{"socket", func(s *hypervisor.Spec) { s.Ports[0].Socket = long }, errdefs.ErrInvalidArgument, "108 bytes"},

@@ -49,7 +49,7 @@ func plan(dev hypervisor.Device, slot int, spec hypervisor.Spec) ([]step, error)
 		return nil, err
 	}
 	// Ids of devices begin with a letter in QEMU.
-	front["id"], front["bus"] = qdevID(dev.DeviceID()), rootPort(slot)
+	front["id"], front["bus"], front["addr"] = qdevID(dev.DeviceID()), hotplugBus, fmt.Sprintf("0x%x", slot+1)
 	return append(steps, step{
 		command: "device_add", args: front,
 		undo: "device_del", undoArg: object{"id": front["id"]},
@@ -84,7 +84,7 @@ func planBlock(d hypervisor.BlockDevice, back string) ([]step, object, error) {
 	if !d.ReadOnly {
 		node["discard"] = "unmap" // space that the guest frees goes back to the host
 	}
-	front := object{"driver": "virtio-blk-pci", "drive": back}
+	front := object{"driver": "virtio-blk-pci-non-transitional", "drive": back}
 	if d.Serial != "" {
 		front["serial"] = d.Serial
 	}
@@ -103,7 +103,7 @@ func planNet(d hypervisor.NetDevice, back string) ([]step, object, error) {
 		return nil, nil, fmt.Errorf("mac %q: want the address of one interface: %w", d.MAC, errdefs.ErrInvalidArgument)
 	}
 	// No option ROM: there is nothing to boot from a hot-plugged interface.
-	front := object{"driver": "virtio-net-pci", "netdev": back, "mac": mac.String(), "romfile": ""}
+	front := object{"driver": "virtio-net-pci-non-transitional", "netdev": back, "mac": mac.String(), "romfile": ""}
 	const minMTU, maxMTU = 68, 65535 // RFC 791, and the field's width
 	switch {
 	case d.MTU == 0:

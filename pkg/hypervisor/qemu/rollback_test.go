@@ -109,7 +109,7 @@ func plugFS(t *testing.T, m *machine, qemu *qmptest.Server) {
 	qemu.Return(qemu.Expect("chardev-add"), "{}")
 	c := qemu.Expect("device_add")
 	var args struct{ ID, Bus, Chardev string }
-	if err := json.Unmarshal(c.Arguments, &args); err != nil || args.ID != "dev-fs" || args.Bus != "slot0" || args.Chardev != "fs0" {
+	if err := json.Unmarshal(c.Arguments, &args); err != nil || args.ID != "dev-fs" || args.Bus != hotplugBus || args.Chardev != "fs0" {
 		t.Errorf("device_add %s, %v", c.Arguments, err)
 	}
 	qemu.Return(c, "{}")

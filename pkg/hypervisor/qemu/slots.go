@@ -10,7 +10,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp"
 )
 
-// slotTable knows what is plugged into which root port.
+// slotTable knows what is plugged into which slot of the bridge.
 type slotTable struct {
 	mu    sync.Mutex // guards what follows
 	slots []*plugged // nil is free
@@ -48,7 +48,7 @@ func (t *slotTable) reserve(id string) (*plugged, error) {
 		}
 	}
 	if free < 0 {
-		return nil, fmt.Errorf("all %d hot-plug slots are taken: %w; raise [hypervisor] hotplug_slots",
+		return nil, fmt.Errorf("all %d hot-plug slots are taken: %w",
 			len(t.slots), errdefs.ErrResourceExhausted)
 	}
 	p := &plugged{id: id, slot: free, gone: make(chan struct{}), busy: true}
