@@ -29,7 +29,11 @@ func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 				log.G(ctx).WithFields(fields).Debug("call")
 				return
 			}
-			log.G(ctx).WithFields(fields).WithError(err).Error("call failed")
+			level := log.ErrorLevel
+			if errdefs.IsNotFound(err) {
+				level = log.InfoLevel // containerd kills nearly every container once more after its end
+			}
+			log.G(ctx).WithFields(fields).WithError(err).Log(level, "call failed")
 			err = errgrpc.ToGRPC(&boundaryError{text: err.Error(), class: errdefs.Resolve(err)})
 		}()
 		return method(ctx, unmarshal)

@@ -50,6 +50,20 @@ func TestClassesReachTheClient(t *testing.T) {
 	}
 }
 
+// TestLevels: what an operator should look at is an error in the log, and a
+// container that has ended already is not.
+func TestLevels(t *testing.T) {
+	defer log.L.Logger.SetOutput(log.L.Logger.Out)
+	for class, want := range map[error]string{errdefs.ErrNotFound: "level=info", errdefs.ErrUnavailable: "level=error"} {
+		var text strings.Builder
+		log.L.Logger.SetOutput(&text)
+		_, _ = intercept(func() (any, error) { return nil, class }) // the error is the other test's
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%v is logged as %q, want %s", class, text.String(), want)
+		}
+	}
+}
+
 // TestPanicIsAnError of that call, and the shim goes on.
 func TestPanicIsAnError(t *testing.T) {
 	_, err := intercept(func() (any, error) { panic("oh") })
