@@ -4,9 +4,11 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -54,4 +56,44 @@ func TestHugePages(t *testing.T) {
 			t.Errorf("4 GiB of %s: error %v, want one with %s", size, err, want)
 		}
 	}
+}
+
+// TestHugePagesGivenBack wants a pod's containers to follow each other on the
+// same huge pages, and a changed limit to change what is reserved.
+func TestHugePagesGivenBack(t *testing.T) {
+	shared.Watch(t)
+	const mib = 1 << 20
+	inPod := oci.WithAnnotations(map[string]string{
+		"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "huge-pod",
+	})
+	pod := shared.Running(t, "huge-pod", harness.Streams{}, []string{"sleep", "1000"})
+	limit := func(size uint64) []specs.LinuxHugepageLimit {
+		// A kubelet names every size of its host, also those that the guest does not have.
+		return []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: size}, {Pagesize: "64KB"}}
+	}
+	probes := 0
+	want := func(pages string) {
+		t.Helper()
+		probes++
+		out, _ := shared.Output(t, pod, fmt.Sprintf("look%d", probes), "grep", "HugePages_Total", "/proc/meminfo")
+		if got := strings.TrimSpace(strings.TrimPrefix(out, "HugePages_Total:")); got != pages {
+			t.Errorf("%s huge pages are reserved, want %s", got, pages)
+		}
+	}
+	for _, id := range []string{"huge-first", "huge-second"} {
+		task := shared.Running(t, id, harness.Streams{}, []string{"sleep", "1000"}, inPod, withHugePages(limit(8*mib)...))
+		want("4")
+		for _, step := range []struct {
+			size  uint64
+			pages string
+		}{{16 * mib, "8"}, {4 * mib, "2"}} {
+			if err := task.Update(shared.Context(), client.WithResources(&specs.LinuxResources{HugepageLimits: limit(step.size)})); err != nil {
+				t.Error(err)
+			}
+			want(step.pages)
+		}
+		shared.KillTask(t, task)
+		want("0")
+	}
+	shared.KillTask(t, pod)
 }

@@ -27,7 +27,7 @@ type hugePages struct {
 const hugePageSizes = "/sys/kernel/mm/hugepages"
 
 // limit reserves what the huge page limits of a container's resources are
-// about, and drops limits of 0 for page sizes that the guest does not have: a
+// about, in place of what was reserved for it before, and drops limits of 0 for page sizes that the guest does not have: a
 // kubelet sets one for each size of its host. linux is that section of the
 // container's specification.
 func (h *hugePages) limit(container string, linux map[string]json.RawMessage) error {
@@ -87,29 +87,31 @@ func hugePageDir(name string) (dir string, size uint64, err error) {
 	return "", 0, failf(hyperstart.ClassInvalidArgument, "huge page size %q is not like 2MB", name)
 }
 
-// reserve has the kernel set pages aside. It takes what it finds, so that the
-// result has to be looked at.
+// reserve has the kernel set pages aside, so many for the container in all. It
+// takes what it finds, so that the result has to be looked at.
 func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, pages uint64) error {
-	if pages == 0 {
-		return nil
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	held := h.held[container][dir]
+	if pages == held {
+		return nil
+	}
 	before, err := hugePageCount(dir)
 	if err != nil {
 		return err
 	}
-	if err := setHugePageCount(dir, before+pages); err != nil {
+	others := before - min(before, held)
+	if err := setHugePageCount(dir, others+pages); err != nil {
 		return err
 	}
 	after, err := hugePageCount(dir)
 	if err != nil {
 		return err
 	}
-	if after < before+pages {
+	if after < others+pages {
 		return errors.Join(setHugePageCount(dir, before), failf(hyperstart.ClassResourceExhausted,
 			"reserve %d huge pages of %s: the guest finds %d in its memory; give the VM more (annotation io.ccv2.vm.memory_mib, or [vm] memory_mib)",
-			pages, l.Pagesize, after-before))
+			pages, l.Pagesize, after-others))
 	}
 	if h.held == nil {
 		h.held = map[string]map[string]uint64{}
@@ -117,7 +119,7 @@ func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, p
 	if h.held[container] == nil {
 		h.held[container] = map[string]uint64{}
 	}
-	h.held[container][dir] += pages
+	h.held[container][dir] = pages
 	return nil
 }
 

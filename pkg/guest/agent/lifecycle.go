@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -69,10 +70,6 @@ func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	resources, err := decode[specs.LinuxResources](req.Resources)
-	if err != nil {
-		return nil, err
-	}
 	c, err := a.find(req.Container)
 	if err != nil {
 		return nil, err
@@ -82,6 +79,14 @@ func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, er
 	}
 	c.update.Lock()
 	defer c.update.Unlock()
+	linux := map[string]json.RawMessage{"resources": req.Resources}
+	if err := a.huge.limit(c.id, linux); err != nil {
+		return nil, err
+	}
+	resources, err := decode[specs.LinuxResources](linux["resources"])
+	if err != nil {
+		return nil, err
+	}
 	return nil, a.oci.update(ctx, c, &resources)
 }
 
@@ -210,5 +215,6 @@ func (a *Agent) remove(ctx context.Context, c *container) error {
 	if err := removeCgroup(c.cgroup); err != nil {
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
+	a.huge.release(c.id)
 	return os.RemoveAll(c.dir)
 }
