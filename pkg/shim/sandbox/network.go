@@ -74,10 +74,11 @@ func openNetwork(pod PodNetwork) (*podNetwork, error) {
 	if pod.Host {
 		return nil, fmt.Errorf("open network: %w", network.ErrHost)
 	}
-	ns, err := network.New()
+	open := network.New
 	if pod.Path != "" {
-		ns, err = network.Open(pod.Path)
+		open = func() (*network.Namespace, error) { return network.Open(pod.Path) }
 	}
+	ns, err := open()
 	if err != nil {
 		return nil, err
 	}

@@ -217,6 +217,30 @@ func (p *plugs) took() []string {
 	return list
 }
 
+// TestNetworkIsOne holds nothing but the namespace that it was told to open,
+// and nothing at all in the end.
+func TestNetworkIsOne(t *testing.T) {
+	ns := newPodNS(t)
+	open := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	before := open()
+	n, err := openNetwork(PodNetwork{Path: ns.path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.close(); err != nil {
+		t.Error(err)
+	}
+	if after := open(); after > before {
+		t.Errorf("%d descriptors are left open", after-before)
+	}
+}
+
 // TestMirror follows a namespace through its changes, without a guest.
 func TestMirror(t *testing.T) {
 	ns := newPodNS(t)
