@@ -78,6 +78,7 @@ func lookOf(b bind, source, tree int) (look, error) {
 	if err != nil {
 		return look{}, err
 	}
+	path = strings.TrimSuffix(path, "/") // it is / alone that ends in one
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return look{}, err
@@ -87,7 +88,7 @@ func lookOf(b bind, source, tree int) (look, error) {
 		if b.follow && uint64(m.ID) == st.Mnt_id {
 			l.peers = m.Optional
 		}
-		if rest, ok := strings.CutPrefix(m.Mountpoint, path+"/"); b.deep && ok {
+		if rest, ok := strings.CutPrefix(m.Mountpoint, path+"/"); b.deep && ok && rest != "" {
 			fmt.Fprintf(&below, "%q %d:%d %q %s\n", rest, m.Major, m.Minor, m.Root, m.Options)
 		}
 	}

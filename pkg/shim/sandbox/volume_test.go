@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -124,5 +125,24 @@ func TestVolumeAtOnce(t *testing.T) {
 	wg.Wait()
 	if left, err := os.ReadDir(c.share.mounts.host(volumesDir)); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestVolumeOfTheRoot knows the host's mounts below /, as below other directories.
+func TestVolumeOfTheRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount")
+	}
+	source, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(source) }()
+	l, err := lookOf(bind{source: "/", deep: true}, source, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(l.below, `"proc"`) {
+		t.Errorf("/proc is not among the mounts %q", l.below)
 	}
 }
