@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/containerd/v2/client"
@@ -45,6 +46,7 @@ func TestExec(t *testing.T) {
 		}
 	})
 	t.Run("Background", func(t *testing.T) { execBackground(t, task) })
+	t.Run("AtOnce", func(t *testing.T) { execAtOnce(t, task) })
 	t.Run("Hundred", func(t *testing.T) { execHundred(t, task) })
 	if status := shared.KillTask(t, task); status != 137 {
 		t.Errorf("exit status %d, want 137", status)
@@ -142,4 +144,30 @@ func execHundred(t *testing.T, task client.Task) {
 	})
 	t.Logf("before: %d descriptors, %d goroutines, %d guest processes; after: %d, %d, %d",
 		before.FDs, before.Goroutines, before.Guest, after.FDs, after.Goroutines, after.Guest)
+}
+
+// execAtOnce wants more processes to start at once than the guest takes commands.
+func execAtOnce(t *testing.T, task client.Task) {
+	ctx := shared.Context()
+	spec, err := task.Spec(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := *spec.Process
+	process.Args = []string{"true"}
+	const many = 200
+	var all sync.WaitGroup
+	for i := range many {
+		p, err := task.Exec(ctx, fmt.Sprintf("one-of-many-%d", i), &process, cio.NullIO)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			if err := p.Start(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		defer shared.Finish(t, p)
+	}
+	all.Wait()
 }

@@ -235,8 +235,7 @@ func (c *Container) Update(ctx context.Context, resources []byte) error {
 	if err != nil {
 		return fmt.Errorf("encode resources: %w", err)
 	}
-	_, err = c.sandbox.change(ctx, "updatecontainer", "", hyperstart.UpdateContainerRequest{Container: c.ID, Resources: raw})
-	return err
+	return c.sandbox.change(ctx, "updatecontainer", "", hyperstart.UpdateContainerRequest{Container: c.ID, Resources: raw})
 }
 
 // oom takes the guest's word that a process was killed for want of memory,

@@ -154,7 +154,7 @@ func (c *Container) take(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := s.change(ctx, "newcontainer", c.init.token(), request); err != nil {
+		if err := s.change(ctx, "newcontainer", c.init.token(), request); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil { // it is there, but nobody would ever start it

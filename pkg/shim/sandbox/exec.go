@@ -85,7 +85,7 @@ func (p *Process) run(ctx context.Context) error {
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-	if _, err := s.change(ctx, "execcmd", p.token(), request); err != nil {
+	if err := s.change(ctx, "execcmd", p.token(), request); err != nil {
 		return err
 	}
 	p.startCopying(context.WithoutCancel(ctx))

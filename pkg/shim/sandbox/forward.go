@@ -87,7 +87,7 @@ func (f *forwarder) forward(ctx context.Context, conn *net.TCPConn, id string) e
 	defer func() { _ = session.Close() }()                    // a lost one is closed, too
 	port := conn.LocalAddr().(*net.TCPAddr).AddrPort().Port() //nolint:forcetypeassert // of a TCP connection
 	request := hyperstart.ExecCmdRequest{Container: s.opts.ID, Process: &hyperstart.Process{ID: id, Port: port}}
-	if _, err := s.change(ctx, "execcmd", session.Token(), request); err != nil {
+	if err := s.change(ctx, "execcmd", session.Token(), request); err != nil {
 		return errors.Join(fmt.Errorf("port %d: %w", port, err), reset(conn))
 	}
 	var others sync.WaitGroup

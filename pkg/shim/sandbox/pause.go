@@ -49,8 +49,7 @@ func (c *Container) change(ctx context.Context, between, to, back ContainerState
 
 func (c *Container) pause(ctx context.Context) error {
 	if !c.isSandbox() {
-		_, err := c.sandbox.change(ctx, "pausecontainer", "", hyperstart.ContainerRef{Container: c.ID})
-		return err
+		return c.sandbox.change(ctx, "pausecontainer", "", hyperstart.ContainerRef{Container: c.ID})
 	}
 	if err := c.sandbox.vm.Pause(ctx); err != nil {
 		return err
@@ -61,8 +60,7 @@ func (c *Container) pause(ctx context.Context) error {
 
 func (c *Container) resume(ctx context.Context) error {
 	if !c.isSandbox() {
-		_, err := c.sandbox.change(ctx, "resumecontainer", "", hyperstart.ContainerRef{Container: c.ID})
-		return err
+		return c.sandbox.change(ctx, "resumecontainer", "", hyperstart.ContainerRef{Container: c.ID})
 	}
 	if err := c.sandbox.vm.Resume(ctx); err != nil {
 		return err

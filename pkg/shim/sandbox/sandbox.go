@@ -70,6 +70,7 @@ type Sandbox struct {
 
 	abortBoot context.CancelFunc
 	creates   sync.WaitGroup // containers between enter and leave
+	changes   chan struct{}  // has room for one element per command of change
 	vm        hypervisor.VM  // set by boot as soon as it runs
 
 	// Set by boot before Ready, and not changed afterwards.
@@ -101,6 +102,7 @@ func NewSandbox(opts Options) *Sandbox {
 		booted:     make(chan struct{}),
 		stopped:    make(chan struct{}),
 		ended:      make(chan struct{}),
+		changes:    make(chan struct{}, maxChanges),
 	}
 	s.guestMounts = &guestMounts{files: s.dir.Files()}
 	s.volumes = s.newVolumes()
@@ -296,9 +298,21 @@ func (s *Sandbox) call(ctx context.Context, name, token string, data any) ([]byt
 	return answer, fromGuest(err)
 }
 
-// change is call for a command that changes the guest. It is waited for when
-// its caller has gone, too: the guest carries it out in any case, and what is
-// known of the container must be what the guest has made of it.
-func (s *Sandbox) change(ctx context.Context, name, token string, data any) ([]byte, error) {
-	return s.call(context.WithoutCancel(ctx), name, token, data)
+// maxChanges is how many commands that take long run at once: half of what a
+// ccv2 guest takes before it refuses more. The rest is for signals and questions.
+const maxChanges = 32
+
+// change is call for a command that changes the guest. It waits for its turn.
+// Then it is waited for when its caller has gone, too: the guest carries it out in
+// any case, and what is known of the container must be what the guest has made
+// of it.
+func (s *Sandbox) change(ctx context.Context, name, token string, data any) error {
+	select {
+	case s.changes <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%s: wait for %d earlier commands in the guest: %w", name, maxChanges, ctx.Err())
+	}
+	defer func() { <-s.changes }()
+	_, err := s.call(context.WithoutCancel(ctx), name, token, data)
+	return err
 }
