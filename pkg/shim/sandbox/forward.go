@@ -93,9 +93,11 @@ func (f *forwarder) forward(ctx context.Context, conn *net.TCPConn, id string) e
 	var others sync.WaitGroup
 	others.Go(session.Stderr.Discard)
 	others.Go(func() {
-		if err := session.WriteStdin(ctx, conn); err == nil {
-			_ = session.CloseStdin() // the session's end is seen below
+		if err := session.WriteStdin(ctx, conn); err != nil {
+			f.end(ctx, session) // the client has broken off, if it is not the session that has ended
+			return
 		}
+		_ = session.CloseStdin() // the session's end is seen below
 	})
 	err = f.answer(ctx, conn, session)
 	others.Wait()
@@ -106,13 +108,18 @@ func (f *forwarder) forward(ctx context.Context, conn *net.TCPConn, id string) e
 func (f *forwarder) answer(ctx context.Context, conn *net.TCPConn, session *proxy.Session) error {
 	if _, err := session.Stdout.WriteTo(conn); err != nil { // the client has gone
 		session.Stdout.Discard()
-		ctx, cancel := context.WithTimeout(ctx, f.sandbox.opts.VM.CallTimeout)
-		defer cancel()
-		_ = session.Signal(ctx, killSignal) // it may have ended
+		f.end(ctx, session)
 	}
 	<-session.Done()
 	if status, err := session.Exit(); status != 0 || err != nil {
 		return reset(conn)
 	}
 	return conn.Close()
+}
+
+// end breaks off the guest's end of a connection.
+func (f *forwarder) end(ctx context.Context, session *proxy.Session) {
+	ctx, cancel := context.WithTimeout(ctx, f.sandbox.opts.VM.CallTimeout)
+	defer cancel()
+	_ = session.Signal(ctx, killSignal) // it may have ended
 }

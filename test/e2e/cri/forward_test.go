@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 
@@ -27,6 +28,7 @@ func TestPortForward(t *testing.T) {
 	pod.Start(t, "wait", harness.Sleep).WantOutput(t, "",
 		"timeout", "10", "sh", "-c", "for p in 7000 7004 7006; do until netstat -ltn | grep -q :$p; do sleep 0.1; done; done")
 	t.Run("both ways", func(t *testing.T) { comesBack(t, dial(t, pod, 7000)) })
+	t.Run("broken off", func(t *testing.T) { brokenOff(t, pod) })
 	for family, port := range map[string]int{"v4": 7004, "v6": 7006} {
 		t.Run(family, func(t *testing.T) {
 			conn := dial(t, pod, port)
@@ -39,7 +41,12 @@ func TestPortForward(t *testing.T) {
 		})
 	}
 	t.Run("nobody listens", func(t *testing.T) {
-		if n, err := dial(t, pod, 7002).Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		conn, err := connect(t, pod, 7002)
+		if err != nil {
+			return // broken off before connect has returned
+		}
+		defer func() { _ = conn.Close() }()
+		if n, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("got %d bytes, %v; want a broken connection", n, err)
 		}
 	})
@@ -47,8 +54,50 @@ func TestPortForward(t *testing.T) {
 	pod.Remove(t)
 }
 
-// dial connects to a port of localhost in the pod's namespace.
+// brokenOff breaks a connection that does nothing, of which the server must know:
+// it serves one at a time.
+func brokenOff(t *testing.T, pod *harness.Pod) {
+	for range 2 {
+		conn := dial(t, pod, 7000)
+		if _, err := conn.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(conn.SetLinger(0), conn.Close()); err != nil {
+			t.Fatal(err)
+		}
+		harness.Until(t, "the server waits for the next one", func() bool {
+			next, err := connect(t, pod, 7000)
+			if err != nil {
+				return false
+			}
+			defer func() { _ = next.Close() }()
+			if err := next.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err = next.Write([]byte("x")); err == nil {
+				_, err = io.ReadFull(next, make([]byte, 1))
+			}
+			return err == nil
+		})
+	}
+}
+
+// dial is connect to a port at which somebody listens.
 func dial(t *testing.T, pod *harness.Pod, port int) *net.TCPConn {
+	t.Helper()
+	conn, err := connect(t, pod, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// connect connects to a port of localhost in the pod's namespace.
+func connect(t *testing.T, pod *harness.Pod, port int) (*net.TCPConn, error) {
 	t.Helper()
 	vmm := shared.AwaitProcess(t, harness.QEMU, pod.ID)
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", vmm.PID))
@@ -56,16 +105,15 @@ func dial(t *testing.T, pod *harness.Pod, port int) *net.TCPConn {
 		t.Fatal(err)
 	}
 	defer func() { _ = netns.Close() }()
-	var conn net.Conn
-	err = thread.Do(netns, func() (err error) {
-		conn, err = (&net.Dialer{}).DialContext(t.Context(), "tcp4", fmt.Sprintf("localhost:%d", port))
+	var conn *net.TCPConn
+	err = thread.Do(netns, func() error {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp4", fmt.Sprintf("localhost:%d", port))
+		if err == nil {
+			conn = c.(*net.TCPConn)
+		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn.(*net.TCPConn)
+	return conn, err
 }
 
 // comesBack sends more than all buffers on the way and wants it back, and the end of
