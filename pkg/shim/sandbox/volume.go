@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +52,7 @@ type look struct {
 	follow   bool
 	below    string // the host's mounts below it
 	peers    string // where later mounts come from
+	mapped   int    // the host's mount, when that maps ids: in which way does not show
 }
 
 func (s *Sandbox) newVolumes() *volumes {
@@ -71,9 +73,6 @@ func lookOf(b bind, source, tree int) (look, error) {
 		dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, flags: fs.Flags,
 		access: b.access, ids: b.ids, deep: b.deep, follow: b.follow,
 	}
-	if !b.deep && !b.follow {
-		return l, nil
-	}
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(source))
 	if err != nil {
 		return look{}, err
@@ -85,15 +84,26 @@ func lookOf(b bind, source, tree int) (look, error) {
 	}
 	var below strings.Builder
 	for _, m := range mounts {
-		if b.follow && uint64(m.ID) == st.Mnt_id {
-			l.peers = m.Optional
+		if uint64(m.ID) == st.Mnt_id {
+			l.mapped = mapsIDs(m)
+			if b.follow {
+				l.peers = m.Optional
+			}
 		}
 		if rest, ok := strings.CutPrefix(m.Mountpoint, path+"/"); b.deep && ok && rest != "" {
-			fmt.Fprintf(&below, "%q %d:%d %q %s\n", rest, m.Major, m.Minor, m.Root, m.Options)
+			fmt.Fprintf(&below, "%q %d:%d %q %s %d\n", rest, m.Major, m.Minor, m.Root, m.Options, mapsIDs(m))
 		}
 	}
 	l.below = below.String()
 	return l, nil
+}
+
+// mapsIDs is the id of a mount that maps ids, and 0 for others.
+func mapsIDs(m *mountinfo.Info) int {
+	if slices.Contains(strings.Split(m.Options, ","), "idmapped") {
+		return m.ID
+	}
+	return 0
 }
 
 // guarded reports whether the guest's kernel can keep a container from writing

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,5 +145,37 @@ func TestVolumeOfTheRoot(t *testing.T) {
 	}
 	if !strings.Contains(l.below, `"proc"`) {
 		t.Errorf("/proc is not among the mounts %q", l.below)
+	}
+}
+
+// TestVolumeWithMappedIDs is another one than the same directory without.
+func TestVolumeWithMappedIDs(t *testing.T) {
+	f := newFixture(t, hyperstart.DialectCCv2)
+	f.run(podID, "wait")
+	plain, mapped := t.TempDir(), t.TempDir()
+	tree, err := cloneMounts(unix.AT_FDCWD, plain, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(tree) }()
+	if err := (idMap{uids: "0:100000:65536", gids: "0:100000:65536"}).apply(tree); err != nil {
+		t.Skip(err) // not every file system can
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, mapped, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(mapped, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, follow := range []bool{false, true} {
+		for source, want := range map[string]uint32{plain: 0, mapped: 100000} {
+			_, path, _ := shownTo(t, f, fmt.Sprintf("%s-%v", filepath.Base(source), follow), bind{source: source, follow: follow})
+			var st unix.Stat_t
+			if err := unix.Stat(path, &st); err != nil || st.Uid != want {
+				t.Errorf("%s, follow %v: owner %d, want %d; error %v", source, follow, st.Uid, want, err)
+			}
+		}
 	}
 }
