@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
@@ -93,15 +94,40 @@ func (f *forwarder) forward(ctx context.Context, conn *net.TCPConn, id string) e
 	var others sync.WaitGroup
 	others.Go(session.Stderr.Discard)
 	others.Go(func() {
-		if err := session.WriteStdin(ctx, conn); err != nil {
-			f.end(ctx, session) // the client has broken off, if it is not the session that has ended
-			return
+		err := session.WriteStdin(ctx, conn)
+		if err == nil {
+			_ = session.CloseStdin() // the session's end is seen below
+			err = awaitBroken(conn)
 		}
-		_ = session.CloseStdin() // the session's end is seen below
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			f.end(ctx, session) // unless it was the session that has ended first
+		}
 	})
 	err = f.answer(ctx, conn, session)
 	others.Wait()
 	return err
+}
+
+// errBroken says that nobody is at the other end any more.
+var errBroken = errors.New("broken off by the client")
+
+// awaitBroken waits, when a client has sent all that it had to say, until it
+// does not listen any more either, or this end was closed. A client that ends looks
+// the same as one that waits for an answer, until the kernel asks it (keep-alive).
+func awaitBroken(conn *net.TCPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	const tcpClose = 7 // TCP_CLOSE of linux/tcp_states.h
+	err = raw.Read(func(fd uintptr) bool {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		return err != nil || info.State == tcpClose
+	})
+	if err != nil {
+		return err
+	}
+	return errBroken
 }
 
 // answer moves what comes back until the guest's end is closed.

@@ -25,10 +25,13 @@ func TestPortForward(t *testing.T) {
 	pod.Start(t, "echo", "while :; do nc -l -p 7000 -e /bin/cat; done")
 	pod.Start(t, "v4", "exec httpd -f -h /etc -p 127.0.0.1:7004")
 	pod.Start(t, "v6", "exec httpd -f -h /etc -p [::1]:7006")
-	pod.Start(t, "wait", harness.Sleep).WantOutput(t, "",
-		"timeout", "10", "sh", "-c", "for p in 7000 7004 7006; do until netstat -ltn | grep -q :$p; do sleep 0.1; done; done")
+	pod.Start(t, "deaf", "exec nc -ll -p 7008 -e sleep 10000")
+	wait := pod.Start(t, "wait", harness.Sleep)
+	wait.WantOutput(t, "",
+		"timeout", "10", "sh", "-c", "for p in 7000 7004 7006 7008; do until netstat -ltn | grep -q :$p; do sleep 0.1; done; done")
 	t.Run("both ways", func(t *testing.T) { comesBack(t, dial(t, pod, 7000)) })
 	t.Run("broken off", func(t *testing.T) { brokenOff(t, pod) })
+	t.Run("broken off behind its end", func(t *testing.T) { brokenOffLate(t, pod, wait) })
 	for family, port := range map[string]int{"v4": 7004, "v6": 7006} {
 		t.Run(family, func(t *testing.T) {
 			conn := dial(t, pod, port)
@@ -68,21 +71,51 @@ func brokenOff(t *testing.T, pod *harness.Pod) {
 		if err := errors.Join(conn.SetLinger(0), conn.Close()); err != nil {
 			t.Fatal(err)
 		}
-		harness.Until(t, "the server waits for the next one", func() bool {
-			next, err := connect(t, pod, 7000)
-			if err != nil {
-				return false
-			}
-			defer func() { _ = next.Close() }()
-			if err := next.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err = next.Write([]byte("x")); err == nil {
-				_, err = io.ReadFull(next, make([]byte, 1))
-			}
-			return err == nil
-		})
+		awaitEcho(t, pod)
 	}
+}
+
+// brokenOffLate breaks nearly as many connections as there can be, whose clients
+// have sent everything, to a server that waits for nothing. The shim lets go of them.
+func brokenOffLate(t *testing.T, pod *harness.Pod, look *harness.PodContainer) {
+	const many = 50
+	shim := shared.AwaitProcess(t, harness.Shim, pod.ID)
+	before := len(shim.FDs(t))
+	var all []*net.TCPConn
+	for range many {
+		conn := dial(t, pod, 7008)
+		if err := conn.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, conn)
+	}
+	look.WantOutput(t, "", "timeout", "60", "sh", "-c",
+		fmt.Sprintf("until [ $(netstat -tn | grep -c ':7008 .*CLOSE_WAIT') = %d ]; do sleep 0.1; done", many))
+	for _, conn := range all {
+		if err := errors.Join(conn.SetLinger(0), conn.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	harness.Until(t, "descriptors as before", func() bool { return len(shim.FDs(t)) <= before })
+}
+
+// awaitEcho waits until the server that sends back what comes does so.
+func awaitEcho(t *testing.T, pod *harness.Pod) {
+	t.Helper()
+	harness.Until(t, "the server waits for the next one", func() bool {
+		conn, err := connect(t, pod, 7000)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = conn.Close() }()
+		if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err = conn.Write([]byte("x")); err == nil {
+			_, err = io.ReadFull(conn, make([]byte, 1))
+		}
+		return err == nil
+	})
 }
 
 // dial is connect to a port at which somebody listens.
