@@ -17,6 +17,10 @@ import (
 // process's first thread, whose namespaces are what /proc shows of the process.
 //
 // netns stays the caller's. On error fn is not called.
+//
+// The thread may have run other goroutines before. A process that one of them
+// started with a parent-death signal gets that signal when fn returns, so such
+// processes are to be started, and waited for, in a function of this package.
 func Start(netns *os.File, fn func()) error {
 	entered := make(chan error)
 	go run(netns, fn, entered)

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 )
 
 // mountRootfs puts the root file system where the guest sees it: the mounts
@@ -19,7 +20,8 @@ func (c *Container) mountRootfs() error {
 		// Such a mount is made in steps, and the last one may be "read-only". The
 		// guest gets a copy of it that no later step would reach.
 		stage := c.share.stage
-		if err := mount.All(c.Rootfs, stage); err != nil {
+		// Processes that it starts for that can be told to die with the thread.
+		if err := thread.Do(nil, func() error { return mount.All(c.Rootfs, stage) }); err != nil {
 			return err
 		}
 		return errors.Join(c.share.showRootfs(stage), store.Unmount(stage))

@@ -2,11 +2,14 @@ package sandbox
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 )
 
 // A pod with a user namespace has it in the guest, with the mappings that it
@@ -46,7 +49,11 @@ func (i idMap) apply(tree int) error {
 	if i == (idMap{}) {
 		return nil
 	}
-	users, err := mount.GetUsernsFD(i.uids, i.gids)
+	var users *os.File
+	err := thread.Do(nil, func() (err error) { // the namespace's first process dies with the thread
+		users, err = mount.GetUsernsFD(i.uids, i.gids)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("map ids %s, %s: %w", i.uids, i.gids, err)
 	}

@@ -10,8 +10,8 @@ import (
 	"net/url"
 	"testing"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 	"golang.org/x/net/websocket"
-	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -91,10 +91,7 @@ func (c *CRI) dialStream(address string) (*websocket.Conn, error) {
 		return nil, err
 	}
 	var conn net.Conn
-	err = onThread(func() error {
-		if err := unix.Setns(int(c.net.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace: %w", err)
-		}
+	err = thread.Do(c.net, func() (err error) {
 		conn, err = net.Dial("tcp", u.Host) //nolint:noctx // a loopback does not keep anybody waiting
 		return err
 	})

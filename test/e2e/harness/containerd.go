@@ -115,11 +115,11 @@ socket_dir = %[4]q
 	cmd.Env = c.Env()
 	cmd.Stdout, cmd.Stderr = c.log, c.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := startIn(c.net, cmd); err != nil {
+	ended, err := startIn(c.net, cmd)
+	if err != nil {
 		return fmt.Errorf("start containerd: %w", err)
 	}
-	c.containerd = cmd
-	var err error
+	c.containerd, c.ended = cmd, ended
 	if !within(Patience, func() bool { err = c.connect(); return err == nil }) {
 		return fmt.Errorf("containerd does not answer: %w\n%s", err, c.logFrom(0))
 	}
@@ -176,7 +176,7 @@ func (c *Containerd) Context() context.Context {
 func (c *Containerd) Kill(tb testing.TB) {
 	tb.Helper()
 	_ = c.containerd.Process.Kill() // it may have ended
-	_ = c.containerd.Wait()         // that it was killed is no news
+	<-c.ended
 	_ = c.Client.Close()
 	c.containerd = nil
 	halves, _ := filepath.Glob(c.Bundle(".*", "")) // the pattern is well-formed
@@ -202,7 +202,7 @@ func (c *Containerd) Close() error {
 	}
 	if c.containerd != nil {
 		_ = c.containerd.Process.Signal(unix.SIGTERM)
-		_ = c.containerd.Wait() // its exit status says nothing
+		<-c.ended
 		c.containerd = nil
 	}
 	_ = c.log.Close()

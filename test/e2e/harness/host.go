@@ -22,7 +22,8 @@ type Host struct {
 	Dir       string
 	Namespace string // of containerd; as unique as Dir
 
-	containerd *exec.Cmd // nil while none runs
+	containerd *exec.Cmd       // nil while none runs
+	ended      <-chan struct{} // closed when it was reaped
 	settings   Settings
 	groups     string // pattern of the names of cgroups that hold those of containers
 }

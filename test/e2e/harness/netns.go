@@ -3,12 +3,11 @@
 package harness
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,14 +15,14 @@ import (
 // therefore longer than a daemon in it: what is plugged into its bridge must
 // not go with a daemon that is killed.
 func newNetNS() (ns *os.File, err error) {
-	err = onThread(func() error {
+	err = thread.Do(nil, func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
 		if err := loopback(); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
-		ns, err = os.Open(threadNetNS)
+		ns, err = os.Open("/proc/thread-self/ns/net")
 		return err
 	})
 	return ns, err
@@ -44,32 +43,21 @@ func loopback() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
 }
 
-// startIn starts a command in a network namespace.
-func startIn(ns *os.File, cmd *exec.Cmd) error {
-	return onThread(func() error {
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace: %w", err)
+// startIn starts a command in a network namespace and waits for it, on a thread
+// that is there for nothing else: commands can be told to die with the thread
+// that started them. ended is closed when the command was reaped.
+func startIn(ns *os.File, cmd *exec.Cmd) (ended <-chan struct{}, err error) {
+	started, done := make(chan error, 1), make(chan struct{})
+	err = thread.Start(ns, func() {
+		defer close(done)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how it ends is no news
 		}
-		return cmd.Start()
 	})
-}
-
-const threadNetNS = "/proc/thread-self/ns/net"
-
-// onThread runs work on a thread that may change its network namespace. The
-// thread lives on, because commands can be told to die with the thread that
-// started them.
-func onThread(work func() error) error {
-	runtime.LockOSThread()
-	home, err := os.Open(threadNetNS)
-	if err != nil {
-		return err
+	if err == nil {
+		err = <-started
 	}
-	defer func() { _ = home.Close() }()
-	err = work()
-	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, back) // and the thread is not used again
-	}
-	runtime.UnlockOSThread()
-	return err
+	return done, err
 }
