@@ -40,6 +40,7 @@ type Agent struct {
 
 	network network
 	tables  sync.Once // loads the modules of iptables
+	drivers drivers
 
 	mu         sync.Mutex            // guards containers
 	containers map[string]*container // by id
@@ -49,8 +50,6 @@ type Agent struct {
 	bootErr error
 	// shareable is closed when the modules of the share are loaded.
 	shareable chan struct{}
-	// loaded is closed when all modules of the image are loaded.
-	loaded chan struct{}
 }
 
 // Run boots the guest and serves the host. It returns only on an error, after
@@ -64,11 +63,9 @@ func Run(ctx context.Context, cfg Config) error {
 		network:    network{interfaces: map[int]hyperstart.Interface{}},
 		booted:     make(chan struct{}),
 		shareable:  make(chan struct{}),
-		loaded:     make(chan struct{}),
 		reaper:     newReaper(),
 	}
-	list, err := a.bootEarly()
-	if err != nil {
+	if err := a.bootEarly(); err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
 	findCtx, cancel := context.WithTimeout(ctx, bootDeadline)
@@ -86,7 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 	// These live as long as the VM: there is nothing to join them for.
 	go func() { defer guard(); a.reaper.run(nil) }()
 	go func() { defer guard(); a.bootLate() }()
-	go func() { defer guard(); a.loadLate(list) }()
+	go func() { defer guard(); a.loadShare() }()
 	go func() { defer guard(); fatal(a.tty.serve()) }()
 	a.ctl.send(hyperstart.Ready, nil)
 	return newMux(a.ctl, a.handlers(), powerOff).serve(ctx, ctl)
@@ -94,25 +91,26 @@ func Run(ctx context.Context, cfg Config) error {
 
 // bootEarly does what is needed to find the ports, and no more: it is part of
 // every pod's start time.
-func (a *Agent) bootEarly() (list string, err error) {
+func (a *Agent) bootEarly() (err error) {
 	if err := moveRoot(); err != nil {
-		return "", err
+		return err
 	}
 	if err := mountAll(earlyMounts); err != nil {
-		return "", err
+		return err
 	}
-	if a.events, err = openUevents(); err != nil {
-		return "", err
+	if a.drivers.list, err = readModuleList(); err != nil {
+		return err
+	}
+	a.events, err = openUevents(func() { a.drivers.load(&a.drivers.net, phaseNet) })
+	if err != nil {
+		return err
 	}
 	go a.events.run() // ends with the VM
-	if list, err = readModuleList(); err != nil {
-		return "", err
-	}
-	boot := modulesOf(list, phaseBoot)
+	boot := modulesOf(a.drivers.list, phaseBoot)
 	if !hasPCI() {
-		boot = append(boot, modulesOf(list, phaseMMIO)...)
+		boot = append(boot, modulesOf(a.drivers.list, phaseMMIO)...)
 	}
-	return list, loadModules(boot)
+	return loadModules(boot)
 }
 
 // bootLate prepares the guest for containers while the host reacts to READY.
@@ -150,17 +148,11 @@ func makeDirs() error {
 	return os.Mkdir(containersDir, 0o700)
 }
 
-// loadLate loads what was not needed before READY. A module that cannot be
-// loaded shows when it is needed; most guests need few of them.
-func (a *Agent) loadLate(list string) {
-	for _, step := range []struct {
-		phase string
-		done  chan struct{}
-	}{{phaseShare, a.shareable}, {phaseLate, a.loaded}} {
-		if err := loadModules(modulesOf(list, step.phase)); err != nil {
-			logf("%v", err)
-		}
-		close(step.done)
+// loadShare loads what mounting the share needs.
+func (a *Agent) loadShare() {
+	defer close(a.shareable)
+	if err := loadModules(modulesOf(a.drivers.list, phaseShare)); err != nil {
+		logf("%v", err) // shows when the share is mounted
 	}
 }
 

@@ -36,6 +36,7 @@ func (a *Agent) startContainer(ctx context.Context, payload []byte) ([]byte, err
 		return nil, errors.Join(err, killCgroup(c.cgroup))
 	}
 	c.settle(stateStarting, stateRunning)
+	go func() { defer guard(); a.drivers.load(&a.drivers.late, phaseLate) }()
 	return nil, nil
 }
 

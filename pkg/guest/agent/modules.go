@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,7 @@ const (
 	phaseBoot  = "boot"
 	phaseMMIO  = "mmio"
 	phaseShare = "share"
+	phaseNet   = "net"
 	phaseLate  = "late"
 )
 
@@ -51,6 +53,22 @@ func loadModules(paths []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// drivers loads the modules of phases that not every guest comes to, each once.
+type drivers struct {
+	list      string // of the image
+	net, late sync.Once
+}
+
+// load loads the modules of a phase. One that cannot be loaded shows when it is
+// needed; most guests need few of them.
+func (d *drivers) load(once *sync.Once, phase string) {
+	once.Do(func() {
+		if err := loadModules(modulesOf(d.list, phase)); err != nil {
+			logf("%v", err)
+		}
+	})
 }
 
 func loadModule(path string) error {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -15,11 +16,15 @@ type uevents struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each event; guarded by mu
 	sock    *os.File
+	nic     func() // called, in the way of nothing, when an interface is announced
 }
+
+// nicAlias is how the kernel announces a virtio interface, before it has a driver.
+var nicAlias = []byte("MODALIAS=virtio:d00000001v")
 
 // openUevents joins the kernel's broadcast group. Events that come after it
 // returned are not lost.
-func openUevents() (*uevents, error) {
+func openUevents(nic func()) (*uevents, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, fmt.Errorf("open uevent socket: %w", err)
@@ -28,7 +33,7 @@ func openUevents() (*uevents, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("bind uevent socket: %w", err)
 	}
-	return &uevents{changed: make(chan struct{}), sock: os.NewFile(uintptr(fd), "uevent")}, nil
+	return &uevents{changed: make(chan struct{}), sock: os.NewFile(uintptr(fd), "uevent"), nic: nic}, nil
 }
 
 // run announces events until the socket is closed.
@@ -37,8 +42,12 @@ func (u *uevents) run() {
 	buf := make([]byte, 8<<10) // the kernel's own limit is 2 KiB plus a path
 	for {
 		// An overrun of the socket's buffer is an event as well.
-		if _, err := u.sock.Read(buf); err != nil && !isOverrun(err) {
+		n, err := u.sock.Read(buf)
+		if err != nil && !isOverrun(err) {
 			return
+		}
+		if bytes.Contains(buf[:max(n, 0)], nicAlias) {
+			go func() { defer guard(); u.nic() }()
 		}
 		u.mu.Lock()
 		close(u.changed)

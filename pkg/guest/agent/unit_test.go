@@ -77,8 +77,8 @@ func TestCgroupPIDs(t *testing.T) {
 // TestImagePaths checks what agent and image builder must agree on; the agent
 // does not import the builder, which would bring its decompressors.
 func TestImagePaths(t *testing.T) {
-	got := []string{moduleList, runtimePath, phaseBoot, phaseMMIO, phaseShare, phaseLate}
-	want := []string{image.ModuleList, image.RuntimePath, string(image.PhaseBoot), string(image.PhaseMMIO), string(image.PhaseShare), string(image.PhaseLate)}
+	got := []string{moduleList, runtimePath, phaseBoot, phaseMMIO, phaseShare, phaseNet, phaseLate}
+	want := []string{image.ModuleList, image.RuntimePath, string(image.PhaseBoot), string(image.PhaseMMIO), string(image.PhaseShare), string(image.PhaseNet), string(image.PhaseLate)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -38,7 +38,8 @@ const (
 	PhaseBoot  Phase = "boot"  // before READY
 	PhaseMMIO  Phase = "mmio"  // before READY on a machine without PCI
 	PhaseShare Phase = "share" // after READY, before the share is mounted
-	PhaseLate  Phase = "late"  // behind those, in the background
+	PhaseNet   Phase = "net"   // when the first interface is announced
+	PhaseLate  Phase = "late"  // when the first container runs, in the background
 	// PhaseDemand is when the kernel asks for them; the table has all modules.
 	PhaseDemand Phase = "demand"
 )
@@ -53,7 +54,8 @@ var moduleSets = []struct {
 	{PhaseBoot, []string{"virtio_pci", "virtio_console"}},
 	{PhaseMMIO, []string{"virtio_mmio"}},
 	{PhaseShare, []string{"virtiofs", "9p", "9pnet_virtio"}},
-	{PhaseLate, []string{"virtio_net", "virtio_blk", "virtio_rng"}},
+	{PhaseNet, []string{"virtio_net"}},
+	{PhaseLate, []string{"virtio_blk", "virtio_rng"}},
 	{PhaseDemand, []string{"overlay", "erofs", "ext4", "crc32c_generic", "af_packet"}},
 	{PhaseDemand, []string{"bridge", "veth", "dummy", "tun"}},
 	// What iptables, on either of its back-ends, and nft need to filter and

@@ -223,7 +223,7 @@ boot /lib/modules/kernel/lib/soft.ko
 boot /lib/modules/kernel/lib/crc-helper.ko
 boot /lib/modules/kernel/drivers/virtio/virtio_pci.ko
 boot /lib/modules/kernel/drivers/char/virtio_console.ko
-late /lib/modules/kernel/drivers/net/virtio_net.ko
+net /lib/modules/kernel/drivers/net/virtio_net.ko
 `
 	if diff := cmp.Diff(list, string(a.entries["etc/ccv2/modules"].data)); diff != "" {
 		t.Error(diff)
