@@ -27,9 +27,9 @@ type hugePages struct {
 const hugePageSizes = "/sys/kernel/mm/hugepages"
 
 // limit reserves what the huge page limits of a container's resources are
-// about, in place of what was reserved for it before, and drops limits of 0 for page sizes that the guest does not have: a
-// kubelet sets one for each size of its host. linux is that section of the
-// container's specification.
+// about, in place of what was reserved for it before, and drops limits of 0 for
+// page sizes that the guest does not have: a kubelet sets one for each size of
+// its host. linux is that section of the container's specification.
 func (h *hugePages) limit(container string, linux map[string]json.RawMessage) error {
 	if len(linux["resources"]) == 0 {
 		return nil
@@ -57,7 +57,7 @@ func (h *hugePages) limit(container string, linux map[string]json.RawMessage) er
 		case err != nil:
 			return err
 		}
-		if err := h.reserve(container, dir, l, (l.Limit+size-1)/size); err != nil {
+		if err := h.reserve(container, dir, l, (l.Limit+size-1)/size, size); err != nil {
 			return err
 		}
 		kept = append(kept, l)
@@ -89,7 +89,7 @@ func hugePageDir(name string) (dir string, size uint64, err error) {
 
 // reserve has the kernel set pages aside, so many for the container in all. It
 // takes what it finds, so that the result has to be looked at.
-func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, pages uint64) error {
+func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, pages, size uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	held := h.held[container][dir]
@@ -101,17 +101,24 @@ func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, p
 		return err
 	}
 	others := before - min(before, held)
-	if err := setHugePageCount(dir, others+pages); err != nil {
-		return err
-	}
-	after, err := hugePageCount(dir)
+	more := pages - min(pages, held)
+	after := before // when there is no room
+	room, err := available()
 	if err != nil {
 		return err
 	}
+	if more <= room/size { // else the kernel would take all there is before it gives up
+		if err := setHugePageCount(dir, others+pages); err != nil {
+			return err
+		}
+		if after, err = hugePageCount(dir); err != nil {
+			return err
+		}
+	}
 	if after < others+pages {
 		return errors.Join(setHugePageCount(dir, before), failf(hyperstart.ClassResourceExhausted,
-			"reserve %d huge pages of %s: the guest finds %d in its memory; give the VM more (annotation io.ccv2.vm.memory_mib, or [vm] memory_mib)",
-			pages, l.Pagesize, after-others))
+			"reserve %d huge pages of %s: the guest has %d MiB of memory left; give the VM more (annotation io.ccv2.vm.memory_mib, or [vm] memory_mib)",
+			more, l.Pagesize, room>>20))
 	}
 	if h.held == nil {
 		h.held = map[string]map[string]uint64{}
@@ -137,6 +144,15 @@ func (h *hugePages) release(container string) {
 		}
 	}
 	delete(h.held, container)
+}
+
+// available is how much memory the guest could give, in bytes.
+func available() (uint64, error) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, fmt.Errorf("read memory: %w", err)
+	}
+	return kibField(b, "MemAvailable:"), nil
 }
 
 func hugePageCount(dir string) (uint64, error) {
