@@ -59,6 +59,8 @@ func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err 
 	if err != nil {
 		return nil, err
 	}
+	readers, cancel := context.WithTimeout(ctx, firstReader) // of both fifos
+	defer cancel()
 	if uri.Scheme == "binary" {
 		if s.logger, err = startLogger(ctx, namespace, id, uri); err != nil {
 			return nil, err
@@ -67,7 +69,7 @@ func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err 
 		return s, nil
 	}
 	if c.Stdout != "" {
-		if s.Stdout, err = openOutput(ctx, c.Stdout); err != nil {
+		if s.Stdout, err = openOutput(readers, c.Stdout); err != nil {
 			return nil, err
 		}
 	}
@@ -77,7 +79,7 @@ func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err 
 		s.Stderr = &shared{WriteCloser: s.Stdout}
 		s.Stdout = s.Stderr
 	default:
-		if s.Stderr, err = openOutput(ctx, c.Stderr); err != nil {
+		if s.Stderr, err = openOutput(readers, c.Stderr); err != nil {
 			return nil, err
 		}
 	}
@@ -173,13 +175,11 @@ func openFifo(ctx context.Context, path string) (*os.File, error) {
 
 // awaitReader waits until somebody has opened a fifo for reading, and returns a
 // writer, whose coming is what that one waits for. A client that has gone must
-// not hold up the process, so after a while there is none.
+// not hold up the process, so when ctx ends there is none.
 func awaitReader(ctx context.Context, path string) io.Closer {
 	if f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
 		return f
 	}
-	ctx, cancel := context.WithTimeout(ctx, firstReader)
-	defer cancel()
 	f, err := fifo.OpenFifo(ctx, path, os.O_WRONLY, 0)
 	if err != nil {
 		log.G(ctx).WithError(err).WithField("fifo", path).Warn("nobody reads this output yet")
