@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -84,11 +85,14 @@ func forward(port string) error {
 	return err
 }
 
+// dialTimeout bounds a connection that the guest's own firewall keeps waiting.
+const dialTimeout = 10 * time.Second
+
 // dialLoopback tries both families, as a client that was told "localhost" does.
 func dialLoopback(ctx context.Context, port string) (*net.TCPConn, error) {
 	var errs []error
 	for _, host := range []string{"127.0.0.1", "::1"} {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+		conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
 		if err == nil {
 			return conn.(*net.TCPConn), nil //nolint:forcetypeassert // "tcp"
 		}

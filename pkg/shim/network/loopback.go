@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -32,6 +33,7 @@ func (n *Namespace) ListenLoopback() (*Loopback, error) {
 	err := thread.Do(n.file, func() error {
 		var lc net.ListenConfig
 		lc.SetMultipathTCP(false) // such sockets cannot be in a map
+		lc.Control = freeBind     // the interface may come up later
 		listener, err := lc.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 		if err == nil {
 			l.TCPListener = listener.(*net.TCPListener) //nolint:forcetypeassert // "tcp4"
@@ -45,6 +47,14 @@ func (n *Namespace) ListenLoopback() (*Loopback, error) {
 		return nil, errors.Join(fmt.Errorf("listen on the loopback: %w", err), l.Close())
 	}
 	return l, nil
+}
+
+func freeBind(_, _ string, raw syscall.RawConn) error {
+	var err error
+	if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); err != nil {
+		return err
+	}
+	return err
 }
 
 // takeAll attaches the program to the namespace.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ import (
 // of some MiB in the guest.
 const maxForwards = 64
 
+// acceptRetry is the pause after a connection that could not be taken.
+const acceptRetry = time.Second
+
 // forwarder brings connections to the loopback of the pod's namespace on the
 // host, which is how the CRI forwards ports, to the loopback of the guest.
 type forwarder struct {
@@ -31,7 +35,8 @@ type forwarder struct {
 // forwardPorts begins to forward. A host that cannot do it has pods without
 // that.
 func (s *Sandbox) forwardPorts(ctx context.Context, pod PodNetwork) {
-	if pod.Path == "" || s.dialect != hyperstart.DialectCCv2 {
+	// Where other processes live in the namespace, its loopback is theirs.
+	if !pod.Own || s.dialect != hyperstart.DialectCCv2 {
 		return
 	}
 	loopback, err := s.network.ns.ListenLoopback()
@@ -55,10 +60,16 @@ func (f *forwarder) accept(ctx context.Context) {
 	for n := 0; ; n++ {
 		conn, err := f.loopback.AcceptTCP()
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				log.G(ctx).WithError(err).WithField("sandbox", f.sandbox.opts.ID).Error("forward ports")
+			if errors.Is(err, net.ErrClosed) {
+				return
 			}
-			return
+			log.G(ctx).WithError(err).WithField("sandbox", f.sandbox.opts.ID).Error("forward ports")
+			select { // too many descriptors, for example
+			case <-time.After(acceptRetry):
+				continue
+			case <-f.sandbox.ended:
+				return
+			}
 		}
 		select {
 		case f.free <- struct{}{}:

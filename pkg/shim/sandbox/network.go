@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -21,6 +23,7 @@ import (
 // network namespace, which may get its interfaces later.
 type PodNetwork struct {
 	Path string // of the network namespace; "" for a new one
+	Own  bool   // the namespace is a pod's, in which no other processes live
 	Host bool   // a pod asks for the host's network
 }
 
@@ -32,17 +35,16 @@ var sandboxAnnotations = []string{"io.kubernetes.cri.container-type", "io.kubern
 // be: for a pod, that is what was asked for, and it is refused; a container
 // that is no pod says nothing by that as a rule, and gets one of its own.
 func networkOf(spec *specs.Spec) PodNetwork {
+	pod := false
+	for _, key := range sandboxAnnotations {
+		pod = pod || spec.Annotations[key] == "sandbox"
+	}
 	for _, ns := range spec.Linux.Namespaces {
 		if ns.Type == specs.NetworkNamespace {
-			return PodNetwork{Path: ns.Path}
+			return PodNetwork{Path: ns.Path, Own: pod}
 		}
 	}
-	for _, key := range sandboxAnnotations {
-		if spec.Annotations[key] == "sandbox" {
-			return PodNetwork{Host: true}
-		}
-	}
-	return PodNetwork{}
+	return PodNetwork{Host: pod}
 }
 
 // podNetwork mirrors a network namespace into the guest.
@@ -52,6 +54,7 @@ type podNetwork struct {
 
 	mu     sync.Mutex // guards the fields below, held while the guest is told
 	ports  []*netPort
+	stuck  []string          // devices that the guest has not let go of
 	count  int               // interfaces so far, for their ids
 	routes hyperstart.Routes // wanted
 	told   *hyperstart.Routes
@@ -192,8 +195,10 @@ func (n *podNetwork) connect(e network.Endpoint) error {
 	return nil
 }
 
-// plug gives the VMM the taps that it does not have.
+// plug gives the VMM the taps that it does not have. Those that it does not take
+// do not keep the others from it.
 func (n *podNetwork) plug(ctx context.Context, vm hypervisor.VM) error {
+	var errs []error
 	for _, p := range n.ports {
 		if p.tap == nil {
 			continue
@@ -202,19 +207,43 @@ func (n *podNetwork) plug(ctx context.Context, vm hypervisor.VM) error {
 			ID: p.id, MAC: p.link.Interface.MAC, MTU: p.link.Interface.MTU, Tap: p.tap,
 		})
 		if err != nil {
-			return fmt.Errorf("plug interface %s: %w", p.link.Interface.NewDevice, err)
+			errs = append(errs, fmt.Errorf("plug interface %s: %w", p.link.Interface.NewDevice, err))
+			continue
 		}
-		if err := p.closeTap(); err != nil {
-			return err
-		}
+		errs = append(errs, p.closeTap())
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// configure tells a ccv2 guest what has changed.
+// unplug takes away the devices of ports that are gone. What the guest does not
+// let go of in time is asked for again with the next change.
+func (n *podNetwork) unplug(ctx context.Context, vm hypervisor.VM, gone []*netPort, limit time.Duration) error {
+	for _, p := range gone {
+		n.stuck = append(n.stuck, p.id)
+	}
+	var errs []error
+	var still []string
+	for _, id := range n.stuck {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		err := vm.Unplug(ctx, id)
+		cancel()
+		if err != nil && !errdefs.IsNotFound(err) { // it may never have been plugged
+			still = append(still, id)
+			errs = append(errs, fmt.Errorf("unplug interface %s: %w", id, err))
+		}
+	}
+	n.stuck = still
+	return errors.Join(errs...)
+}
+
+// configure tells a ccv2 guest what has changed of the interfaces that it has.
 func (n *podNetwork) configure(call func(name string, data any) error) error {
+	lacks := map[string]bool{}
 	for _, p := range n.ports {
 		now := p.link.Interface
+		if lacks[now.NewDevice] = p.tap != nil; p.tap != nil {
+			continue
+		}
 		if p.told != nil && reflect.DeepEqual(*p.told, now) {
 			continue
 		}
@@ -227,15 +256,24 @@ func (n *podNetwork) configure(call func(name string, data any) error) error {
 	if n.told == nil && len(n.ports) == 0 && len(n.routes.Routes) == 0 {
 		return nil // there is nothing but a loopback, as in every guest
 	}
-	if n.told != nil && reflect.DeepEqual(*n.told, n.routes) {
+	routes := without(n.routes, lacks)
+	if n.told != nil && reflect.DeepEqual(*n.told, routes) {
 		return nil
 	}
-	routes := n.routes
 	if err := call("setuproute", routes); err != nil {
 		return err
 	}
 	n.told = &routes
 	return nil
+}
+
+// without drops what leads through devices that the guest lacks.
+func without(r hyperstart.Routes, lacks map[string]bool) hyperstart.Routes {
+	r.Routes = slices.DeleteFunc(slices.Clone(r.Routes), func(route hyperstart.Route) bool {
+		return lacks[route.Device] || slices.ContainsFunc(route.NextHops, func(h hyperstart.NextHop) bool { return lacks[h.Device] })
+	})
+	r.Neighbors = slices.DeleteFunc(slices.Clone(r.Neighbors), func(n hyperstart.Neighbor) bool { return lacks[n.Device] })
+	return r
 }
 
 // connectNetwork makes the taps, while the guest's kernel boots.
@@ -303,19 +341,10 @@ func (s *Sandbox) updateNetwork(ctx context.Context) error {
 	s.network.mu.Lock()
 	defer s.network.mu.Unlock()
 	gone, err := s.network.refresh()
-	for _, p := range gone {
-		if err := s.vm.Unplug(ctx, p.id); err != nil {
-			log.G(ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("unplug interface " + p.link.Interface.NewDevice)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.network.plug(ctx, s.vm); err != nil {
-		return err
-	}
-	return s.network.configure(func(name string, data any) error {
+	err = errors.Join(err, s.network.unplug(ctx, s.vm, gone, s.opts.VM.CallTimeout))
+	err = errors.Join(err, s.network.plug(ctx, s.vm))
+	return errors.Join(err, s.network.configure(func(name string, data any) error {
 		_, err := s.call(ctx, name, "", data)
 		return err
-	})
+	}))
 }
