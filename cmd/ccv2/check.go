@@ -116,6 +116,7 @@ func (c *checker) hostChecks(ctx context.Context) {
 		c.report("virtiofsd", checkVirtioFSD(ctx, c.config.Share.VirtioFSD))
 		c.report("memfd", checkMemfd())
 	}
+	c.report("mounts", checkMounts())
 	c.report("state dir", checkStateDir(c.config.StateDir))
 	c.report("cgroup", checkCgroup("/sys/fs/cgroup"))
 	c.report("shim", checkShim(ctx))

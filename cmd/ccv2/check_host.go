@@ -38,6 +38,16 @@ func checkPrivileges(euid int) finding {
 	return ok("root")
 }
 
+// checkMounts looks for the newest system call that every sandbox needs.
+func checkMounts() finding {
+	const nowhere = -1
+	err := unix.MountSetattr(nowhere, "", unix.AT_EMPTY_PATH, &unix.MountAttr{})
+	if errors.Is(err, unix.ENOSYS) {
+		return fail("the kernel has no mount_setattr, with which volumes are protected", "use Linux 5.12 or later")
+	}
+	return ok("the kernel can protect what is shown to a guest (mount_setattr)")
+}
+
 // minQEMU is the oldest version that is tested: that of Debian 12.
 const minQEMU = "7.2"
 
