@@ -57,7 +57,8 @@ func TestPowerOff(t *testing.T) {
 		t.Errorf("kill after the end: %v", err)
 	}
 	sh.conn.Close()
-	if after := openFiles(t); after != before {
+	// Fewer are files of another test, which the garbage collector has closed.
+	if after := openFiles(t); after > before {
 		t.Errorf("%d open files, %d before", after, before)
 	}
 }
