@@ -6,6 +6,8 @@
 #
 # usage: hack/build-busybox.sh [OUTPUT-DIR]     (default build/suites/busybox)
 set -eu
+# shellcheck source=hack/debsource.sh
+. "$(dirname "$0")/debsource.sh"
 
 out=${1:-build/suites/busybox}
 [ ! -x "$out/busybox" ] || exit 0
@@ -16,22 +18,9 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 work=$out/work
 rm -rf "$work"
-mkdir -p "$work/apt/lists/partial" "$work/apt/parts" "$work/src"
+mkdir -p "$work/src"
 
-# Source packages from the same archives as the binary ones, through an apt
-# state of our own.
-for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
-	case $f in
-	*.sources) sed 's/^Types:.*/Types: deb-src/' "$f" >"$work/apt/parts/$(basename "$f")" ;;
-	*.list) [ ! -f "$f" ] || sed -n 's/^deb \(.*debian\.org.*\)/deb-src \1/p' "$f" >"$work/apt/parts/$(basename "$f")" ;;
-	esac
-done
-grep -L 'debian\.org\|debian-archive' "$work"/apt/parts/*.sources 2>/dev/null | while read -r other; do rm -f "$other"; done
-apt() {
-	apt-get -q -o APT::Sandbox::User=root -o Dir::Etc::sourcelist="$work/none" -o Dir::Etc::sourceparts="$work/apt/parts" \
-		-o Dir::State::lists="$work/apt/lists" "$@" >>"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
-}
-apt update
+debian_archives "$work/apt"
 (cd "$work/src" && apt source --download-only busybox)
 cd "$work/src"
 tar xf busybox_*.orig.tar.bz2

@@ -6,6 +6,8 @@
 #
 # usage: hack/build-crun.sh [OUTPUT-DIR]     (default build/crun-static)
 set -eu
+# shellcheck source=hack/debsource.sh
+. "$(dirname "$0")/debsource.sh"
 
 out=${1:-build/crun-static}
 for tool in gcc make python3 pkg-config patch xz file strip apt-get dpkg-deb dpkg-source; do
@@ -15,24 +17,11 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 work=$out/work
 rm -rf "$work"
-mkdir -p "$work/apt/lists/partial" "$work/apt/parts" "$work/debs" "$work/src"
+mkdir -p "$work/debs" "$work/src"
 
-# Source packages from the same archives as the binary ones, through an apt
-# state of our own. Only Debian's archives have crun's source.
-for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
-	case $f in
-	*.sources) sed 's/^Types:.*/Types: deb deb-src/' "$f" >"$work/apt/parts/$(basename "$f")" ;;
-	*.list) [ ! -f "$f" ] || sed -n 's/^deb \(.*debian\.org.*\)/deb \1\ndeb-src \1/p' "$f" >"$work/apt/parts/$(basename "$f")" ;;
-	esac
-done
-grep -L 'debian\.org\|debian-archive' "$work"/apt/parts/*.sources 2>/dev/null | while read -r other; do rm -f "$other"; done
-apt() {
-	apt-get -q -o APT::Sandbox::User=root -o Dir::Etc::sourcelist="$work/none" -o Dir::Etc::sourceparts="$work/apt/parts" \
-		-o Dir::State::lists="$work/apt/lists" "$@"
-}
-apt update >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; exit 1; }
-(cd "$work/src" && apt source --download-only crun >>"$work/apt.log" 2>&1) || { cat "$work/apt.log" >&2; exit 1; }
-(cd "$work/debs" && apt download libyajl-dev libseccomp-dev libcap-dev >>"$work/apt.log" 2>&1) || { cat "$work/apt.log" >&2; exit 1; }
+debian_archives "$work/apt"
+(cd "$work/src" && apt source --download-only crun)
+(cd "$work/debs" && apt download libyajl-dev libseccomp-dev libcap-dev)
 for deb in "$work"/debs/*.deb; do
 	dpkg-deb -x "$deb" "$work/dev"
 done
