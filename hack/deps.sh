@@ -165,9 +165,11 @@ test)
 	need pkg-config have pkg-config
 	need libseccomp-dev header /usr/include/seccomp.h
 	need shellcheck have shellcheck
+	need cpio have cpio # reads the image that the builder writes
 	need e2fsprogs have mkfs.ext4
 	need procps have ps
 	need iproute2 have tc
+	need iptables have iptables # its kernel modules are compared with the image's
 	need containernetworking-plugins [ -x /usr/lib/cni/bridge ]
 	install_missing
 	;;
