@@ -169,7 +169,7 @@ test)
 	need e2fsprogs have mkfs.ext4
 	need procps have ps
 	need iproute2 have tc
-	need iptables have iptables # its kernel modules are compared with the image's
+	need iptables have iptables # a test runs it in a guest
 	need containernetworking-plugins [ -x /usr/lib/cni/bridge ]
 	install_missing
 	;;
