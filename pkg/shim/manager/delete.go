@@ -13,100 +13,101 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
-// Stop is the delete command: it gives back what a container has taken, from
+// Stop is the delete command: it releases what a container has acquired, from
 // disk alone, after its shim has died or when it is known to be done. It
 // answers with the recorded exit status, or 137 when there is none.
 //
-// The sandbox goes with its own container, unless others were left when its shim
-// deleted that: they end it. It also goes when its shim is dead,
+// The sandbox goes with the sandbox container, unless others were left when its
+// shim deleted that: they end it. It also goes when its shim is dead,
 // whichever container is deleted: nothing else would ever clean it up.
 func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
 	defer cancel()
-	bundle, err := bundleDir(ctx, id)
+	dir, err := bundleDir(ctx, id)
 	if err != nil {
 		return shim.StopStatus{}, err
 	}
 	// A start command that is still under way comes first, and none comes later.
-	unlock, err := store.LockBundle(ctx, bundle)
+	unlock, err := bundle.Lock(ctx, dir)
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound):
 	case err != nil:
 		return shim.StopStatus{}, fmt.Errorf("delete container %s: %w", id, err)
 	default:
 		defer unlock()
-		if err := clean(ctx, id, bundle); err != nil {
+		if err := cleanUp(ctx, id, dir); err != nil {
 			return shim.StopStatus{}, fmt.Errorf("delete container %s: %w", id, err)
 		}
 	}
-	exit, err := store.LoadExit(bundle)
+	exit, err := bundle.LoadExit(dir)
 	if err != nil {
 		if !errors.Is(err, errdefs.ErrNotFound) {
 			log.G(ctx).WithError(err).Warn("read exit status")
 		}
-		b, _ := store.LoadBundle(bundle) // without it the event of the exit names no pid
-		return shim.StopStatus{ExitedAt: time.Now(), ExitStatus: 128 + int(syscall.SIGKILL), Pid: b.PID}, nil
+		n, _ := bundle.LoadNote(dir) // without it the event of the exit names no pid
+		return shim.StopStatus{ExitedAt: time.Now(), ExitStatus: 128 + int(syscall.SIGKILL), Pid: n.PID}, nil
 	}
 	return shim.StopStatus{ExitedAt: exit.At, ExitStatus: int(exit.Status), Pid: exit.PID}, nil
 }
 
-// clean does the work of Stop for a bundle that is locked.
-func clean(ctx context.Context, id, bundle string) error {
-	if err := store.SaveDeleted(bundle); err != nil {
+// cleanUp does the work of Stop for a bundle that is locked.
+func cleanUp(ctx context.Context, id, dir string) error {
+	if err := bundle.MarkDeleted(dir); err != nil {
 		log.G(ctx).WithError(err).Warn("keep later start commands out") // a full disk, which must not stop the removal
 	}
-	b, err := store.LoadBundle(bundle)
+	note, err := bundle.LoadNote(dir)
 	switch {
-	case errors.Is(err, errdefs.ErrNotFound): // nothing was taken
-		err = endUnused(ctx, id, bundle)
+	case errors.Is(err, errdefs.ErrNotFound): // nothing was acquired
+		err = stopUnusedShim(ctx, id, dir)
 	case err == nil:
-		err = remove(ctx, id, bundle, b)
+		err = remove(ctx, id, dir, note)
 	}
 	if err != nil {
 		return err
 	}
-	removeSocket(ctx, bundle)
+	removeSocket(ctx, dir)
 	return nil
 }
 
-// endUnused ends a shim that was started for a sandbox of which nothing was
-// asked yet: containerd died too early.
-func endUnused(ctx context.Context, id, bundle string) error {
-	if group, err := SandboxOf(bundle, id); err != nil || group != id {
+// stopUnusedShim ends a shim that was started for a sandbox which got no request
+// yet: containerd died too early.
+func stopUnusedShim(ctx context.Context, id, dir string) error {
+	if group, err := sandboxOf(dir, id); err != nil || group != id {
 		return nil //nolint:nilerr // another container's shim, or no bundle
 	}
-	a, err := store.LoadAddress(bundle)
+	a, err := bundle.LoadAddress(dir)
 	if err != nil || a.Shim == nil {
 		return nil //nolint:nilerr // none was started here
 	}
 	return a.Shim.Kill(ctx)
 }
 
-// lastWords is how long a shim that has given everything back may take to tell
+// shimExitGrace is how long a shim that has released everything may take to tell
 // containerd so, and to end.
-const lastWords = 2 * time.Second
+const shimExitGrace = 2 * time.Second
 
-// endIdle ends a shim that has given everything back. Usually it is about to
+// stopIdleShim ends a shim that has released everything. Usually it is about to
 // end by itself; containerd may have died before it has said so.
-func endIdle(ctx context.Context, bundle string) error {
-	a, err := store.LoadAddress(bundle)
+func stopIdleShim(ctx context.Context, dir string) error {
+	a, err := bundle.LoadAddress(dir)
 	if err != nil || a.Shim == nil {
 		return nil // none was started here
 	}
-	words, cancel := context.WithTimeout(ctx, lastWords)
+	grace, cancel := context.WithTimeout(ctx, shimExitGrace)
 	defer cancel()
-	if a.Shim.Wait(words) == nil {
+	if a.Shim.Wait(grace) == nil {
 		return nil
 	}
 	return a.Shim.Kill(ctx)
 }
 
 // removeSocket removes the socket of a shim that is dead.
-func removeSocket(ctx context.Context, bundle string) {
-	a, err := store.LoadAddress(bundle)
+func removeSocket(ctx context.Context, dir string) {
+	a, err := bundle.LoadAddress(dir)
 	if err != nil || shim.CanConnect(a.Address) {
 		return // nothing is known, or another container's shim lives there
 	}
@@ -128,22 +129,22 @@ func bundleDir(ctx context.Context, id string) (string, error) {
 	return filepath.Join(filepath.Dir(cwd), id), nil
 }
 
-// remove gives back what a container has taken.
-func remove(ctx context.Context, id, bundle string, b store.Bundle) error {
-	dir := store.Open(b.Dir)
-	state, err := dir.Load()
+// remove releases what a container has acquired.
+func remove(ctx context.Context, id, dir string, note bundle.Note) error {
+	record := store.Open(note.Dir)
+	state, err := record.Load()
 	if errors.Is(err, errdefs.ErrNotFound) {
-		if id == b.SandboxID {
-			if err := endIdle(ctx, bundle); err != nil {
+		if id == note.SandboxID {
+			if err := stopIdleShim(ctx, dir); err != nil {
 				return err
 			}
 		}
-		return dir.Remove(ctx) // a record that is gone was removed by the shim, perhaps not wholly
+		return record.Remove(ctx) // a record that is gone was removed by the shim, perhaps not wholly
 	}
-	if id != b.SandboxID && err != nil {
+	if id != note.SandboxID && err != nil {
 		return err // of another release, whose shim may live: the sandbox is not this container's
 	}
-	if (id != b.SandboxID || b.Outlived) && state.Shim.Alive() {
+	if (id != note.SandboxID || note.Outlived) && state.Shim.Alive() {
 		return nil // the living shim owns the container's part
 	}
 	if err == nil && state.Shim.Alive() && state.Shim.PID != os.Getpid() {
@@ -151,5 +152,5 @@ func remove(ctx context.Context, id, bundle string, b store.Bundle) error {
 			return err
 		}
 	}
-	return dir.Remove(ctx)
+	return record.Remove(ctx)
 }

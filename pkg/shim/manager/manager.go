@@ -1,9 +1,7 @@
-// Package manager is the shim binary's command line life: start, delete, info.
 package manager
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +14,6 @@ import (
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/v2/defaults"
-	"github.com/containerd/containerd/v2/pkg/identifiers"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/version"
@@ -25,6 +22,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/ccv2/containerd-shim-ccv2/config"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -41,13 +40,6 @@ func New(name string) *Manager { return &Manager{name: name} }
 // Name is the name of the runtime.
 func (m *Manager) Name() string { return m.name }
 
-// groupAnnotations name the sandbox that a container belongs to, the first one
-// that is there.
-var groupAnnotations = []string{
-	"io.kubernetes.cri.sandbox-id",
-	"io.kubernetes.cri-o.SandboxID",
-}
-
 // Start answers with the address of the shim that serves the container: the
 // one of its sandbox when that runs already, a new one otherwise.
 func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *bootapi.BootstrapResult, err error) {
@@ -56,7 +48,7 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	defer unlock()
-	group, err := SandboxOf(".", params.GetInstanceID())
+	group, err := sandboxOf(".", params.GetInstanceID())
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
@@ -71,7 +63,7 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 	}
 	result := &bootapi.BootstrapResult{Version: 3, Protocol: "ttrpc", Address: address}
 	// A shim that is killed cannot remove its socket; delete finds it here.
-	if err := store.SaveAddress(".", store.Address{Address: address}); err != nil {
+	if err := bundle.SaveAddress(".", bundle.Address{Address: address}); err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	socket, err := listen(address)
@@ -95,14 +87,14 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 
 // lockNew locks a bundle for which a shim is to be started. A containerd that
 // has followed the one that asked for it may have deleted the bundle by now.
-func lockNew(ctx context.Context, bundle string) (unlock func(), err error) {
+func lockNew(ctx context.Context, dir string) (unlock func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
 	defer cancel()
-	unlock, err = store.LockBundle(ctx, bundle)
+	unlock, err = bundle.Lock(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	if store.Deleted(bundle) {
+	if bundle.Deleted(dir) {
 		unlock()
 		return nil, fmt.Errorf("the bundle was deleted meanwhile: %w", errdefs.ErrFailedPrecondition)
 	}
@@ -147,7 +139,7 @@ type spawnArgs struct {
 	config  string // path of the configuration, "" for the usual one
 }
 
-// spawn starts the server process, which outlives this one, and notes it in the
+// spawn starts the server process, which outlives this one, and records it in the
 // bundle: when containerd dies before it has the address, delete ends it.
 func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a spawnArgs) error {
 	ns, err := namespaces.NamespaceRequired(ctx)
@@ -171,9 +163,9 @@ func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a 
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	server, err := store.ProcessOf("shim", cmd.Process.Pid)
+	server, err := hostproc.Of("shim", cmd.Process.Pid)
 	if err == nil {
-		err = store.SaveAddress(".", store.Address{Address: a.address, Shim: &server})
+		err = bundle.SaveAddress(".", bundle.Address{Address: a.address, Shim: &server})
 	}
 	if err != nil {
 		_ = cmd.Process.Kill() // nobody would ever find it
@@ -185,29 +177,13 @@ func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a 
 	return cmd.Process.Release()
 }
 
-// SandboxOf reads from a bundle which sandbox a container belongs to: the one
-// that its annotations name, else itself.
-func SandboxOf(bundle, id string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+// sandboxOf reads from a bundle which sandbox a container belongs to.
+func sandboxOf(dir, id string) (string, error) {
+	b, err := bundle.Load(dir)
 	if err != nil {
-		return "", fmt.Errorf("read bundle: %w", err)
+		return "", err
 	}
-	var spec struct {
-		Annotations map[string]string `json:"annotations"`
-	}
-	if err := json.Unmarshal(b, &spec); err != nil {
-		return "", fmt.Errorf("read bundle: config.json: %w", err)
-	}
-	for _, key := range groupAnnotations {
-		if group := spec.Annotations[key]; group != "" {
-			// It becomes part of paths, and containerd has only looked at the container's.
-			if err := identifiers.Validate(group); err != nil {
-				return "", fmt.Errorf("read bundle: annotation %s: %w", key, err)
-			}
-			return group, nil
-		}
-	}
-	return id, nil
+	return b.SandboxID(id)
 }
 
 // Info describes the runtime.

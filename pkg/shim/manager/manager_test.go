@@ -18,6 +18,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -29,32 +31,32 @@ func TestSandboxOf(t *testing.T) {
 		{`{"annotations":{"io.kubernetes.cri-o.SandboxID":"pod"}}`, "pod"},
 		{`{"annotations":{"io.kubernetes.cri.sandbox-id":""}}`, "c"},
 	} {
-		bundle := t.TempDir()
-		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(tt.config), 0o600); err != nil {
+		bundlePath := t.TempDir()
+		if err := os.WriteFile(filepath.Join(bundlePath, "config.json"), []byte(tt.config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := SandboxOf(bundle, "c"); err != nil || got != tt.want {
+		if got, err := sandboxOf(bundlePath, "c"); err != nil || got != tt.want {
 			t.Errorf("%s: %q, %v", tt.config, got, err)
 		}
 	}
-	bundle := t.TempDir()
+	bundlePath := t.TempDir()
 	for _, group := range []string{"..", "../../etc", "a/b", "-x"} {
 		text := `{"annotations":{"io.kubernetes.cri.sandbox-id":"` + group + `"}}`
-		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(bundlePath, "config.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := SandboxOf(bundle, "c"); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if got, err := sandboxOf(bundlePath, "c"); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%s: %q, %v", group, got, err)
 		}
 	}
-	bundle = t.TempDir()
-	if _, err := SandboxOf(bundle, "c"); !errors.Is(err, os.ErrNotExist) {
+	bundlePath = t.TempDir()
+	if _, err := sandboxOf(bundlePath, "c"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without config.json: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(bundlePath, "config.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := SandboxOf(bundle, "c"); err == nil {
+	if _, err := sandboxOf(bundlePath, "c"); err == nil {
 		t.Error("half a config.json was read")
 	}
 }
@@ -94,9 +96,9 @@ func TestConfigOf(t *testing.T) {
 }
 
 // deleted runs the delete command for a container.
-func deleted(t *testing.T, bundle, id string) shim.StopStatus {
+func deleted(t *testing.T, bundlePath, id string) shim.StopStatus {
 	t.Helper()
-	ctx := context.WithValue(t.Context(), shim.OptsKey{}, shim.Opts{BundlePath: bundle})
+	ctx := context.WithValue(t.Context(), shim.OptsKey{}, shim.Opts{BundlePath: bundlePath})
 	status, err := New("io.containerd.ccv2.v2").Stop(ctx, id)
 	if err != nil {
 		t.Fatal(err)
@@ -105,13 +107,13 @@ func deleted(t *testing.T, bundle, id string) shim.StopStatus {
 }
 
 // process starts one that lives until it is killed.
-func process(t *testing.T) (p store.Process, ended <-chan struct{}) {
+func process(t *testing.T) (p hostproc.Process, ended <-chan struct{}) {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := store.ProcessOf("sleep", cmd.Process.Pid)
+	p, err := hostproc.Of("sleep", cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,12 +130,12 @@ func process(t *testing.T) (p store.Process, ended <-chan struct{}) {
 }
 
 // sandboxOn makes the record of a sandbox "pod" with a VMM and a shim.
-func sandboxOn(t *testing.T) (dir store.Dir, shimProcess store.Process, vmm <-chan struct{}) {
+func sandboxOn(t *testing.T) (dir store.Dir, shimProcess hostproc.Process, vmm <-chan struct{}) {
 	t.Helper()
 	dir = store.DirOf(t.TempDir(), "ns", "pod")
 	shimProcess, _ = process(t)
 	vm, ended := process(t)
-	if err := dir.Create(store.State{Namespace: "ns", ID: "pod", Shim: shimProcess, Processes: []store.Process{vm}}); err != nil {
+	if err := dir.Create(store.State{Namespace: "ns", ID: "pod", Shim: shimProcess, Processes: []hostproc.Process{vm}}); err != nil {
 		t.Fatal(err)
 	}
 	return dir, shimProcess, ended
@@ -141,11 +143,11 @@ func sandboxOn(t *testing.T) (dir store.Dir, shimProcess store.Process, vmm <-ch
 
 func bundleOf(t *testing.T, dir store.Dir, id string) string {
 	t.Helper()
-	bundle := t.TempDir()
-	if err := store.SaveBundle(bundle, store.Bundle{Dir: dir.Path(), SandboxID: "pod", Share: id}); err != nil {
+	bundlePath := t.TempDir()
+	if err := bundle.SaveNote(bundlePath, bundle.Note{Dir: dir.Path(), SandboxID: "pod", Share: id}); err != nil {
 		t.Fatal(err)
 	}
-	return bundle
+	return bundlePath
 }
 
 func exists(dir store.Dir) bool {
@@ -163,12 +165,12 @@ func TestDeleteOfNothing(t *testing.T) {
 // TestDeleteAfterTheDeathOfTheShim: the events of the exit name the pid that
 // containerd was given.
 func TestDeleteAfterTheDeathOfTheShim(t *testing.T) {
-	bundle := t.TempDir()
+	bundlePath := t.TempDir()
 	dir := store.DirOf(t.TempDir(), "ns", "pod")
-	if err := store.SaveBundle(bundle, store.Bundle{Dir: dir.Path(), SandboxID: "pod", Share: "c", PID: 42}); err != nil {
+	if err := bundle.SaveNote(bundlePath, bundle.Note{Dir: dir.Path(), SandboxID: "pod", Share: "c", PID: 42}); err != nil {
 		t.Fatal(err)
 	}
-	if got := deleted(t, bundle, "c"); got.ExitStatus != 137 || got.Pid != 42 {
+	if got := deleted(t, bundlePath, "c"); got.ExitStatus != 137 || got.Pid != 42 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -177,13 +179,13 @@ func TestDeleteAfterTheDeathOfTheShim(t *testing.T) {
 // directory away. Doing it again is no error.
 func TestDeleteOfTheSandbox(t *testing.T) {
 	dir, shimProcess, vmm := sandboxOn(t)
-	bundle := bundleOf(t, dir, "pod")
+	bundlePath := bundleOf(t, dir, "pod")
 	at := time.Unix(7, 0).UTC()
-	if err := store.SaveExit(bundle, store.Exit{Status: 3, At: at, PID: 42}); err != nil {
+	if err := bundle.SaveExit(bundlePath, bundle.Exit{Status: 3, At: at, PID: 42}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		got := deleted(t, bundle, "pod")
+		got := deleted(t, bundlePath, "pod")
 		if got.ExitStatus != 3 || !got.ExitedAt.Equal(at) || got.Pid != 42 {
 			t.Errorf("%+v", got)
 		}
@@ -196,36 +198,36 @@ func TestDeleteOfTheSandbox(t *testing.T) {
 
 // startedFor makes the bundle of a sandbox for which a shim was started, of which
 // nothing was asked yet.
-func startedFor(t *testing.T, config string) (bundle string, shimProcess store.Process) {
+func startedFor(t *testing.T, config string) (bundlePath string, shimProcess hostproc.Process) {
 	t.Helper()
-	bundle = t.TempDir()
-	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o600); err != nil {
+	bundlePath = t.TempDir()
+	if err := os.WriteFile(filepath.Join(bundlePath, "config.json"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	shimProcess, _ = process(t)
-	if err := store.SaveAddress(bundle, store.Address{Address: "unix:///nowhere", Shim: &shimProcess}); err != nil {
+	if err := bundle.SaveAddress(bundlePath, bundle.Address{Address: "unix:///nowhere", Shim: &shimProcess}); err != nil {
 		t.Fatal(err)
 	}
-	return bundle, shimProcess
+	return bundlePath, shimProcess
 }
 
 // TestDeleteOfAnUnusedShim: containerd died before it had the address.
 func TestDeleteOfAnUnusedShim(t *testing.T) {
-	bundle, shimProcess := startedFor(t, "{}")
-	deleted(t, bundle, "pod")
+	bundlePath, shimProcess := startedFor(t, "{}")
+	deleted(t, bundlePath, "pod")
 	if shimProcess.Alive() {
 		t.Error("the shim lives")
 	}
-	bundle, shimProcess = startedFor(t, "{}")
-	if err := os.Mkdir(filepath.Join(bundle, "ccv2-deleted"), 0o700); err != nil { // the mark cannot be made
+	bundlePath, shimProcess = startedFor(t, "{}")
+	if err := os.Mkdir(filepath.Join(bundlePath, "ccv2-deleted"), 0o700); err != nil { // the mark cannot be made
 		t.Fatal(err)
 	}
-	deleted(t, bundle, "pod")
+	deleted(t, bundlePath, "pod")
 	if shimProcess.Alive() {
 		t.Error("the shim lives because the bundle cannot be written to")
 	}
-	bundle, shimProcess = startedFor(t, `{"annotations":{"io.kubernetes.cri.sandbox-id":"other"}}`)
-	deleted(t, bundle, "c")
+	bundlePath, shimProcess = startedFor(t, `{"annotations":{"io.kubernetes.cri.sandbox-id":"other"}}`)
+	deleted(t, bundlePath, "c")
 	if !shimProcess.Alive() {
 		t.Error("the shim of another sandbox was killed")
 	}
@@ -236,11 +238,11 @@ func TestDeleteOfAnUnusedShim(t *testing.T) {
 func TestDeleteOfAnIdleShim(t *testing.T) {
 	dir := store.DirOf(t.TempDir(), "ns", "pod")
 	for _, id := range []string{"c", "pod"} {
-		bundle, shimProcess := startedFor(t, "{}")
-		if err := store.SaveBundle(bundle, store.Bundle{Dir: dir.Path(), SandboxID: "pod", Share: id}); err != nil {
+		bundlePath, shimProcess := startedFor(t, "{}")
+		if err := bundle.SaveNote(bundlePath, bundle.Note{Dir: dir.Path(), SandboxID: "pod", Share: id}); err != nil {
 			t.Fatal(err)
 		}
-		deleted(t, bundle, id)
+		deleted(t, bundlePath, id)
 		if alive := shimProcess.Alive(); alive != (id != "pod") {
 			t.Errorf("delete of %s: the shim lives: %v", id, alive)
 		}
@@ -250,28 +252,28 @@ func TestDeleteOfAnIdleShim(t *testing.T) {
 // TestStartAfterDelete: the start command of a containerd that is dead comes
 // after the delete command of the next one.
 func TestStartAfterDelete(t *testing.T) {
-	bundle := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte("{}"), 0o600); err != nil {
+	bundlePath := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bundlePath, "config.json"), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := lockNew(t.Context(), bundle)
+	unlock, err := lockNew(t.Context(), bundlePath)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := lockNew(ctx, bundle); !errors.Is(err, context.Canceled) {
+	if _, err := lockNew(ctx, bundlePath); !errors.Is(err, context.Canceled) {
 		t.Errorf("both at once: %v", err)
 	}
 	unlock()
-	deleted(t, bundle, "pod")
-	if _, err := lockNew(t.Context(), bundle); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+	deleted(t, bundlePath, "pod")
+	if _, err := lockNew(t.Context(), bundlePath); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		t.Errorf("marked as deleted: %v", err)
 	}
-	if err := os.RemoveAll(bundle); err != nil {
+	if err := os.RemoveAll(bundlePath); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockNew(t.Context(), bundle); !errors.Is(err, errdefs.ErrNotFound) {
+	if _, err := lockNew(t.Context(), bundlePath); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("gone: %v", err)
 	}
 }
@@ -297,11 +299,11 @@ func TestDeleteOfAnotherContainer(t *testing.T) {
 // TestDeleteOfAnOutlivedSandbox: its own container was deleted, others are left.
 func TestDeleteOfAnOutlivedSandbox(t *testing.T) {
 	dir, shimProcess, _ := sandboxOn(t)
-	bundle := t.TempDir()
-	if err := store.SaveBundle(bundle, store.Bundle{Dir: dir.Path(), SandboxID: "pod", Share: "pod", Outlived: true}); err != nil {
+	bundlePath := t.TempDir()
+	if err := bundle.SaveNote(bundlePath, bundle.Note{Dir: dir.Path(), SandboxID: "pod", Share: "pod", Outlived: true}); err != nil {
 		t.Fatal(err)
 	}
-	deleted(t, bundle, "pod")
+	deleted(t, bundlePath, "pod")
 	if !shimProcess.Alive() || !exists(dir) {
 		t.Error("the sandbox of other containers was removed")
 	}
@@ -325,11 +327,11 @@ func TestDeleteWithARecordOfAnotherRelease(t *testing.T) {
 
 // TestDeleteWithADamagedRecord is an error and touches nothing.
 func TestDeleteWithADamagedRecord(t *testing.T) {
-	bundle := t.TempDir()
-	if err := store.SaveBundle(bundle, store.Bundle{}); err != nil {
+	bundlePath := t.TempDir()
+	if err := bundle.SaveNote(bundlePath, bundle.Note{}); err != nil {
 		t.Fatal(err)
 	}
-	ctx := context.WithValue(t.Context(), shim.OptsKey{}, shim.Opts{BundlePath: bundle})
+	ctx := context.WithValue(t.Context(), shim.OptsKey{}, shim.Opts{BundlePath: bundlePath})
 	if _, err := New("x").Stop(ctx, "c"); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("error %v", err)
 	}

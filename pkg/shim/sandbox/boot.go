@@ -18,6 +18,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/virtiofsd"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -150,7 +151,7 @@ func (s *Sandbox) bootError(phase string, err error, ends []<-chan error) error 
 
 // takeDir makes the sandbox's directory. One that a dead shim left is cleaned up.
 func (s *Sandbox) takeDir(ctx context.Context) error {
-	self, err := store.ProcessOf("shim", os.Getpid())
+	self, err := hostproc.Of("shim", os.Getpid())
 	if err != nil {
 		return err
 	}
@@ -173,7 +174,7 @@ func (s *Sandbox) takeDir(ctx context.Context) error {
 
 // record notes a process that must not outlive the sandbox.
 func (s *Sandbox) record(name string, pid int) error {
-	p, err := store.ProcessOf(name, pid)
+	p, err := hostproc.Of(name, pid)
 	if err != nil {
 		return fmt.Errorf("record %s: %w", name, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -199,7 +200,7 @@ func TestCallerThatGivesUp(t *testing.T) {
 func TestLeftoversOfADeadShim(t *testing.T) {
 	f := newFixture(t, hyperstart.DialectCCv2)
 	dir := store.DirOf(f.opts.StateDir, "test", podID)
-	dead := store.Process{Name: "shim", PID: os.Getpid(), Start: 1} // the pid has a new owner
+	dead := hostproc.Process{Name: "shim", PID: os.Getpid(), Start: 1} // the pid has a new owner
 	if err := dir.Create(store.State{Namespace: "test", ID: podID, Shim: dead}); err != nil {
 		t.Fatal(err)
 	}

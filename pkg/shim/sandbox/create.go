@@ -9,8 +9,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // CreateRequest describes a container to be made.
@@ -117,7 +117,7 @@ func (c *Container) prepare(ctx context.Context) (err error) {
 // saveBundle notes in the bundle what delete has to know after the shim's death.
 func (c *Container) saveBundle() error {
 	s := c.sandbox
-	return store.SaveBundle(c.Bundle, store.Bundle{
+	return bundle.SaveNote(c.Bundle, bundle.Note{
 		Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID, PID: c.PID(),
 		Outlived: c.isSandbox() && c.State() == Deleted && s.Containers() > 0,
 	})

@@ -8,7 +8,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
 const (
@@ -125,7 +125,7 @@ func (p *Process) finish(ctx context.Context, exit Exit, announce bool) {
 	p.cond.Broadcast()
 	p.mu.Unlock()
 	if p.ID == "" {
-		err := store.SaveExit(c.Bundle, store.Exit{Status: exit.Status, At: exit.At, PID: c.PID()})
+		err := bundle.SaveExit(c.Bundle, bundle.Exit{Status: exit.Status, At: exit.At, PID: c.PID()})
 		if err != nil {
 			log.G(ctx).WithError(err).WithField("container", c.ID).Error("record exit status")
 		}

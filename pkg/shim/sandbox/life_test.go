@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // dialects are those whose agent the tests imitate.
@@ -51,7 +51,7 @@ func TestLife(t *testing.T) {
 			if err := c.Kill(t.Context(), "", 9, true); !errors.Is(err, errdefs.ErrNotFound) {
 				t.Errorf("kill after the end: %v", err)
 			}
-			recorded, err := store.LoadExit(c.Bundle)
+			recorded, err := bundle.LoadExit(c.Bundle)
 			if err != nil || recorded.Status != 143 || recorded.PID != c.PID() {
 				t.Errorf("on disk: %+v, %v", recorded, err)
 			}

@@ -12,7 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
 // TestStandIn looks at what stands for the containers of a pod on the host.
@@ -30,7 +30,7 @@ func TestStandIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []*Container{pod, one, two} {
-		if b, err := store.LoadBundle(c.Bundle); err != nil || b.PID != c.PID() {
+		if b, err := bundle.LoadNote(c.Bundle); err != nil || b.PID != c.PID() {
 			t.Errorf("container %s: pid %d in the bundle, want %d (%v)", c.ID, b.PID, c.PID(), err)
 		}
 		got, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", c.PID()))
@@ -80,7 +80,7 @@ func TestOutlived(t *testing.T) {
 		if _, err := pod.Delete(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if b, err := store.LoadBundle(pod.Bundle); err != nil || b.Outlived != others {
+		if b, err := bundle.LoadNote(pod.Bundle); err != nil || b.Outlived != others {
 			t.Errorf("others: %v, in the bundle: %v, %v", others, b.Outlived, err)
 		}
 	}

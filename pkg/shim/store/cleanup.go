@@ -13,6 +13,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
 )
@@ -85,7 +86,7 @@ func killAll(ctx context.Context, group *hostcgroup.Group) error {
 		if pid == os.Getpid() {
 			continue // a shim that could not leave; the removal says so
 		}
-		p, err := ProcessOf("process of the sandbox", pid)
+		p, err := hostproc.Of("process of the sandbox", pid)
 		if err != nil {
 			continue // it has ended meanwhile
 		}

@@ -16,7 +16,6 @@ package store
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -24,17 +23,16 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/jsonfile"
 )
 
 // Version is the version of the record. A reader refuses any other: a shim of
 // another release cleans up after itself.
 const Version = 1
 
-const (
-	stateFile  = "state.json"
-	bundleFile = "ccv2.json"
-	exitFile   = "ccv2-exit.json"
-)
+const stateFile = "state.json"
 
 // State is the record of one sandbox.
 type State struct {
@@ -43,22 +41,14 @@ type State struct {
 	ID        string    `json:"id"`
 	Created   time.Time `json:"created"`
 	// Processes that must not outlive the sandbox: VMM, virtiofsd.
-	Processes []Process `json:"processes,omitempty"`
+	Processes []hostproc.Process `json:"processes,omitempty"`
 	// Cgroup is the path of the group of these processes below a hierarchy, ""
 	// when there is none of its own.
 	Cgroup string `json:"cgroup,omitempty"`
 	// NetNS is the path of the network namespace whose links were taken.
 	NetNS string `json:"netns,omitempty"`
 	// Shim is the process that owns the sandbox.
-	Shim Process `json:"shim"`
-}
-
-// Process is a process on the host. The start time tells it from a later
-// process with the same pid.
-type Process struct {
-	Name  string `json:"name"`
-	PID   int    `json:"pid"`
-	Start uint64 `json:"start"` // clock ticks since boot, field 22 of /proc/PID/stat
+	Shim hostproc.Process `json:"shim"`
 }
 
 // Dir is the directory of one sandbox.
@@ -140,13 +130,13 @@ func (d Dir) mkdir() (err error) {
 // Save replaces the record.
 func (d Dir) Save(s State) error {
 	s.Version = Version
-	return writeJSON(filepath.Join(d.path, stateFile), s)
+	return jsonfile.Write(filepath.Join(d.path, stateFile), s)
 }
 
 // Load reads the record. One that is missing is errdefs.ErrNotFound.
 func (d Dir) Load() (State, error) {
 	var s State
-	if err := readJSON(filepath.Join(d.path, stateFile), &s); err != nil {
+	if err := jsonfile.Read(filepath.Join(d.path, stateFile), &s); err != nil {
 		return s, err
 	}
 	if s.Version != Version {
@@ -155,72 +145,6 @@ func (d Dir) Load() (State, error) {
 	return s, nil
 }
 
-// Bundle is what a container's bundle says about its sandbox.
-type Bundle struct {
-	Dir       string `json:"dir"`       // the sandbox's directory
-	SandboxID string `json:"sandboxId"` // the container is the sandbox's own when equal to its id
-	Share     string `json:"share"`     // directory below shared/ that is the container's
-	PID       int    `json:"pid"`       // that containerd knows it by; 0 before it has one
-	Outlived  bool   `json:"outlived"`  // the sandbox's own container was deleted and others are left
-}
-
-// SaveBundle writes b into the bundle directory.
-func SaveBundle(bundle string, b Bundle) error {
-	return writeJSON(filepath.Join(bundle, bundleFile), b)
-}
-
-// LoadBundle reads it. One that is missing is errdefs.ErrNotFound.
-func LoadBundle(bundle string) (Bundle, error) {
-	var b Bundle
-	return b, readJSON(filepath.Join(bundle, bundleFile), &b)
-}
-
-// Exit is how a container's first process ended.
-type Exit struct {
-	Status uint32    `json:"status"`
-	At     time.Time `json:"at"`
-	PID    int       `json:"pid"`
-}
-
-// SaveExit writes e into the bundle directory.
-func SaveExit(bundle string, e Exit) error {
-	return writeJSON(filepath.Join(bundle, exitFile), e)
-}
-
-// LoadExit reads it. One that is missing is errdefs.ErrNotFound.
-func LoadExit(bundle string) (Exit, error) {
-	var e Exit
-	return e, readJSON(filepath.Join(bundle, exitFile), &e)
-}
-
-func readJSON(path string, v any) error {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("read %s: %w", path, errdefs.ErrNotFound)
-	}
-	if err != nil {
-		return fmt.Errorf("read state: %w", err)
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	return nil
-}
-
-// writeJSON replaces a file so that a reader sees the old or the new content,
-// never a part. It does not sync: the file lives on a tmpfs and must survive
-// the process, not the machine.
-func writeJSON(path string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode state: %w", err)
-	}
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	return nil
-}
+// Timeout is how long releasing everything may take: containerd allows the
+// delete command 5 s in all.
+const Timeout = 4 * time.Second

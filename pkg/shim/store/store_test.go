@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,71 +16,31 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 )
 
-// child starts a process that lives until it is killed. It is reaped in the
-// background, as by the init of a host.
-func child(t *testing.T) (Process, <-chan struct{}) {
+// child starts a process that lives until it is killed.
+func child(t *testing.T) (p hostproc.Process, reaped <-chan struct{}) {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := ProcessOf("sleep", cmd.Process.Pid)
+	p, err := hostproc.Of("sleep", cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	reaped := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(reaped)
+		defer close(ended)
 		_ = cmd.Wait() // killed
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-reaped
+		<-ended
 	})
-	return p, reaped
-}
-
-func TestKill(t *testing.T) {
-	p, reaped := child(t)
-	if !p.Alive() {
-		t.Error("a living process is not alive")
-	}
-	for range 2 { // one that is gone is no error
-		if err := p.Kill(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}
-	<-reaped
-	if p.Alive() {
-		t.Error("a killed process is alive")
-	}
-}
-
-// TestKillLeavesNewOwnerAlone: a later process with the same pid is not ours.
-func TestKillLeavesNewOwnerAlone(t *testing.T) {
-	p, _ := child(t)
-	stale := p
-	stale.Start--
-	if stale.Alive() {
-		t.Error("another process is taken for ours")
-	}
-	if err := stale.Kill(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if !p.Alive() {
-		t.Error("the new owner of the pid was killed")
-	}
-}
-
-func TestKillEndsWithItsContext(t *testing.T) {
-	p, _ := child(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := p.Kill(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
-	}
+	return p, ended
 }
 
 func TestDirOf(t *testing.T) {
@@ -118,7 +79,7 @@ func TestRecord(t *testing.T) {
 	}
 	want := State{
 		Version: Version, Namespace: "ns", ID: "pod", Created: time.Unix(1, 0).UTC(), Cgroup: "/a", NetNS: "/b",
-		Processes: []Process{{Name: "qemu", PID: 7, Start: 8}}, Shim: Process{Name: "shim", PID: 9, Start: 10},
+		Processes: []hostproc.Process{{Name: "qemu", PID: 7, Start: 8}}, Shim: hostproc.Process{Name: "shim", PID: 9, Start: 10},
 	}
 	if err := d.Create(want); err != nil {
 		t.Fatal(err)
@@ -145,26 +106,6 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-func TestBundleFiles(t *testing.T) {
-	bundle := t.TempDir()
-	if _, err := LoadBundle(bundle); !errors.Is(err, errdefs.ErrNotFound) {
-		t.Errorf("bundle: %v", err)
-	}
-	if _, err := LoadExit(bundle); !errors.Is(err, errdefs.ErrNotFound) {
-		t.Errorf("exit: %v", err)
-	}
-	wantBundle, wantExit := Bundle{Dir: "/d", SandboxID: "s", Share: "c"}, Exit{Status: 3, At: time.Unix(1, 2).UTC(), PID: 4}
-	if err := errors.Join(SaveBundle(bundle, wantBundle), SaveExit(bundle, wantExit)); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := LoadBundle(bundle); err != nil || got != wantBundle {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if got, err := LoadExit(bundle); err != nil || got != wantExit {
-		t.Errorf("%+v, %v", got, err)
-	}
-}
-
 // TestRemove gives back processes, mounts and directories, and nobody's data.
 func TestRemove(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -177,7 +118,7 @@ func TestRemove(t *testing.T) {
 	}
 	d := DirOf(filepath.Join(root, "run"), "ns", "pod")
 	p, reaped := child(t)
-	if err := d.Create(State{Processes: []Process{p}}); err != nil {
+	if err := d.Create(State{Processes: []hostproc.Process{p}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"a", "a/deep"} {
@@ -293,4 +234,33 @@ func TestCreateWhileNamespaceGoes(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestRemoveTwiceAtOnce is what containerd does when it finds a dead shim: two
+// delete commands at the same time. Both succeed.
+func TestRemoveTwiceAtOnce(t *testing.T) {
+	for range 20 {
+		d := DirOf(t.TempDir(), "ns", "id")
+		if err := d.Create(State{Namespace: "ns", ID: "id"}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			if err := os.MkdirAll(filepath.Join(d.Shared(), strconv.Itoa(i), "rootfs"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const callers = 3
+		errs := make(chan error, callers)
+		for range callers {
+			go func() { errs <- d.Remove(context.Background()) }()
+		}
+		for range callers {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := os.Stat(d.Path()); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the directory is still there: %v", err)
+		}
+	}
 }

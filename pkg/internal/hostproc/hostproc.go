@@ -1,4 +1,4 @@
-package store
+package hostproc
 
 import (
 	"bytes"
@@ -7,14 +7,21 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// ProcessOf returns the record of a process, which may be a zombie: its other
-// threads may still run.
-func ProcessOf(name string, pid int) (Process, error) {
+// Process is a process on the host. The start time tells it from a later
+// process with the same pid.
+type Process struct {
+	Name  string `json:"name"` // for messages
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks since boot, field 22 of /proc/PID/stat
+}
+
+// Of identifies a running process. It may be a zombie: its other threads may
+// still run.
+func Of(name string, pid int) (Process, error) {
 	start, _, err := stat(pid)
 	return Process{Name: name, PID: pid, Start: start}, err
 }
@@ -26,7 +33,7 @@ func (p Process) Alive() bool {
 }
 
 // Kill ends the process with SIGKILL and waits until it is gone. A process
-// that is gone already, or whose pid has a new owner, is no error.
+// that is gone already, or whose pid has a new owner, is not an error.
 func (p Process) Kill(ctx context.Context) error {
 	return p.await(ctx, func(fd int) error {
 		err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
@@ -50,7 +57,7 @@ func (p Process) await(ctx context.Context, begin func(fd int) error) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at %s (pid %d): %w", p.Name, p.PID, err)
+		return fmt.Errorf("open %s (pid %d): %w", p.Name, p.PID, err)
 	}
 	defer func() { _ = unix.Close(fd) }()
 	// Checked with the pidfd open, so the pid cannot change hands now. A zombie
@@ -81,18 +88,14 @@ func (p Process) await(ctx context.Context, begin func(fd int) error) error {
 func stat(pid int) (start uint64, zombie bool, err error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, false, fmt.Errorf("look at process: %w", err)
+		return 0, false, fmt.Errorf("read process: %w", err)
 	}
 	// The name in parentheses may contain anything, so count from its end.
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	const startField = 22 - 3 // the first field after the name is number 3
 	if len(fields) <= startField {
-		return 0, false, fmt.Errorf("look at process %d: stat has %d fields", pid, len(fields))
+		return 0, false, fmt.Errorf("read process %d: stat has %d fields", pid, len(fields))
 	}
 	start, err = strconv.ParseUint(string(fields[startField]), 10, 64)
 	return start, string(fields[0]) == "Z", err
 }
-
-// Timeout is how long giving everything back may take: containerd allows the
-// delete command 5 s in all.
-const Timeout = 4 * time.Second

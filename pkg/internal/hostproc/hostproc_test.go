@@ -1,13 +1,11 @@
-package store
+package hostproc
 
 import (
 	"context"
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
-	"strconv"
 	"testing"
 	"time"
 
@@ -15,7 +13,7 @@ import (
 )
 
 // helperEnv makes the test binary the process of a test.
-const helperEnv = "CCV2_TEST_STORE_HELPER"
+const helperEnv = "CCV2_TEST_HOSTPROC_HELPER"
 
 // TestHelperEndFirstThread is not a test: it ends the first thread of the
 // process, which then looks like a zombie although its other threads run.
@@ -56,7 +54,7 @@ func TestKillWaitsForAllThreads(t *testing.T) {
 			t.Fatal("the first thread did not end")
 		}
 	}
-	p, err := ProcessOf("helper", cmd.Process.Pid)
+	p, err := Of("helper", cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +71,7 @@ func TestKillWaitsForAllThreads(t *testing.T) {
 }
 
 func TestKillAnotherProcess(t *testing.T) {
-	self, err := ProcessOf("self", os.Getpid())
+	self, err := Of("self", os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,31 +84,67 @@ func TestKillAnotherProcess(t *testing.T) {
 	}
 }
 
-// TestRemoveTwiceAtOnce is what containerd does when it finds a dead shim: two
-// delete commands at the same time. Both succeed.
-func TestRemoveTwiceAtOnce(t *testing.T) {
-	for range 20 {
-		d := DirOf(t.TempDir(), "ns", "id")
-		if err := d.Create(State{Namespace: "ns", ID: "id"}); err != nil {
-			t.Fatal(err)
+// child starts a process that lives until it is killed. It is reaped in the
+// background, as by the init of a host.
+func child(t *testing.T) (Process, <-chan struct{}) {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Of("sleep", cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		_ = cmd.Wait() // killed
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-reaped
+	})
+	return p, reaped
+}
+
+func TestKill(t *testing.T) {
+	p, reaped := child(t)
+	if !p.Alive() {
+		t.Error("a living process is not alive")
+	}
+	for range 2 { // one that is gone is not an error
+		if err := p.Kill(t.Context()); err != nil {
+			t.Error(err)
 		}
-		for i := range 50 {
-			if err := os.MkdirAll(filepath.Join(d.Shared(), strconv.Itoa(i), "rootfs"), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		const callers = 3
-		errs := make(chan error, callers)
-		for range callers {
-			go func() { errs <- d.Remove(context.Background()) }()
-		}
-		for range callers {
-			if err := <-errs; err != nil {
-				t.Error(err)
-			}
-		}
-		if _, err := os.Stat(d.Path()); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("the directory is still there: %v", err)
-		}
+	}
+	<-reaped
+	if p.Alive() {
+		t.Error("a killed process is alive")
+	}
+}
+
+// TestKillLeavesNewOwnerAlone: a later process with the same pid is not ours.
+func TestKillLeavesNewOwnerAlone(t *testing.T) {
+	p, _ := child(t)
+	stale := p
+	stale.Start--
+	if stale.Alive() {
+		t.Error("another process is taken for ours")
+	}
+	if err := stale.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !p.Alive() {
+		t.Error("the new owner of the pid was killed")
+	}
+}
+
+func TestKillEndsWithItsContext(t *testing.T) {
+	p, _ := child(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Kill(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
 	}
 }

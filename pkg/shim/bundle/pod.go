@@ -1,0 +1,125 @@
+package bundle
+
+import (
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Pod is what a sandbox has to know before it boots. It comes from the
+// specification of the pause container, or of a container that is no pod's.
+type Pod struct {
+	Hostname string
+	DNS      []string
+	// Sysctls are set in the guest itself, whose namespaces its containers share.
+	Sysctls map[string]string
+	// CgroupsPath is the sandbox's cgroup on the host, in one of the forms of
+	// the OCI specification; "" for none.
+	CgroupsPath string
+	// ShmSize is the size of the pod's /dev/shm in bytes.
+	ShmSize int64
+	Network Network
+}
+
+// Network says where the network of a pod is. The zero value is a new network
+// namespace, which may get its interfaces later.
+type Network struct {
+	Path string // of the network namespace; "" for a new one
+	Own  bool   // the namespace is a pod's, in which no other processes live
+	Host bool   // a pod asks for the host's network
+}
+
+// defaultShmSize is the size of /dev/shm where nothing else is said, as in
+// other runtimes.
+const defaultShmSize = 64 << 20
+
+// Pod reads what concerns the guest as a whole.
+func (b *Bundle) Pod() Pod {
+	return Pod{
+		Hostname: b.Spec.Hostname, Sysctls: PodSysctls(b.Spec), CgroupsPath: b.Spec.Linux.CgroupsPath,
+		ShmSize: b.shmSize(), Network: b.network(),
+	}
+}
+
+// PodSysctls are the kernel parameters of namespaces that the pause container
+// shares with the guest, so that they are set there and not by its OCI runtime.
+func PodSysctls(spec *specs.Spec) map[string]string {
+	ownIPC := HasNamespace(spec, specs.UserNamespace)
+	sysctls := make(map[string]string)
+	for name, value := range spec.Linux.Sysctl {
+		if strings.HasPrefix(name, "net.") || isIPC(name) && !ownIPC {
+			sysctls[name] = value
+		}
+	}
+	return sysctls
+}
+
+// isIPC reports whether a kernel parameter belongs to the IPC namespace.
+func isIPC(sysctl string) bool {
+	switch sysctl {
+	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
+		"kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced":
+		return true
+	}
+	return strings.HasPrefix(sysctl, "fs.mqueue.")
+}
+
+// network reads the network. Without a namespace of its own a container would
+// be in the host's network, which the guest cannot be: for a pod that is what
+// was asked for, and it is refused; a container that is no pod's says nothing
+// by that as a rule, and gets one of its own.
+func (b *Bundle) network() Network {
+	pod := b.isPodSandbox()
+	for _, ns := range b.Spec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return Network{Path: ns.Path, Own: pod}
+		}
+	}
+	return Network{Host: pod}
+}
+
+// shmSize is the size of the tmpfs that the host has for the pod.
+func (b *Bundle) shmSize() int64 {
+	for _, m := range b.Spec.Mounts {
+		var st unix.Statfs_t
+		if IsShm(m) && unix.Statfs(m.Source, &st) == nil && st.Type == unix.TMPFS_MAGIC {
+			return int64(st.Blocks) * st.Bsize
+		}
+	}
+	return defaultShmSize
+}
+
+// HasNamespace reports whether a specification has a namespace of a kind, new or joined.
+func HasNamespace(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == kind })
+}
+
+// Joins reports whether a container joins a namespace of another one.
+func Joins(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == kind && ns.Path != ""
+	})
+}
+
+// IsBind reports whether a mount shows something of the host.
+func IsBind(m specs.Mount) bool {
+	if m.Type == "bind" || m.Type == "none" {
+		return true
+	}
+	return slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+// IsShm reports whether a mount is the pod's shared memory.
+func IsShm(m specs.Mount) bool { return m.Destination == "/dev/shm" && IsBind(m) }
+
+// HugePageSize is the page size in bytes of a mount whose source is a hugetlbfs
+// of the host, 0 for others: memory of the host cannot be mapped through a share.
+func HugePageSize(m specs.Mount) int64 {
+	var st unix.Statfs_t
+	if unix.Statfs(m.Source, &st) != nil || st.Type != unix.HUGETLBFS_MAGIC {
+		return 0
+	}
+	return st.Bsize
+}
