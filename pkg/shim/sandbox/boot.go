@@ -19,6 +19,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/virtiofsd"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -33,7 +34,7 @@ const (
 const consoleLines = 20
 
 // runBoot boots and settles the state. It runs once.
-func (s *Sandbox) runBoot(ctx context.Context, pod Pod) {
+func (s *Sandbox) runBoot(ctx context.Context, pod bundle.Pod) {
 	defer close(s.booted)
 	ends, err := s.boot(ctx, pod)
 	s.mu.Lock()
@@ -61,7 +62,7 @@ func (s *Sandbox) runBoot(ctx context.Context, pod Pod) {
 
 // boot takes what a sandbox needs, in order, and notes how to give it back
 // before each step. It returns where the ends of what the VM depends on show.
-func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err error) {
+func (s *Sandbox) boot(ctx context.Context, pod bundle.Pod) (ends []<-chan error, err error) {
 	s.timing.Begin = time.Now()
 	if err := s.takeDir(ctx); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
@@ -69,7 +70,7 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	if err := s.takeCgroup(pod); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
-	if err := s.takeNetwork(pod.Network); err != nil {
+	if err := s.openNetwork(pod.Network); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
 	if err := s.shareDir(); err != nil {
@@ -88,7 +89,7 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	if err := s.startVM(ctx); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
-	if err := s.connectNetwork(); err != nil {
+	if err := s.network.Connect(); err != nil {
 		return nil, s.bootError("connect network", err, ends)
 	}
 	lost, err := s.connectGuest(ctx)
@@ -102,9 +103,11 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 	if err := s.plugShare(ctx); err != nil {
 		return nil, s.bootError("plug share", err, ends)
 	}
-	if err := s.plugNetwork(ctx); err != nil {
+	s.guestNetwork = &guestNetwork{s: s}
+	if err := s.network.Attach(ctx, s.vm, s.guestNetwork); err != nil { // STARTPOD's kernel parameters can be about them
 		return nil, s.bootError("set up network", err, ends)
 	}
+	s.timing.Network = time.Now()
 	if err := s.startPod(ctx, pod); err != nil {
 		return nil, s.bootError("start pod", err, ends)
 	}
@@ -114,7 +117,9 @@ func (s *Sandbox) boot(ctx context.Context, pod Pod) (ends []<-chan error, err e
 			return nil, s.bootError("open share", err, ends)
 		}
 	}
-	s.followNetwork(ctx)
+	if s.dialect == hyperstart.DialectCCv2 {
+		s.network.Follow(ctx)
+	}
 	s.forwardPorts(ctx, pod.Network)
 	return ends, nil
 }
@@ -217,7 +222,7 @@ func (s *Sandbox) startVM(ctx context.Context) error {
 	spec.Dir = s.dir.VM()
 	// Nothing of the host's network is in the VMM's reach, and those who look
 	// for the network of the sandbox under its pid find it.
-	spec.NetNS = s.network.ns.File()
+	spec.NetNS = s.network.File()
 	spec.Setup = s.setUpVMM
 	spec.Ports = []hypervisor.Port{
 		{Name: ctlPort, Socket: s.ctlSocket()},
@@ -322,7 +327,7 @@ func (s *Sandbox) plugShare(ctx context.Context) error {
 	return nil
 }
 
-func (s *Sandbox) startPod(ctx context.Context, pod Pod) error {
+func (s *Sandbox) startPod(ctx context.Context, pod bundle.Pod) error {
 	request := hyperstart.StartPodRequest{Hostname: pod.Hostname, ShareDir: shareTag, DNS: pod.DNS}
 	if request.Hostname == "" {
 		request.Hostname = "localhost" // mandatory

@@ -129,7 +129,7 @@ func (c *Container) startInGuest(ctx context.Context) error {
 	if c.isSandbox() {
 		// Clients may have set up the network since Create, which is when they
 		// learn of the namespace.
-		if err := s.updateNetwork(ctx); err != nil {
+		if err := s.network.Refresh(ctx); err != nil {
 			return fmt.Errorf("set up network: %w", err)
 		}
 	}

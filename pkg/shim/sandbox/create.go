@@ -100,12 +100,20 @@ func (c *Container) create(ctx context.Context) error {
 
 // prepare reads the bundle and waits for the VM.
 func (c *Container) prepare(ctx context.Context) (err error) {
-	if c.spec, err = loadSpec(c.Bundle); err != nil {
+	b, err := bundle.Load(c.Bundle)
+	if err != nil {
 		return err
 	}
-	var pod Pod
+	if err := b.CheckRunnable(); err != nil {
+		return err
+	}
+	c.spec = b.Spec
+	var pod bundle.Pod
 	if c.isSandbox() {
-		pod = takePod(c.spec)
+		pod = b.Pod()
+		for name := range pod.Sysctls {
+			delete(c.spec.Linux.Sysctl, name)
+		}
 	}
 	// The directory is named in the bundle before anything is taken.
 	if err := c.saveBundle(); err != nil {

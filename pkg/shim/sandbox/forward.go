@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
 )
 
@@ -34,12 +35,12 @@ type forwarder struct {
 
 // forwardPorts begins to forward. A host that cannot do it has pods without
 // that.
-func (s *Sandbox) forwardPorts(ctx context.Context, pod PodNetwork) {
+func (s *Sandbox) forwardPorts(ctx context.Context, pod bundle.Network) {
 	// Where other processes live in the namespace, its loopback is theirs.
 	if !pod.Own || s.dialect != hyperstart.DialectCCv2 {
 		return
 	}
-	loopback, err := s.network.ns.ListenLoopback()
+	loopback, err := s.network.ListenLoopback()
 	if err != nil {
 		log.G(ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("ports of the pod cannot be forwarded")
 		return

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 )
 
@@ -14,7 +15,7 @@ import (
 // pod's, and puts this process into it. The VMM follows in two steps: where
 // memory is counted at once, where processor time is limited once it has
 // booted, so that a small quota does not make the boot miss its deadline.
-func (s *Sandbox) takeCgroup(pod Pod) error {
+func (s *Sandbox) takeCgroup(pod bundle.Pod) error {
 	if pod.CgroupsPath == "" {
 		return nil
 	}

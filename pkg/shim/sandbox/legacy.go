@@ -8,6 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
 // Original guests know no OCI specification: they get what their commands can
@@ -64,7 +65,7 @@ func legacyRefusal(spec *specs.Spec, dialect hyperstart.Dialect) error {
 		return nil
 	case spec.Root != nil && spec.Root.Readonly:
 		what = "a read-only root file system"
-	case hasNamespace(spec.Linux, specs.UserNamespace):
+	case bundle.HasNamespace(spec, specs.UserNamespace):
 		what = "a user namespace"
 	default:
 		return nil

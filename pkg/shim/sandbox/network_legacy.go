@@ -9,15 +9,14 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
 )
 
 // legacyNetwork makes the interfaces and routes of STARTPOD for an original
 // guest, which knows IPv4 and plain routes. What is left out is named in
 // dropped.
-func legacyNetwork(ports []*netPort, routes []hyperstart.Route, dialect hyperstart.Dialect) (list []hyperstart.Interface, out []hyperstart.Route, dropped []string) {
-	for i, p := range ports {
-		iface, drop := legacyInterface(p.link, i, dialect)
+func legacyNetwork(links []hyperstart.Interface, routes []hyperstart.Route, dialect hyperstart.Dialect) (list []hyperstart.Interface, out []hyperstart.Route, dropped []string) {
+	for i, link := range links {
+		iface, drop := legacyInterface(link, i, dialect)
 		list = append(list, iface)
 		dropped = append(dropped, drop...)
 	}
@@ -37,18 +36,18 @@ func legacyNetwork(ports []*netPort, routes []hyperstart.Route, dialect hypersta
 
 // legacyInterface names the device as each dialect finds it: the C agents by
 // the name that the kernel gives the interfaces in turn, the Go agent by MAC.
-func legacyInterface(e network.Endpoint, i int, dialect hyperstart.Dialect) (hyperstart.Interface, []string) {
+func legacyInterface(link hyperstart.Interface, i int, dialect hyperstart.Dialect) (hyperstart.Interface, []string) {
 	var dropped []string
-	iface := hyperstart.Interface{MTU: e.Interface.MTU, NewDevice: e.Interface.NewDevice}
+	iface := hyperstart.Interface{MTU: link.MTU, NewDevice: link.NewDevice}
 	if dialect == hyperstart.DialectClearGo {
-		iface.MAC = e.Interface.MAC
+		iface.MAC = link.MAC
 	} else {
 		iface.Device = fmt.Sprintf("eth%d", i)
 		if iface.NewDevice == iface.Device {
 			iface.NewDevice = ""
 		}
 	}
-	for _, a := range e.Interface.IPAddresses {
+	for _, a := range link.IPAddresses {
 		if net.ParseIP(a.IP).To4() == nil || a.Peer != "" {
 			if !net.ParseIP(a.IP).IsLinkLocalUnicast() { // the guest makes that one itself
 				dropped = append(dropped, "address "+a.IP)
@@ -66,7 +65,7 @@ func (s *Sandbox) addLegacyNetwork(ctx context.Context, request *hyperstart.Star
 		return
 	}
 	var dropped []string
-	request.Interfaces, request.Routes, dropped = legacyNetwork(s.network.ports, s.network.routes.Routes, s.dialect)
+	request.Interfaces, request.Routes, dropped = legacyNetwork(s.guestNetwork.interfaces, s.guestNetwork.routes.Routes, s.dialect)
 	if len(dropped) > 0 {
 		log.G(ctx).WithField("sandbox", s.opts.ID).Warnf("a guest of dialect %s cannot have: %s", s.dialect, strings.Join(dropped, ", "))
 	}

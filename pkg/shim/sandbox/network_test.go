@@ -3,64 +3,26 @@ package sandbox
 import (
 	"encoding/json"
 	"errors"
-	"net"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network/networktest"
 )
 
-func TestNetworkOf(t *testing.T) {
-	other := specs.LinuxNamespace{Type: specs.PIDNamespace}
-	pod := map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
-	for _, test := range []struct {
-		name        string
-		annotations map[string]string
-		namespaces  []specs.LinuxNamespace
-		want        PodNetwork
-	}{
-		{"none of a pod", pod, []specs.LinuxNamespace{other}, PodNetwork{Host: true}},
-		{"none of a container", nil, []specs.LinuxNamespace{other}, PodNetwork{}},
-		{"new", pod, []specs.LinuxNamespace{other, {Type: specs.NetworkNamespace}}, PodNetwork{Own: true}},
-		{"path", pod, []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/run/netns/x"}}, PodNetwork{Path: "/run/netns/x", Own: true}},
-	} {
-		got := networkOf(&specs.Spec{Annotations: test.annotations, Linux: &specs.Linux{Namespaces: test.namespaces}})
-		if diff := cmp.Diff(test.want, got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", test.name, diff)
-		}
-	}
-}
-
-func TestOpenNetwork(t *testing.T) {
-	for _, host := range []PodNetwork{{Host: true}, {Path: "/proc/self/ns/net"}} {
-		if _, err := openNetwork(host); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "hostNetwork: false") {
-			t.Errorf("%+v: got %v, want a refusal that says what to do", host, err)
-		}
-	}
-	if _, err := openNetwork(PodNetwork{Path: filepath.Join(t.TempDir(), "gone")}); !errdefs.IsNotFound(err) {
-		t.Errorf("got %v for a namespace that does not exist", err)
-	}
-}
-
-func legacyExample() (ports []*netPort, routes []hyperstart.Route) {
+func legacyExample() (ports []hyperstart.Interface, routes []hyperstart.Route) {
 	first := hyperstart.Interface{NewDevice: "eth0", MAC: "02:00:00:00:00:01", MTU: 1400, NoARP: true, IPAddresses: []hyperstart.Address{
 		{IP: "192.0.2.2", Mask: "24"}, {IP: "2001:db8::2", Mask: "64"}, {IP: "fe80::1", Mask: "64"},
 	}}
 	second := hyperstart.Interface{NewDevice: "data", MAC: "02:00:00:00:00:02", MTU: 1500, IPAddresses: []hyperstart.Address{
 		{IP: "198.51.100.2", Mask: "32", Peer: "198.51.100.1"},
 	}}
-	ports = []*netPort{{link: network.Endpoint{Interface: first}}, {link: network.Endpoint{Interface: second}}}
+	ports = []hyperstart.Interface{first, second}
 	routes = []hyperstart.Route{
 		{Dest: "192.0.2.0/24", Device: "eth0", Protocol: unix.RTPROT_KERNEL},
 		{Dest: "default", Gateway: "192.0.2.1", Device: "eth0", Protocol: unix.RTPROT_BOOT, Metric: 100},
@@ -100,116 +62,11 @@ func TestLegacyNetwork(t *testing.T) {
 	}
 }
 
-// podNS is a network namespace that lives as long as the test.
-type podNS struct {
-	*netlink.Handle
-
-	t    *testing.T
-	path string
-}
-
-func newPodNS(t *testing.T) podNS {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes a network namespace")
-	}
-	ns := podNS{t: t, path: filepath.Join(t.TempDir(), "netns")}
-	if err := os.WriteFile(ns.path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	result := make(chan error, 1)
-	go func() { result <- ns.open() }()
-	if err := <-result; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ns.Close()
-		if err := unix.Unmount(ns.path, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return ns
-}
-
-// open makes the namespace. The thread comes back, or ends.
-func (ns *podNS) open() error {
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = home.Close() }()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	var openErr error
-	ns.Handle, openErr = netlink.NewHandle(unix.NETLINK_ROUTE)
-	mountErr := unix.Mount("/proc/thread-self/ns/net", ns.path, "", unix.MS_BIND, "")
-	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-		return errors.Join(openErr, mountErr, err)
-	}
-	runtime.UnlockOSThread()
-	return errors.Join(openErr, mountErr)
-}
-
-// add makes a link that is up, with an address.
-func (ns podNS) add(name, address string) {
-	ns.t.Helper()
-	attrs := netlink.LinkAttrs{Name: name, MTU: 1400, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, name[len(name)-1]}}
-	steps := []func(netlink.Link) error{
-		func(l netlink.Link) error { return ns.LinkAdd(l) },
-		func(l netlink.Link) error {
-			addr, err := netlink.ParseAddr(address)
-			return errors.Join(err, ns.AddrAdd(l, addr))
-		},
-		func(l netlink.Link) error { return ns.LinkSetUp(l) },
-	}
-	link := &netlink.Veth{LinkAttrs: attrs, PeerName: name + "-far"}
-	for _, step := range steps {
-		if err := step(link); err != nil {
-			ns.t.Fatal(err)
-		}
-	}
-}
-
-// addAddress gives a link one more address.
-func (ns podNS) addAddress(link netlink.Link, address string) {
-	ns.t.Helper()
-	addr, err := netlink.ParseAddr(address)
-	if err = errors.Join(err, ns.AddrAdd(link, addr)); err != nil {
-		ns.t.Fatal(err)
-	}
-}
-
-// TestNetworkIsOne holds nothing but the namespace that it was told to open,
-// and nothing at all in the end.
-func TestNetworkIsOne(t *testing.T) {
-	ns := newPodNS(t)
-	open := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(entries)
-	}
-	before := open()
-	n, err := openNetwork(PodNetwork{Path: ns.path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := n.close(); err != nil {
-		t.Error(err)
-	}
-	if after := open(); after > before {
-		t.Errorf("%d descriptors are left open", after-before)
-	}
-}
-
 // TestNetworkOfSandbox tells the guest before STARTPOD, follows changes, and
 // gives the links back.
 func TestNetworkOfSandbox(t *testing.T) {
-	ns := newPodNS(t)
-	ns.add("eth0", "192.0.2.2/24")
+	ns := networktest.New(t)
+	ns.Add("eth0", "192.0.2.2/24")
 	f := newFixture(t, hyperstart.DialectCCv2)
 	told := make(chan hyperstart.Code, 16)
 	f.agent.noted = func(code hyperstart.Code) {
@@ -230,20 +87,20 @@ func TestNetworkOfSandbox(t *testing.T) {
 			}
 		}
 	}
-	pod := Pod{Hostname: "h", Network: PodNetwork{Path: ns.path}}
+	pod := bundle.Pod{Hostname: "h", Network: bundle.Network{Path: ns.Path}}
 	if err := f.EnsureReady(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
 	expect(hyperstart.SetupInterface, hyperstart.SetupRoute, hyperstart.StartPod)
 	state, err := f.Sandbox.dir.Load()
-	if err != nil || state.NetNS != ns.path {
+	if err != nil || state.NetNS != ns.Path {
 		t.Errorf("recorded is %q, %v", state.NetNS, err)
 	}
 	eth0, err := ns.LinkByName("eth0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns.addAddress(eth0, "192.0.2.3/24")
+	ns.AddAddress(eth0, "192.0.2.3/24")
 	expect(hyperstart.SetupInterface, hyperstart.SetupRoute)
 	if err := f.Stop(t.Context()); err != nil {
 		t.Fatal(err)
@@ -262,7 +119,7 @@ func TestNetworkOfSandbox(t *testing.T) {
 // TestHostNetworkTakesNothing refuses before a VM is started.
 func TestHostNetworkTakesNothing(t *testing.T) {
 	f := newFixture(t, hyperstart.DialectCCv2)
-	err := f.EnsureReady(t.Context(), Pod{Network: PodNetwork{Host: true}})
+	err := f.EnsureReady(t.Context(), bundle.Pod{Network: bundle.Network{Host: true}})
 	if !errors.Is(err, network.ErrHost) {
 		t.Errorf("got %v, want a refusal", err)
 	}

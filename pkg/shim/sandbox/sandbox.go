@@ -21,7 +21,9 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -74,13 +76,14 @@ type Sandbox struct {
 	vm        hypervisor.VM  // set by boot as soon as it runs
 
 	// Set by boot before Ready, and not changed afterwards.
-	server  *proxy.Server
-	client  *proxy.Client
-	dialect hyperstart.Dialect
-	undo    undoStack
-	network *podNetwork
-	cgroup  *hostcgroup.Group // nil when the sandbox has none of its own
-	timing  Timing
+	server       *proxy.Server
+	client       *proxy.Client
+	dialect      hyperstart.Dialect
+	undo         undoStack
+	network      *podnet.Network
+	guestNetwork *guestNetwork
+	cgroup       *hostcgroup.Group // nil when the sandbox has none of its own
+	timing       Timing
 }
 
 // Timing has the instants of a boot.
@@ -160,7 +163,7 @@ func (s *Sandbox) Containers() int {
 // EnsureReady boots the sandbox when nobody has, and waits until it is ready.
 // ctx bounds the wait alone: the boot has its own deadline, so that a caller
 // that gives up does not leave a VM half made.
-func (s *Sandbox) EnsureReady(ctx context.Context, pod Pod) error {
+func (s *Sandbox) EnsureReady(ctx context.Context, pod bundle.Pod) error {
 	s.mu.Lock()
 	if s.state == New {
 		if err := s.opts.Failed; err != nil {

@@ -2,42 +2,17 @@ package sandbox
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
-
-// loadSpec reads the OCI specification of a bundle.
-func loadSpec(bundle string) (*specs.Spec, error) {
-	path := filepath.Join(bundle, "config.json")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read bundle: %w: %w", err, errdefs.ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read bundle: %w", err)
-	}
-	var spec specs.Spec
-	if err := json.Unmarshal(b, &spec); err != nil {
-		return nil, fmt.Errorf("read bundle: %s: %w: %w", path, err, errdefs.ErrInvalidArgument)
-	}
-	if spec.Process == nil || len(spec.Process.Args) == 0 {
-		return nil, fmt.Errorf("read bundle: %s has no process.args: %w", path, errdefs.ErrInvalidArgument)
-	}
-	if spec.Linux == nil {
-		spec.Linux = &specs.Linux{}
-	}
-	return &spec, nil
-}
 
 // guestSpecVersion is what every runtime in a guest accepts: crun of Debian 12
 // refuses versions after 1.0, although it ignores what it does not know.
@@ -59,15 +34,15 @@ func guestSpec(spec *specs.Spec, id, rootfs string, own bool, joined map[specs.L
 	}
 	spec.Root.Path = rootfs
 	spec.Hooks = nil // they are for the host's programs
-	guestNamespaces(spec.Linux, own, joined)
-	if !hasNamespace(spec.Linux, specs.UTSNamespace) {
+	guestNamespaces(spec, own, joined)
+	if !bundle.HasNamespace(spec, specs.UTSNamespace) {
 		spec.Hostname, spec.Domainname = "", "" // the guest has the pod's
 	}
 	guestShm(spec)
 	guestMappings(spec)
 	// On a host with cgroup v1 a container has no cgroup namespace; in the
 	// guest, which has v2, it needs one to see its own group and no other.
-	if !hasNamespace(spec.Linux, specs.CgroupNamespace) {
+	if !bundle.HasNamespace(spec, specs.CgroupNamespace) {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	guestResources(spec.Linux)
@@ -84,8 +59,9 @@ func guestSpec(spec *specs.Spec, id, rootfs string, own bool, joined map[specs.L
 // The sandbox's own container makes the namespaces that others join, so its
 // IPC and UTS namespaces are the guest's, too, but for a pod with a user
 // namespace, which would have no rights in those.
-func guestNamespaces(linux *specs.Linux, own bool, joined map[specs.LinuxNamespaceType]string) {
-	users := hasNamespace(linux, specs.UserNamespace)
+func guestNamespaces(spec *specs.Spec, own bool, joined map[specs.LinuxNamespaceType]string) {
+	linux := spec.Linux
+	users := bundle.HasNamespace(spec, specs.UserNamespace)
 	kept := linux.Namespaces[:0]
 	for _, ns := range linux.Namespaces {
 		shared := own && !users && (ns.Type == specs.IPCNamespace || ns.Type == specs.UTSNamespace)
@@ -103,22 +79,15 @@ func guestNamespaces(linux *specs.Linux, own bool, joined map[specs.LinuxNamespa
 	linux.Namespaces = kept
 }
 
-func hasNamespace(linux *specs.Linux, kind specs.LinuxNamespaceType) bool {
-	return slices.ContainsFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == kind })
-}
-
 // guestShm replaces the host's /dev/shm of the pod by the guest's, which all
 // containers of the pod share as well, at memory's speed.
 func guestShm(spec *specs.Spec) {
 	for i, m := range spec.Mounts {
-		if isShm(m) {
+		if bundle.IsShm(m) {
 			spec.Mounts[i].Source = hyperstart.ShmMount
 		}
 	}
 }
-
-// isShm reports whether a mount is the pod's shared memory.
-func isShm(m specs.Mount) bool { return m.Destination == "/dev/shm" && isBind(m) }
 
 // guestHugePages replaces a volume of the host's huge pages by one of the
 // guest's: memory of the host cannot be mapped through a share. It reports
@@ -131,13 +100,6 @@ func guestHugePages(m *specs.Mount) bool {
 	m.Type, m.Source = "hugetlbfs", "nodev"
 	m.Options = []string{fmt.Sprintf("pagesize=%d", st.Bsize)}
 	return true
-}
-
-// joins reports whether a container joins a namespace of another one.
-func joins(linux *specs.Linux, kind specs.LinuxNamespaceType) bool {
-	return slices.ContainsFunc(linux.Namespaces, func(ns specs.LinuxNamespace) bool {
-		return ns.Type == kind && ns.Path != ""
-	})
 }
 
 // guestResources drops limits that name hardware of the host.
@@ -166,14 +128,6 @@ func guestLabels(spec *specs.Spec) {
 	spec.Process.ApparmorProfile = ""
 	spec.Process.SelinuxLabel = ""
 	spec.Linux.MountLabel = ""
-}
-
-// isBind reports whether a mount shows something of the host.
-func isBind(m specs.Mount) bool {
-	if m.Type == "bind" || m.Type == "none" {
-		return true
-	}
-	return slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 
 func isReadOnly(m specs.Mount) bool { return accessOf(m) != writeAll }
@@ -218,14 +172,14 @@ func bindOf(m specs.Mount, bundle string) bind {
 }
 
 // shareMounts shows the sources of all bind mounts to the guest.
-func shareMounts(spec *specs.Spec, bundle string, sh *share) ([]bindMount, error) {
+func shareMounts(spec *specs.Spec, dir string, sh *share) ([]bindMount, error) {
 	var binds []bindMount
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
-		if !isBind(*m) || isShm(*m) || guestHugePages(m) {
+		if !bundle.IsBind(*m) || bundle.IsShm(*m) || guestHugePages(m) {
 			continue
 		}
-		name, guard, err := sh.bind(bindOf(*m, bundle))
+		name, guard, err := sh.bind(bindOf(*m, dir))
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}

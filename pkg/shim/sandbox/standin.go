@@ -23,7 +23,7 @@ type standIn struct {
 func (s *Sandbox) newStandIn() (*standIn, error) {
 	pid := make(chan int, 1)
 	end := make(chan struct{})
-	err := thread.Start(s.network.ns.File(), func() {
+	err := thread.Start(s.network.File(), func() {
 		pid <- unix.Gettid()
 		select {
 		case <-end:

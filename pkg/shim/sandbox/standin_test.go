@@ -25,7 +25,7 @@ func TestStandIn(t *testing.T) {
 	if one.PID() == two.PID() || one.PID() == pod.PID() || one.PID() == os.Getpid() {
 		t.Errorf("pids %d, %d and %d, want three", pod.PID(), one.PID(), two.PID())
 	}
-	want, err := f.network.ns.File().Stat()
+	want, err := f.network.File().Stat()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package podnet
 
 import (
 	"context"
@@ -15,12 +15,12 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network/networktest"
 )
 
 // plugs records what is plugged into a VM, and what it is told.
 type plugs struct {
-	hypervisor.VM
-
 	list []string
 	fail error
 }
@@ -37,13 +37,15 @@ func (p *plugs) Unplug(_ context.Context, id string) error {
 	return p.fail
 }
 
-func (p *plugs) call(name string, data any) error {
-	switch d := data.(type) {
-	case hyperstart.Interface:
-		p.list = append(p.list, fmt.Sprintf("%s %s %d", name, d.NewDevice, len(d.IPAddresses)))
-	case hyperstart.Routes:
-		p.list = append(p.list, name)
-	}
+// SetInterface implements [Configurer].
+func (p *plugs) SetInterface(_ context.Context, i hyperstart.Interface) error {
+	p.list = append(p.list, fmt.Sprintf("interface %s %d", i.NewDevice, len(i.IPAddresses)))
+	return p.fail
+}
+
+// SetRoutes implements [Configurer].
+func (p *plugs) SetRoutes(context.Context, hyperstart.Routes) error {
+	p.list = append(p.list, "routes")
 	return p.fail
 }
 
@@ -56,26 +58,26 @@ func (p *plugs) took() []string {
 
 // TestMirror follows a namespace through its changes, without a guest.
 func TestMirror(t *testing.T) {
-	ns := newPodNS(t)
-	ns.add("eth0", "192.0.2.2/24")
-	n, err := openNetwork(PodNetwork{Path: ns.path})
+	ns := networktest.New(t)
+	ns.Add("eth0", "192.0.2.2/24")
+	n, err := Open(bundle.Network{Path: ns.Path}, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := n.close(); err != nil {
+		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
 	vm := &plugs{}
 	step := func(what string, gone int, want ...string) {
 		t.Helper()
-		left, err := n.refresh()
+		left, err := n.ports.refresh(n.ns)
 		if err == nil {
-			err = n.plug(t.Context(), vm)
+			err = n.ports.plug(t.Context(), vm)
 		}
 		if err == nil {
-			err = n.configure(vm.call)
+			err = n.ports.configure(t.Context(), vm)
 		}
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
@@ -85,65 +87,65 @@ func TestMirror(t *testing.T) {
 			t.Errorf("%s: %d of %d are gone; (-want +got):\n%s", what, len(left), gone, diff)
 		}
 	}
-	step("start", 0, "plug net0 02:00:00:00:00:30 1400", "setupinterface eth0 1", "setuproute")
+	step("start", 0, "plug net0 02:00:00:00:00:30 1400", "interface eth0 1", "routes")
 	step("nothing new", 0)
-	ns.add("net1", "198.51.100.2/24")
-	step("a new link", 0, "plug net1 02:00:00:00:00:31 1400", "setupinterface net1 1", "setuproute")
+	ns.Add("net1", "198.51.100.2/24")
+	step("a new link", 0, "plug net1 02:00:00:00:00:31 1400", "interface net1 1", "routes")
 	link, err := ns.LinkByName("net1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns.addAddress(link, "198.51.100.3/24")
-	step("a new address", 0, "setupinterface net1 2", "setuproute")
+	ns.AddAddress(link, "198.51.100.3/24")
+	step("a new address", 0, "interface net1 2", "routes")
 	if err := ns.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: &net.IPNet{IP: net.IP{198, 18, 0, 0}, Mask: net.CIDRMask(24, 32)}}); err != nil {
 		t.Fatal(err)
 	}
-	step("a new route", 0, "setuproute")
+	step("a new route", 0, "routes")
 	if err := ns.LinkSetMTU(link, 1300); err != nil {
 		t.Fatal(err)
 	}
-	step("another mtu", 1, "plug net2 02:00:00:00:00:31 1300", "setupinterface net1 2", "setuproute")
-	ns.add("net2", "203.0.113.2/24")
-	ns.addAddress(link, "198.51.100.4/24")
-	plugFails(t, n, vm, "net2", "setupinterface net1 3", "setuproute")
-	step("again", 0, "plug net3 02:00:00:00:00:32 1400", "setupinterface net2 1", "setuproute")
+	step("another mtu", 1, "plug net2 02:00:00:00:00:31 1300", "interface net1 2", "routes")
+	ns.Add("net2", "203.0.113.2/24")
+	ns.AddAddress(link, "198.51.100.4/24")
+	plugFails(t, n, vm, "net2", "interface net1 3", "routes")
+	step("again", 0, "plug net3 02:00:00:00:00:32 1400", "interface net2 1", "routes")
 	if err := ns.LinkDel(link); err != nil {
 		t.Fatal(err)
 	}
-	step("a link less", 1, "setuproute")
+	step("a link less", 1, "routes")
 }
 
 // plugFails finds a link that the VM does not take. The guest is told of the
 // others, and of no route through that one.
-func plugFails(t *testing.T, n *podNetwork, vm *plugs, name string, want ...string) {
+func plugFails(t *testing.T, n *Network, vm *plugs, name string, want ...string) {
 	t.Helper()
 	vm.fail = errors.New("not now")
-	_, err := n.refresh()
+	_, err := n.ports.refresh(n.ns)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.plug(t.Context(), vm); err == nil || !strings.Contains(err.Error(), name) {
+	if err := n.ports.plug(t.Context(), vm); err == nil || !strings.Contains(err.Error(), name) {
 		t.Errorf("got %v, want an error that names %s", err, name)
 	}
 	vm.fail = nil
 	vm.took()
-	if err := n.configure(vm.call); err != nil {
+	if err := n.ports.configure(t.Context(), vm); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, vm.took()); diff != "" {
 		t.Errorf("the others (-want +got):\n%s", diff)
 	}
-	for _, r := range n.told.Routes {
+	for _, r := range n.ports.applied.Routes {
 		if r.Device == name {
 			t.Errorf("the guest was told of the route %+v", r)
 		}
 	}
 }
 
-// TestUnplugAgain asks a guest that does not let go of a device once more.
+// TestUnplugAgain tries a device again that the guest has not released.
 func TestUnplugAgain(t *testing.T) {
-	n, vm := &podNetwork{}, &plugs{fail: errors.New("not now")}
-	if err := n.unplug(t.Context(), vm, []*netPort{{id: "net7"}}, time.Minute); err == nil || !strings.Contains(err.Error(), "net7") {
+	n, vm := &ports{}, &plugs{fail: errors.New("not now")}
+	if err := n.unplug(t.Context(), vm, []*port{{id: "net7"}}, time.Minute); err == nil || !strings.Contains(err.Error(), "net7") {
 		t.Errorf("got %v, want an error that names the device", err)
 	}
 	vm.fail = nil
