@@ -13,7 +13,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 )
 
@@ -128,7 +128,7 @@ func (m *guestMounts) attach(tree int, path string) error {
 // detach takes away all mounts at and below a path of the share.
 func (m *guestMounts) detach(path string) error {
 	belong, err := m.enter(func() error {
-		return store.UnmountListed(filepath.Join("/", path), m.list)
+		return mounts.UnmountListed(filepath.Join("/", path), m.list)
 	})
 	if errors.Is(err, errNoMounts) {
 		return nil
@@ -136,7 +136,7 @@ func (m *guestMounts) detach(path string) error {
 	if belong {
 		return err
 	}
-	return store.Unmount(m.host(path))
+	return mounts.Unmount(m.host(path))
 }
 
 // list is [mountinfo.GetMounts] for the thread that calls it, in a namespace

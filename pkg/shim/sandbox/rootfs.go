@@ -9,7 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 )
 
@@ -24,7 +24,7 @@ func (c *Container) mountRootfs() error {
 		if err := thread.Do(nil, func() error { return mount.All(c.Rootfs, stage) }); err != nil {
 			return err
 		}
-		return errors.Join(c.share.showRootfs(stage), store.Unmount(stage))
+		return errors.Join(c.share.showRootfs(stage), mounts.Unmount(stage))
 	}
 	path := "rootfs"
 	if c.spec.Root != nil && c.spec.Root.Path != "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
 )
 
 // shareDir makes the two directories of the share, which are mounts of the same
@@ -172,8 +172,8 @@ func (sh *share) close() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := errors.Join(store.Unmount(sh.stage), sh.mounts.detach(sh.name)); err != nil {
+	if err := errors.Join(mounts.Unmount(sh.stage), sh.mounts.detach(sh.name)); err != nil {
 		return err // what is mounted must not be deleted
 	}
-	return errors.Join(store.RemoveTree(sh.stage), store.RemoveTree(sh.mounts.host(sh.name)))
+	return errors.Join(mounts.RemoveTree(sh.stage), mounts.RemoveTree(sh.mounts.host(sh.name)))
 }

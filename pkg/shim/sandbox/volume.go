@@ -13,7 +13,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
 )
 
 // volumesDir holds what is shown to more than one container. No container has
@@ -196,7 +196,7 @@ func (v *volumes) mount(vol *volume, tree int) error {
 		return err
 	}
 	if err := v.mounts.attach(tree, path); err != nil {
-		return errors.Join(err, store.RemoveTree(target))
+		return errors.Join(err, mounts.RemoveTree(target))
 	}
 	return nil
 }
@@ -221,5 +221,5 @@ func (v *volumes) giveBack(vol *volume) error {
 	if err := v.mounts.detach(path); err != nil {
 		return err // what is mounted must not be deleted
 	}
-	return store.RemoveTree(v.mounts.host(path))
+	return mounts.RemoveTree(v.mounts.host(path))
 }

@@ -1,4 +1,4 @@
-package store
+package mounts
 
 import (
 	"fmt"
@@ -31,7 +31,7 @@ func TestRemoveTree(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(tree, "a/link")); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // doing it again is no error
+	for range 2 { // it is idempotent
 		if err := RemoveTree(tree); err != nil {
 			t.Error(err)
 		}

@@ -1,4 +1,4 @@
-package store
+package mounts
 
 import (
 	"errors"
@@ -11,10 +11,9 @@ import (
 )
 
 // RemoveTree removes path and all below it, but never enters a mount: what is
-// mounted there is somebody's data, and may appear while this runs. A path
-// that does not exist is no error.
+// mounted there is user data, and may appear while this runs. It is idempotent.
 func RemoveTree(path string) error {
-	if err := checkRoot(path); err != nil {
+	if err := CheckRoot(path); err != nil {
 		return err
 	}
 	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -40,7 +39,7 @@ func removeAt(parent int, name string) error {
 	case !errors.Is(err, unix.EISDIR):
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	const rounds = 3 // somebody may still be adding entries
+	const rounds = 3 // entries may still be added concurrently
 	for range rounds {
 		if err := removeEntries(parent, name); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -82,7 +81,7 @@ func removeEntries(parent int, name string) error {
 				errs = append(errs, err)
 			}
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, unix.ENOENT) { // ENOENT: somebody else has removed it
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ENOENT) { // ENOENT: removed concurrently
 			return errors.Join(errs...)
 		}
 		if err != nil {
