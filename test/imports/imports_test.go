@@ -64,6 +64,18 @@ var rules = []rule{
 		why:    "only pkg/shim/task and pkg/shim/manager translate protobuf",
 	},
 	{
+		from: "pkg/shim/share/...",
+		not: []string{
+			module + "pkg/shim/sandbox/...", module + "pkg/shim/store/...", module + "pkg/shim/network/...",
+			module + "pkg/hypervisor/...", module + "pkg/guest/...",
+		},
+		why: "files are exposed by path, for nobody in particular",
+	},
+	{
+		from: "pkg/internal/...", not: []string{module + "pkg/shim/...", module + "pkg/guest/...", module + "pkg/hypervisor/..."},
+		why: "these are leaves",
+	},
+	{
 		from: "pkg/shim/...",
 		not:  []string{module + "pkg/hypervisor/qemu/...", module + "pkg/guest/agent/...", "github.com/opencontainers/runc/..."},
 		why:  "only commands name an implementation",

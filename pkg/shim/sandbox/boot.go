@@ -73,7 +73,7 @@ func (s *Sandbox) boot(ctx context.Context, pod bundle.Pod) (ends []<-chan error
 	if err := s.openNetwork(pod.Network); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
-	if err := s.shareDir(); err != nil {
+	if err := s.shares.Prepare(); err != nil {
 		return nil, fmt.Errorf("boot sandbox %s: %w", s.opts.ID, err)
 	}
 	var shareServer int // pid
@@ -112,8 +112,8 @@ func (s *Sandbox) boot(ctx context.Context, pod bundle.Pod) (ends []<-chan error
 		return nil, s.bootError("start pod", err, ends)
 	}
 	if shareServer != 0 {
-		s.undo.add(s.guestMounts.close)
-		if err := s.guestMounts.open(shareServer, s.dir.Shared()); err != nil {
+		s.undo.add(func(context.Context) error { return s.shares.Close() })
+		if err := s.shares.Enter(shareServer); err != nil {
 			return nil, s.bootError("open share", err, ends)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
 
 // Container is one container of a sandbox. It is safe for concurrent use.
@@ -25,7 +26,7 @@ type Container struct {
 	sandbox *Sandbox
 	spec    *specs.Spec // as the guest gets it
 	binds   []bindMount
-	share   *share
+	view    *share.View // what of the host it sees
 	init    *Process
 	removed chan struct{} // closed when Delete has done its work
 

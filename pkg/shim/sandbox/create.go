@@ -191,13 +191,13 @@ func (c *Container) takeStandIn() error {
 
 // shareFiles mounts the root file system and the volumes where the guest sees them.
 func (c *Container) shareFiles() (err error) {
-	if c.share, err = c.sandbox.newShare(c.ID); err != nil {
+	if c.view, err = c.sandbox.shares.Container(c.ID); err != nil {
 		return err
 	}
-	c.undoSteps.add(func(context.Context) error { return c.share.close() })
+	c.undoSteps.add(func(context.Context) error { return c.view.Close() })
 	if err := c.mountRootfs(); err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
-	c.binds, err = shareMounts(c.spec, c.Bundle, c.share)
+	c.binds, err = shareMounts(c.spec, c.Bundle, c.view)
 	return err
 }

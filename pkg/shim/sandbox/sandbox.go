@@ -24,6 +24,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -54,10 +55,9 @@ type VMConfig struct {
 
 // Sandbox is one VM and the containers in it. It is safe for concurrent use.
 type Sandbox struct {
-	opts        Options
-	dir         store.Dir
-	volumes     *volumes
-	guestMounts *guestMounts
+	opts   Options
+	dir    store.Dir
+	shares *share.Shares
 
 	mu         sync.Mutex // guards the fields below
 	state      State
@@ -107,8 +107,7 @@ func NewSandbox(opts Options) *Sandbox {
 		ended:      make(chan struct{}),
 		changes:    make(chan struct{}, maxChanges),
 	}
-	s.guestMounts = &guestMounts{files: s.dir.Files()}
-	s.volumes = s.newVolumes()
+	s.shares = share.New(share.Options{Files: s.dir.Files(), Shared: s.dir.Shared(), Stage: s.dir.Stage()})
 	return s
 }
 

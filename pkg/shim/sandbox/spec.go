@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
 
 // guestSpecVersion is what every runtime in a guest accepts: crun of Debian 12
@@ -130,56 +131,56 @@ func guestLabels(spec *specs.Spec) {
 	spec.Linux.MountLabel = ""
 }
 
-func isReadOnly(m specs.Mount) bool { return accessOf(m) != writeAll }
+func isReadOnly(m specs.Mount) bool { return accessOf(m) != share.WriteAll }
 
 // accessOf reads the options of a mount; the last one that says something counts.
-func accessOf(m specs.Mount) writable {
-	access := writeAll
+func accessOf(m specs.Mount) share.Access {
+	access := share.WriteAll
 	for _, option := range m.Options {
 		switch option {
 		case "ro":
-			access = writeBelow
+			access = share.WriteBelow
 		case "rro":
-			access = writeNothing
+			access = share.WriteNothing
 		case "rw", "rrw":
-			access = writeAll
+			access = share.WriteAll
 		}
 	}
 	return access
 }
 
-// bindOf reads how the source of a mount is shown. Without a word about
+// bindOf reads how the source of a mount is exposed. Without a word about
 // propagation later mounts of the host appear, as in a container on the host,
 // whose root receives them.
-func bindOf(m specs.Mount, bundle string) bind {
-	b := bind{source: m.Source, access: accessOf(m), ids: idMapOf(m), deep: true, follow: true}
-	if !filepath.IsAbs(b.source) {
-		b.source = filepath.Join(bundle, b.source)
+func bindOf(m specs.Mount, bundle string) share.Bind {
+	b := share.Bind{Source: m.Source, Access: accessOf(m), IDs: idMapOf(m), Deep: true, Follow: true}
+	if !filepath.IsAbs(b.Source) {
+		b.Source = filepath.Join(bundle, b.Source)
 	}
 	for _, option := range m.Options {
 		switch option {
 		case "bind":
-			b.deep = false
+			b.Deep = false
 		case "rbind":
-			b.deep = true
+			b.Deep = true
 		case "private", "rprivate", "unbindable", "runbindable":
-			b.follow = false
+			b.Follow = false
 		case "slave", "rslave", "shared", "rshared":
-			b.follow = true
+			b.Follow = true
 		}
 	}
 	return b
 }
 
-// shareMounts shows the sources of all bind mounts to the guest.
-func shareMounts(spec *specs.Spec, dir string, sh *share) ([]bindMount, error) {
+// shareMounts exposes the sources of all bind mounts to the guest.
+func shareMounts(spec *specs.Spec, dir string, view *share.View) ([]bindMount, error) {
 	var binds []bindMount
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]
 		if !bundle.IsBind(*m) || bundle.IsShm(*m) || guestHugePages(m) {
 			continue
 		}
-		name, guard, err := sh.bind(bindOf(*m, dir))
+		name, guard, err := view.Bind(bindOf(*m, dir))
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
@@ -199,7 +200,7 @@ func newContainerRequest(c *Container, joined map[specs.LinuxNamespaceType]strin
 		})
 		guestReadOnly(b)
 	}
-	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.ID, "rootfs"), c.isSandbox(), joined)
+	guestSpec(c.spec, c.ID, filepath.Join(hyperstart.ShareMount, c.view.RootfsPath()), c.isSandbox(), joined)
 	raw, err := json.Marshal(c.spec)
 	if err != nil {
 		return hyperstart.NewContainerRequest{}, fmt.Errorf("encode specification: %w", err)
@@ -215,7 +216,7 @@ func newContainerRequest(c *Container, joined map[specs.LinuxNamespaceType]strin
 func guestReadOnly(b bindMount) {
 	access := accessOf(*b.mount)
 	b.mount.Options = slices.DeleteFunc(b.mount.Options, func(o string) bool { return o == "ro" || o == "rro" })
-	if access == writeNothing || b.guard {
+	if access == share.WriteNothing || b.guard {
 		b.mount.Options = append(b.mount.Options, "ro")
 	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package share
 
 import (
 	"errors"
@@ -10,77 +10,63 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
-
-// shownTo shows a directory to a new container and returns where it is.
-func shownTo(t *testing.T, f *fixture, id string, b bind) (c *Container, path string, guard bool) {
-	t.Helper()
-	c = f.create(id, "wait")
-	name, guard, err := c.share.bind(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c, filepath.Join(f.Sandbox.dir.Shared(), name), guard
-}
 
 // TestVolumeOfTwoContainers is one mount, as long as one of them has it.
 func TestVolumeOfTwoContainers(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
-	f.run(podID, "wait")
-	b := bind{source: t.TempDir(), deep: true}
-	first, path, _ := shownTo(t, f, "first", b)
-	second, again, _ := shownTo(t, f, "second", b)
+	f := newFixture(t)
+	b := Bind{Source: t.TempDir(), Deep: true}
+	first, path, _ := f.bind("first", b)
+	second, again, _ := f.bind("second", b)
 	if path != again {
-		t.Errorf("shown twice: %s and %s", path, again)
+		t.Errorf("exposed twice: %s and %s", path, again)
 	}
-	for i, c := range []*Container{first, second} {
+	for i, v := range []*View{first, second} {
 		if err := os.WriteFile(filepath.Join(path, "file"), nil, 0o600); err != nil {
 			t.Errorf("with %d containers: %v", 2-i, err)
 		}
-		if _, err := c.Delete(t.Context()); err != nil {
+		if err := v.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without containers: %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(b.source, "file")); err != nil {
+	if _, err := os.Stat(filepath.Join(b.Source, "file")); err != nil {
 		t.Errorf("on the host: %v", err)
 	}
-	if _, next, _ := shownTo(t, f, "third", b); next == path {
+	if _, next, _ := f.bind("third", b); next == path {
 		t.Error("the guest may remember what had this name")
 	}
 }
 
-// TestVolumeThatDiffers is shown again; but one that another container may write
+// TestVolumeThatDiffers is exposed again; but one that another container may write
 // is protected by the guest.
 func TestVolumeThatDiffers(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
+	f := newFixture(t)
 	source := t.TempDir()
-	_, reads, guard := shownTo(t, f, "reads", bind{source: source, deep: true, access: writeBelow})
+	_, reads, guard := f.bind("reads", Bind{Source: source, Deep: true, Access: WriteBelow})
 	if guard {
 		t.Error("what nobody may write is left to the guest")
 	}
-	_, writes, _ := shownTo(t, f, "writes", bind{source: source, deep: true})
+	_, writes, _ := f.bind("writes", Bind{Source: source, Deep: true})
 	if reads == writes {
 		t.Fatal("a read-only mount is written to")
 	}
 	if err := os.WriteFile(filepath.Join(writes, "file"), nil, 0o600); err != nil {
 		t.Error(err)
 	}
-	_, other, _ := shownTo(t, f, "other", bind{source: t.TempDir(), deep: true})
-	_, follows, _ := shownTo(t, f, "follows", bind{source: source, deep: true, follow: true})
-	_, nothing, guarded := shownTo(t, f, "nothing", bind{source: source, deep: true, access: writeNothing})
+	_, other, _ := f.bind("other", Bind{Source: t.TempDir(), Deep: true})
+	_, follows, _ := f.bind("follows", Bind{Source: source, Deep: true, Follow: true})
+	_, nothing, guarded := f.bind("nothing", Bind{Source: source, Deep: true, Access: WriteNothing})
 	for _, path := range []string{other, follows, nothing} {
 		if path == writes || path == reads || guarded {
 			t.Errorf("%s is one of %s, %s; guarded %v", path, writes, reads, guarded)
 		}
 	}
 	source = t.TempDir()
-	_, writes, _ = shownTo(t, f, "writes2", bind{source: source, deep: true})
-	if _, reads, guard = shownTo(t, f, "reads2", bind{source: source, deep: true, access: writeBelow}); reads != writes || !guard {
+	_, writes, _ = f.bind("writes2", Bind{Source: source, Deep: true})
+	if _, reads, guard = f.bind("reads2", Bind{Source: source, Deep: true, Access: WriteBelow}); reads != writes || !guard {
 		t.Errorf("what another container may write: %s and %s, guarded %v", reads, writes, guard)
 	}
 	below := filepath.Join(source, "below")
@@ -91,40 +77,36 @@ func TestVolumeThatDiffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(below, unix.MNT_DETACH) })
-	if _, path, _ := shownTo(t, f, "below", bind{source: source, deep: true}); path == writes {
-		t.Error("what was mounted since is not shown")
-	}
-	if err := f.Stop(t.Context()); err != nil { // a mount point that is in use cannot be removed
-		t.Error(err)
+	if _, path, _ := f.bind("below", Bind{Source: source, Deep: true}); path == writes {
+		t.Error("what was mounted since is not exposed")
 	}
 }
 
 // TestVolumeAtOnce has many containers that come and go.
 func TestVolumeAtOnce(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
-	c := f.create("c", "wait")
-	b := bind{source: t.TempDir(), deep: true}
+	f := newFixture(t)
+	b := Bind{Source: t.TempDir(), Deep: true}
 	const users, rounds = 8, 20
 	var wg sync.WaitGroup
 	for range users {
 		wg.Go(func() {
 			for range rounds {
-				vol, _, err := c.share.all.show(b)
+				vol, _, err := f.volumes.acquire(b)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if err := os.WriteFile(filepath.Join(c.share.mounts.host(volumesDir), vol.name, "file"), nil, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(f.guest.host(vol.path()), "file"), nil, 0o600); err != nil {
 					t.Error(err)
 				}
-				if err := c.share.all.giveBack(vol); err != nil {
+				if err := f.volumes.release(vol); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if left, err := os.ReadDir(c.share.mounts.host(volumesDir)); err != nil || len(left) != 0 {
+	if left, err := os.ReadDir(f.guest.host(volumesDir)); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
@@ -139,26 +121,25 @@ func TestVolumeOfTheRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Close(source) }()
-	l, err := lookOf(bind{source: "/", deep: true}, source, source)
+	key, err := keyOf(Bind{Source: "/", Deep: true}, source, source)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(l.below, `"proc"`) {
-		t.Errorf("/proc is not among the mounts %q", l.below)
+	if !strings.Contains(key.below, `"proc"`) {
+		t.Errorf("/proc is not among the mounts %q", key.below)
 	}
 }
 
 // TestVolumeWithMappedIDs is another one than the same directory without.
 func TestVolumeWithMappedIDs(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
-	f.run(podID, "wait")
+	f := newFixture(t)
 	plain, mapped := t.TempDir(), t.TempDir()
 	tree, err := cloneMounts(unix.AT_FDCWD, plain, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Close(tree) }()
-	if err := (idMap{uids: "0:100000:65536", gids: "0:100000:65536"}).apply(tree); err != nil {
+	if err := (IDMap{UIDs: "0:100000:65536", GIDs: "0:100000:65536"}).apply(tree); err != nil {
 		t.Skip(err) // not every file system can
 	}
 	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, mapped, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
@@ -171,7 +152,7 @@ func TestVolumeWithMappedIDs(t *testing.T) {
 	})
 	for _, follow := range []bool{false, true} {
 		for source, want := range map[string]uint32{plain: 0, mapped: 100000} {
-			_, path, _ := shownTo(t, f, fmt.Sprintf("%s-%v", filepath.Base(source), follow), bind{source: source, follow: follow})
+			_, path, _ := f.bind(fmt.Sprintf("%s-%v", filepath.Base(source), follow), Bind{Source: source, Follow: follow})
 			var st unix.Stat_t
 			if err := unix.Stat(path, &st); err != nil || st.Uid != want {
 				t.Errorf("%s, follow %v: owner %d, want %d; error %v", source, follow, st.Uid, want, err)

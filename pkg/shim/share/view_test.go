@@ -1,4 +1,4 @@
-package sandbox
+package share
 
 import (
 	"errors"
@@ -9,26 +9,19 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
-
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 // TestGuestSideIsFixed: the guest writes into the mounts and nowhere above them.
 func TestGuestSideIsFixed(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
-	snapshot := filepath.Join(f.dir, "snapshot")
-	if err := os.Mkdir(snapshot, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	f := newFixture(t)
+	snapshot := t.TempDir()
 	for id, option := range map[string]string{"rw": "rw", "ro": "ro"} {
-		if _, err := f.Create(t.Context(), CreateRequest{
-			ID: id, Bundle: f.bundle(id, "wait"),
-			Rootfs: []mount.Mount{{Type: "bind", Source: snapshot, Options: []string{"rbind", option}}},
-		}); err != nil {
+		err := f.view(id).Rootfs([]mount.Mount{{Type: "bind", Source: snapshot, Options: []string{"rbind", option}}})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	top := f.Sandbox.dir.Shared()
+	top := f.opts.Shared
 	for what, err := range map[string]error{
 		"mkdir":    os.Mkdir(filepath.Join(top, "next"), 0o755),
 		"link":     os.Symlink("/etc", filepath.Join(top, "rw", "0")),
@@ -52,12 +45,43 @@ func TestGuestSideIsFixed(t *testing.T) {
 	}
 }
 
-// TestContainerNamesNoDirectory: an id is a name in the share, never a way out of it.
-func TestContainerNamesNoDirectory(t *testing.T) {
-	s := NewSandbox(Options{Namespace: "ns", ID: "pod", StateDir: t.TempDir()})
+// TestContainerIsNotAPath: an id is a name in the share, never a way out of it.
+func TestContainerIsNotAPath(t *testing.T) {
+	s := New(Options{Files: t.TempDir(), Stage: t.TempDir()})
 	for _, id := range []string{"", ".", "..", "/", "a/b", "../a", "a/..", volumesDir} {
-		if _, err := s.newShare(id); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if _, err := s.Container(id); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%q: %v", id, err)
 		}
+	}
+}
+
+// TestRootfsDir is a directory that exists.
+func TestRootfsDir(t *testing.T) {
+	f := newFixture(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v := f.view("c")
+	if err := v.RootfsDir(filepath.Join(dir, "none")); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("none: %v", err)
+	}
+	if err := v.RootfsDir(file); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("a file: %v", err)
+	}
+	if err := v.RootfsDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(f.guestPath(v.RootfsPath()), "file")); err != nil || string(b) != "x" {
+		t.Errorf("in the guest: %q, %v", b, err)
+	}
+	for range 2 { // it is idempotent
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("after the container: %v", err)
 	}
 }

@@ -1,7 +1,6 @@
-package sandbox
+package share
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -18,9 +17,9 @@ import (
 )
 
 // guestMounts are the mounts that the guest sees. They are made in the mount
-// namespace of the server of the share, whose root is the guest's view, and are
-// none of the host's: the host can remove a directory on which it had mounted
-// something, and shows in its table what it has mounted itself.
+// namespace of the server of the share, whose root is the guest's view, and not
+// in the host's: the host can remove a directory on which it had mounted
+// something, and lists in its table what it has mounted itself.
 //
 // A share that QEMU serves is never opened: QEMU lives in the host's namespace,
 // and so do the mounts.
@@ -33,11 +32,11 @@ type guestMounts struct {
 	root os.FileInfo // of the namespace; nil when there is none and never was
 }
 
-// errNoMounts says that the namespace has gone, and all mounts with it.
+// errNoMounts says that the namespace has ended, and all mounts with it.
 var errNoMounts = fmt.Errorf("the share's server has ended: %w", errdefs.ErrUnavailable)
 
-// open takes the namespace of a server of a directory. The server has shut
-// itself in when the guest has mounted the share.
+// open opens the namespace of a server of a directory. The server has confined
+// itself when the guest has mounted the share.
 func (m *guestMounts) open(pid int, dir string) error {
 	root, err := os.Stat(dir)
 	if err != nil {
@@ -59,8 +58,8 @@ func (m *guestMounts) open(pid int, dir string) error {
 	return err
 }
 
-// close lets go of the namespace. With the server it takes its mounts along.
-func (m *guestMounts) close(context.Context) error {
+// close closes the namespace, which ends with the server, and its mounts too.
+func (m *guestMounts) close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ns == nil {
@@ -83,16 +82,16 @@ func (m *guestMounts) enter(f func() error) (belong bool, err error) {
 		return true, errNoMounts
 	}
 	return true, thread.Do(nil, func() error {
-		if err := m.shutIn(); err != nil {
+		if err := m.join(); err != nil {
 			return err
 		}
 		return f()
 	})
 }
 
-// shutIn moves the calling thread into the namespace. The share must be its
+// join moves the calling thread into the namespace. The share must be its
 // root: the paths that follow mean other things elsewhere.
-func (m *guestMounts) shutIn() error {
+func (m *guestMounts) join() error {
 	// A thread has a root of its own before it can have mounts of its own.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("enter the mounts of the share's server: %w", err)
@@ -105,7 +104,7 @@ func (m *guestMounts) shutIn() error {
 		return fmt.Errorf("enter the mounts of the share's server: %w", err)
 	}
 	if !os.SameFile(root, m.root) {
-		return errors.New("the share's server has not shut itself into the share")
+		return errors.New("the share's server has not confined itself to the share")
 	}
 	return nil
 }
@@ -125,7 +124,7 @@ func (m *guestMounts) attach(tree int, path string) error {
 	return move(m.host(path))
 }
 
-// detach takes away all mounts at and below a path of the share.
+// detach unmounts everything at and below a path of the share.
 func (m *guestMounts) detach(path string) error {
 	belong, err := m.enter(func() error {
 		return mounts.UnmountListed(filepath.Join("/", path), m.list)
