@@ -13,6 +13,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestspec"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
 
@@ -24,7 +26,8 @@ type Container struct {
 	Rootfs []mount.Mount
 
 	sandbox *Sandbox
-	spec    *specs.Spec // as the guest gets it
+	bundle  *bundle.Bundle
+	sources map[int]guestspec.Source // of its mounts, by their index
 	binds   []bindMount
 	view    *share.View // what of the host it sees
 	init    *Process
@@ -227,12 +230,11 @@ func (c *Container) Stats(ctx context.Context) (*hyperstart.Stats, error) {
 // Update changes limits; resources is LinuxResources of the OCI specification
 // as JSON.
 func (c *Container) Update(ctx context.Context, resources []byte) error {
-	var linux specs.Linux
-	if err := json.Unmarshal(resources, &linux.Resources); err != nil {
+	var limits specs.LinuxResources
+	if err := json.Unmarshal(resources, &limits); err != nil {
 		return fmt.Errorf("decode resources: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	guestResources(&linux)
-	raw, err := json.Marshal(linux.Resources)
+	raw, err := json.Marshal(guestspec.Resources(&limits))
 	if err != nil {
 		return fmt.Errorf("encode resources: %w", err)
 	}

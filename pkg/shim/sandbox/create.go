@@ -100,20 +100,15 @@ func (c *Container) create(ctx context.Context) error {
 
 // prepare reads the bundle and waits for the VM.
 func (c *Container) prepare(ctx context.Context) (err error) {
-	b, err := bundle.Load(c.Bundle)
-	if err != nil {
+	if c.bundle, err = bundle.Load(c.Bundle); err != nil {
 		return err
 	}
-	if err := b.CheckRunnable(); err != nil {
+	if err := c.bundle.CheckRunnable(); err != nil {
 		return err
 	}
-	c.spec = b.Spec
 	var pod bundle.Pod
 	if c.isSandbox() {
-		pod = b.Pod()
-		for name := range pod.Sysctls {
-			delete(c.spec.Linux.Sysctl, name)
-		}
+		pod = c.bundle.Pod()
 	}
 	// The directory is named in the bundle before anything is taken.
 	if err := c.saveBundle(); err != nil {
@@ -134,7 +129,7 @@ func (c *Container) saveBundle() error {
 // take takes what the container needs; every step notes how to undo it.
 func (c *Container) take(ctx context.Context) error {
 	s := c.sandbox
-	if err := legacyRefusal(c.spec, s.dialect); err != nil {
+	if err := legacyRefusal(c.bundle.Spec, s.dialect); err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
 	}
 	if err := c.takeStandIn(); err != nil {
@@ -198,6 +193,5 @@ func (c *Container) shareFiles() (err error) {
 	if err := c.mountRootfs(); err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
-	c.binds, err = shareMounts(c.spec, c.Bundle, c.view)
-	return err
+	return c.exposeMounts()
 }

@@ -20,11 +20,11 @@ func legacyContainer(c *Container, dialect hyperstart.Dialect) hyperstart.NewCon
 		ID:      c.ID,
 		RootFS:  "rootfs",
 		Image:   c.ID, // the directory below the share
-		Process: legacyProcess(c.spec.Process, hyperstart.InitProcess, c.init.stdio.Terminal, dialect),
+		Process: legacyProcess(c.bundle.Spec.Process, hyperstart.InitProcess, c.init.stdio.Terminal, dialect),
 	}
 	for _, b := range c.binds {
 		request.FSMap = append(request.FSMap, hyperstart.FSMap{
-			Source: b.name, Path: b.mount.Destination, ReadOnly: isReadOnly(*b.mount),
+			Source: b.source, Path: b.destination, ReadOnly: b.readOnly,
 		})
 	}
 	return request

@@ -31,7 +31,7 @@ func (c *Container) joined(ctx context.Context) (map[specs.LinuxNamespaceType]st
 		}
 		return nil
 	}
-	if bundle.Joins(c.spec, specs.UserNamespace) { // the pod's, which owns these too
+	if bundle.Joins(c.bundle.Spec, specs.UserNamespace) { // the pod's, which owns these too
 		err := join(c.sandbox.opts.ID, map[specs.LinuxNamespaceType]string{
 			specs.UserNamespace: "user", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts",
 		})
@@ -39,7 +39,7 @@ func (c *Container) joined(ctx context.Context) (map[specs.LinuxNamespaceType]st
 			return nil, err
 		}
 	}
-	if bundle.Joins(c.spec, specs.PIDNamespace) {
+	if bundle.Joins(c.bundle.Spec, specs.PIDNamespace) {
 		container, err := c.pidsOf()
 		if err != nil {
 			return nil, fmt.Errorf("join namespaces: %w", err)
@@ -56,7 +56,7 @@ func (c *Container) joined(ctx context.Context) (map[specs.LinuxNamespaceType]st
 // form is that of the pod, which some clients keep elsewhere.
 func (c *Container) pidsOf() (string, error) {
 	s := c.sandbox
-	for _, ns := range c.spec.Linux.Namespaces {
+	for _, ns := range c.bundle.Spec.Linux.Namespaces {
 		var pid int
 		if n, _ := fmt.Sscanf(ns.Path, "/proc/%d/ns/pid", &pid); n == 0 || ns.Type != specs.PIDNamespace {
 			continue

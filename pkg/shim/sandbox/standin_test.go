@@ -41,18 +41,18 @@ func TestStandIn(t *testing.T) {
 			t.Errorf("container %s stands in another network namespace", c.ID)
 		}
 	}
-	joiner := &Container{ID: "joiner", sandbox: f.Sandbox, spec: &specs.Spec{Linux: &specs.Linux{}}}
+	joiner := &Container{ID: "joiner", sandbox: f.Sandbox, bundle: &bundle.Bundle{Spec: &specs.Spec{Linux: &specs.Linux{}}}}
 	for path, want := range map[string]string{
 		fmt.Sprintf("/proc/%d/ns/pid", pod.PID()): podID,
 		fmt.Sprintf("/proc/%d/ns/pid", two.PID()): "two",
 		"/run/pidns/somewhere":                    podID,
 	} {
-		joiner.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"}, {Type: specs.PIDNamespace, Path: path}}
+		joiner.bundle.Spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"}, {Type: specs.PIDNamespace, Path: path}}
 		if got, err := joiner.pidsOf(); got != want || err != nil {
 			t.Errorf("%s: got %q, %v, want %q", path, got, err, want)
 		}
 	}
-	joiner.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace, Path: "/proc/1/ns/pid"}}
+	joiner.bundle.Spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace, Path: "/proc/1/ns/pid"}}
 	if got, err := joiner.pidsOf(); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("the host's pid namespace: got %q, %v", got, err)
 	}

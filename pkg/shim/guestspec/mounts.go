@@ -1,0 +1,133 @@
+package guestspec
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
+)
+
+// Source is where the guest finds the source of a mount.
+type Source struct {
+	Path string // in the guest
+	// ReadOnly is set when the guest has to keep the container from writing:
+	// another container may write there.
+	ReadOnly bool
+	// HugePages, instead of Path, makes the mount a hugetlbfs of the guest's
+	// with pages of that size in bytes.
+	HugePages int64
+}
+
+// mounts replaces the sources of the host's mounts by the guest's.
+func mounts(all []specs.Mount, o Options) []specs.Mount {
+	guest := make([]specs.Mount, 0, len(all))
+	for i, m := range all {
+		source, exposed := o.Sources[i]
+		switch {
+		case exposed && source.HugePages != 0:
+			m.Type, m.Source = "hugetlbfs", "nodev"
+			m.Options = []string{fmt.Sprintf("pagesize=%d", source.HugePages)}
+		case exposed:
+			m = bindMount(m, source)
+		case bundle.IsShm(m):
+			// All containers of the pod share the guest's as well, at memory's speed.
+			m.Source = o.Shm
+		}
+		guest = append(guest, unmapped(m))
+	}
+	return guest
+}
+
+// bindMount is a bind mount from the share. Propagation is between mounts of the
+// host; in the guest every mount of the share is a plain one. There it and all
+// mounts of the host below it are one, so only "nothing may be written" can be
+// said; what is finer the host enforces alone.
+func bindMount(m specs.Mount, source Source) specs.Mount {
+	access := accessOf(m)
+	m.Source = source.Path
+	m.Options = without(m.Options, func(o string) bool {
+		return o == "ro" || o == "rro" || strings.HasSuffix(o, "shared") || strings.HasSuffix(o, "slave")
+	})
+	if access == share.WriteNothing || source.ReadOnly {
+		m.Options = append(m.Options, "ro")
+	}
+	return m
+}
+
+// unmapped drops the id mappings of a mount, which the host has applied.
+//
+// A pod with a user namespace has it in the guest, with the mappings that it
+// would have on the host: what the host exposes as the files of a mapped user
+// are those of that user for the guest as well.
+func unmapped(m specs.Mount) specs.Mount {
+	m.UIDMappings, m.GIDMappings = nil, nil
+	m.Options = without(m.Options, func(o string) bool { return o == "idmap" || o == "ridmap" })
+	return m
+}
+
+// Bind reads how the source of a bind mount is exposed; a relative source is
+// below dir. Without a word about propagation later mounts of the host appear,
+// as in a container on the host, whose root receives them.
+func Bind(m specs.Mount, dir string) share.Bind {
+	b := share.Bind{Source: m.Source, Access: accessOf(m), IDs: idMapOf(m), Deep: true, Follow: true}
+	if !filepath.IsAbs(b.Source) {
+		b.Source = filepath.Join(dir, b.Source)
+	}
+	for _, option := range m.Options {
+		switch option {
+		case "bind":
+			b.Deep = false
+		case "rbind":
+			b.Deep = true
+		case "private", "rprivate", "unbindable", "runbindable":
+			b.Follow = false
+		case "slave", "rslave", "shared", "rshared":
+			b.Follow = true
+		}
+	}
+	return b
+}
+
+// IsReadOnly reports whether a mount is read-only for its container, at least
+// at its top.
+func IsReadOnly(m specs.Mount) bool { return accessOf(m) != share.WriteAll }
+
+// accessOf reads the options of a mount; the last one that says something counts.
+func accessOf(m specs.Mount) share.Access {
+	access := share.WriteAll
+	for _, option := range m.Options {
+		switch option {
+		case "ro":
+			access = share.WriteBelow
+		case "rro":
+			access = share.WriteNothing
+		case "rw", "rrw":
+			access = share.WriteAll
+		}
+	}
+	return access
+}
+
+// idMapOf reads the id mappings of a mount, which the host applies.
+func idMapOf(m specs.Mount) share.IDMap {
+	if len(m.UIDMappings) == 0 && len(m.GIDMappings) == 0 {
+		return share.IDMap{}
+	}
+	ids := share.IDMap{UIDs: idList(m.UIDMappings), GIDs: idList(m.GIDMappings)}
+	for _, option := range m.Options {
+		ids.Deep = ids.Deep || option == "ridmap"
+	}
+	return ids
+}
+
+func idList(mappings []specs.LinuxIDMapping) string {
+	var ranges []string
+	for _, m := range mappings {
+		ranges = append(ranges, fmt.Sprintf("%d:%d:%d", m.ContainerID, m.HostID, m.Size))
+	}
+	return strings.Join(ranges, ",")
+}
