@@ -6,9 +6,10 @@ import (
 )
 
 const (
-	// signalLimit is the first signal number that is refused: SIGUNUSED of
-	// Linux. The original has neither it nor the real-time signals.
-	signalLimit = 31
+	// MaxSignal is the largest signal number that a frame can carry. The
+	// original has neither SIGUNUSED of Linux, which is the next one, nor the
+	// real-time signals.
+	MaxSignal = 30
 	// maxTerminalSide is the largest number of rows or columns; the kernel
 	// keeps them in 16 bits.
 	maxTerminalSide = 1<<16 - 1
@@ -27,7 +28,7 @@ type Signal struct {
 func (s Signal) Validate() error {
 	number := syscall.Signal(s.SignalNumber)
 	switch {
-	case s.SignalNumber < 0 || s.SignalNumber >= signalLimit:
+	case s.SignalNumber < 0 || s.SignalNumber > MaxSignal:
 		return fmt.Errorf("invalid signal number %d", s.SignalNumber)
 	case number == syscall.SIGWINCH:
 		if !validSide(s.Columns) || !validSide(s.Rows) {

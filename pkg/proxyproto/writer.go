@@ -125,8 +125,7 @@ func (w *Writer) WriteProcessExited(status uint8) error {
 	return w.WriteNotification(NotifyProcessExited, []byte{status})
 }
 
-// marshal encodes a payload. HTML characters stay as they are: the data of a
-// Hyper command goes to the guest byte for byte.
+// marshal encodes a payload; see [Writer.WriteCommand].
 func marshal(payload any) ([]byte, error) {
 	switch p := payload.(type) {
 	case nil:
@@ -136,10 +135,17 @@ func marshal(payload any) ([]byte, error) {
 	case json.RawMessage:
 		return p, nil
 	}
+	return Marshal(payload)
+}
+
+// Marshal encodes v as JSON. Other than [json.Marshal] it leaves HTML
+// characters as they are: the data of a Hyper command goes to the guest byte
+// for byte.
+func Marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(payload); err != nil {
+	if err := enc.Encode(v); err != nil {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil

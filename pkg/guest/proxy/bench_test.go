@@ -6,23 +6,25 @@ import (
 	"net"
 	"testing"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/wiretest"
 )
 
 // benchServer returns a server over Unix sockets, as in production.
-func benchServer(b *testing.B, dialect hyperstart.Dialect) (*Server, *fakeGuest) {
+func benchServer(b *testing.B, dialect hyperstart.Dialect) (*Server, *wiretest.Guest) {
 	b.Helper()
 	ctl, guestCtl := socketPair(b)
 	tty, guestTTY := socketPair(b)
-	g := newFakeGuest(b, guestCtl, guestTTY)
-	g.run(true)
+	g := wiretest.New(b, guestCtl, guestTTY)
+	g.Run(true)
 	s := NewServer(Options{Dialect: dialect})
-	v, err := openVM(b.Context(), "pod", ctl, tty, s.opts)
+	v, err := openVM(b.Context(), "pod", ctl, tty, s.opts, s.opts.handlers("pod"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	s.vms[v.id] = v
-	b.Cleanup(func() { _ = s.Close(); g.close() })
+	b.Cleanup(func() { _ = s.Close(); g.Close() })
 	return s, g
 }
 
@@ -53,17 +55,17 @@ func BenchmarkStdout(b *testing.B) {
 			sent, granted := 0, hyperstart.CreditWindow
 			for b.Loop() {
 				if bench.dialect.HasCredits() && sent+bench.size > granted {
-					g.waitFor(func() bool {
-						granted = hyperstart.CreditWindow + g.credits[3]
+					g.WaitFor(func() bool {
+						granted = hyperstart.CreditWindow + g.Credits[3]
 						return sent+bench.size <= granted
 					})
 				}
-				if _, err := g.tty.Write(message); err != nil {
+				if _, err := g.TTY.Write(message); err != nil {
 					b.Fatal(err)
 				}
 				sent += bench.size
 			}
-			g.exit(3, 0)
+			g.Exit(3, 0)
 			<-done
 		})
 	}
@@ -74,15 +76,15 @@ func BenchmarkHyper(b *testing.B) {
 	for _, dialect := range []hyperstart.Dialect{hyperstart.DialectClearGo, hyperstart.DialectCCv2} {
 		b.Run(dialect.String(), func(b *testing.B) {
 			s, g := benchServer(b, dialect)
-			client := NewClient("pod", overSockets(b, s))
+			frames := client.NewFrames("pod", overSockets(b, s))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := client.Hyper(b.Context(), "ping", "", nil); err != nil {
+				if _, err := frames.Hyper(b.Context(), "ping", "", nil); err != nil {
 					b.Fatal(err)
 				}
-				g.mu.Lock()
-				g.commands = g.commands[:0]
-				g.mu.Unlock()
+				g.Mu.Lock()
+				g.Commands = g.Commands[:0]
+				g.Mu.Unlock()
 			}
 		})
 	}
@@ -91,31 +93,31 @@ func BenchmarkHyper(b *testing.B) {
 // BenchmarkExec is one process: token, session, start, exit, disconnect.
 func BenchmarkExec(b *testing.B) {
 	s, g := benchServer(b, hyperstart.DialectCCv2)
-	client := NewClient("pod", overSockets(b, s))
+	frames := client.NewFrames("pod", overSockets(b, s))
 	b.ReportAllocs()
 	for seq := uint64(firstBase); b.Loop(); seq += 2 {
-		session, err := client.Connect(b.Context())
+		session, err := frames.Connect(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := client.Hyper(b.Context(), "execcmd", session.Token(), json.RawMessage(newProcess)); err != nil {
+		if _, err := frames.Hyper(b.Context(), "execcmd", session.Token(), json.RawMessage(newProcess)); err != nil {
 			b.Fatal(err)
 		}
-		g.exit(seq, 0)
+		g.Exit(seq, 0)
 		<-session.Done()
 		_ = session.Close()
 	}
 }
 
-func connectOver(b *testing.B, s *Server) *Session {
+func connectOver(b *testing.B, s *Server) *client.FrameSession {
 	b.Helper()
-	client := NewClient("pod", overSockets(b, s))
-	session, err := client.Connect(b.Context())
+	frames := client.NewFrames("pod", overSockets(b, s))
+	session, err := frames.Connect(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = session.Close() })
-	if _, err := client.Hyper(b.Context(), "newcontainer", session.Token(), json.RawMessage(newProcess)); err != nil {
+	if _, err := frames.Hyper(b.Context(), "newcontainer", session.Token(), json.RawMessage(newProcess)); err != nil {
 		b.Fatal(err)
 	}
 	go session.Stderr.Discard()
@@ -134,4 +136,4 @@ func overSockets(b *testing.B, s *Server) func() (net.Conn, error) {
 	}
 }
 
-var _ io.WriterTo = (*Output)(nil)
+var _ io.WriterTo = (*client.Output)(nil)

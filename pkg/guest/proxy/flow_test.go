@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/wiretest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -17,27 +18,27 @@ func TestGuestOversteps(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		dialect hyperstart.Dialect
-		guest   func(*fakeGuest)
+		guest   func(*wiretest.Guest)
 		want    string
 	}{
-		{"more than granted", hyperstart.DialectCCv2, func(g *fakeGuest) {
+		{"more than granted", hyperstart.DialectCCv2, func(g *wiretest.Guest) {
 			for range window / len(large) {
-				g.output(3, large)
+				g.Output(3, large)
 			}
-			g.output(3, "x")
+			g.Output(3, "x")
 		}, "tty port: guest sent 1 bytes on stream 3, 0 are granted"},
-		{"more than granted on stderr", hyperstart.DialectCCv2, func(g *fakeGuest) {
+		{"more than granted on stderr", hyperstart.DialectCCv2, func(g *wiretest.Guest) {
 			for range window/len(large) + 1 {
-				g.output(4, large)
+				g.Output(4, large)
 			}
 		}, "tty port: guest sent 65536 bytes on stream 4, 0 are granted"},
-		{"output after the end", hyperstart.DialectClearGo, func(g *fakeGuest) { g.output(3, "", "xy") }, "tty port: guest sent 2 bytes on stream 3 after its end"},
-		{"stderr after the end", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(3, ""); g.output(4, "x") }, "tty port: guest sent 1 bytes on stream 4 after its end"},
-		{"exit on the wrong port", hyperstart.DialectHyperhq, func(g *fakeGuest) { g.exit(3, 1) }, "tty port: guest sent 1 bytes on stream 3 after its end"},
-		{"two exits", hyperstart.DialectClearC, func(g *fakeGuest) { g.exit(3, 1); g.output(3, "x") }, "tty port: guest sent 1 bytes on stream 3 after its end"},
-		{"a stream of nobody", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(5, "xyz") }, "tty port: guest sent 3 bytes on stream 5, which no process has had"},
-		{"end of a stream of nobody", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(2, "") }, "tty port: guest sent 0 bytes on stream 2, which no process has had"},
-		{"half a credit", hyperstart.DialectCCv2, func(g *fakeGuest) { g.output(0, "12345") }, "tty port: hyperstart: credit message of 5 bytes, not a multiple of 12"},
+		{"output after the end", hyperstart.DialectClearGo, func(g *wiretest.Guest) { g.Output(3, "", "xy") }, "tty port: guest sent 2 bytes on stream 3 after its end"},
+		{"stderr after the end", hyperstart.DialectCCv2, func(g *wiretest.Guest) { g.Output(3, ""); g.Output(4, "x") }, "tty port: guest sent 1 bytes on stream 4 after its end"},
+		{"exit on the wrong port", hyperstart.DialectHyperhq, func(g *wiretest.Guest) { g.Exit(3, 1) }, "tty port: guest sent 1 bytes on stream 3 after its end"},
+		{"two exits", hyperstart.DialectClearC, func(g *wiretest.Guest) { g.Exit(3, 1); g.Output(3, "x") }, "tty port: guest sent 1 bytes on stream 3 after its end"},
+		{"a stream of nobody", hyperstart.DialectCCv2, func(g *wiretest.Guest) { g.Output(5, "xyz") }, "tty port: guest sent 3 bytes on stream 5, which no process has had"},
+		{"end of a stream of nobody", hyperstart.DialectCCv2, func(g *wiretest.Guest) { g.Output(2, "") }, "tty port: guest sent 0 bytes on stream 2, which no process has had"},
+		{"half a credit", hyperstart.DialectCCv2, func(g *wiretest.Guest) { g.Output(0, "12345") }, "tty port: hyperstart: credit message of 5 bytes, not a multiple of 12"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			lost := make(chan error, 1)
@@ -77,7 +78,7 @@ func TestSlowClientStallsItselfAlone(t *testing.T) {
 			stuck := stuckShim(t, s, token)
 			if windowed {
 				w := proxyproto.NewWriter(stuck)
-				if err := w.WriteCommand(proxyproto.CmdHyper, hyper(HyperCredit, "", "{}")); err != nil {
+				if err := w.WriteCommand(proxyproto.CmdHyper, hyper(proxyproto.HyperCredit, "", "{}")); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := stuck.Read(make([]byte, proxyproto.HeaderLen)); err != nil {
@@ -87,18 +88,18 @@ func TestSlowClientStallsItselfAlone(t *testing.T) {
 			runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, `{"id":"d","process":{"id":"init"}}`))
 			large := strings.Repeat("x", hyperstart.MaxTTYPayload)
 			for range hyperstart.CreditWindow / len(large) {
-				g.output(5, large)
-				g.output(6, large)
+				g.Output(5, large)
+				g.Output(6, large)
 			}
-			g.output(3, "still alive")
+			g.Output(3, "still alive")
 			quick.expect("stream stdout still alive")
 			quick.must(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 10})
 			runtime.must(proxyproto.CmdHyper, hyper("ping", "", ""))
 			synctest.Wait()
-			if g.credits[5]+g.credits[6] != 0 {
-				t.Errorf("credits %v for what nobody has read", g.credits)
+			if g.Credits[5]+g.Credits[6] != 0 {
+				t.Errorf("credits %v for what nobody has read", g.Credits)
 			}
-			g.waitFor(func() bool { return g.credits[3] == len("still alive") })
+			g.WaitFor(func() bool { return g.Credits[3] == len("still alive") })
 		})
 	}
 }
@@ -118,10 +119,10 @@ func TestSlowClientOfOriginalGuest(t *testing.T) {
 		go func() {
 			defer close(done)
 			for range total / size {
-				g.output(3, strings.Repeat("x", size))
+				g.Output(3, strings.Repeat("x", size))
 				sent += size
 			}
-			g.exit(3, 9)
+			g.Exit(3, 9)
 		}()
 		synctest.Wait()
 		if sent < legacyBacklog || sent > legacyBacklog+3*size {
@@ -162,14 +163,14 @@ func TestSmallMessagesAreSmall(t *testing.T) {
 		batch = hyperstart.AppendTTY(batch, 4, []byte("e"))
 	}
 	for range window / 1024 {
-		if _, err := g.tty.Write(batch); err != nil {
+		if _, err := g.TTY.Write(batch); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if grown := heapInUse() - before; grown > 4*window {
 		t.Errorf("%d bytes held for %d bytes of output", grown, 2*window)
 	}
-	g.exit(3, 0)
+	g.Exit(3, 0)
 	r := proxyproto.NewReader(conn)
 	got := map[proxyproto.Stream]int{}
 	for {
@@ -193,21 +194,21 @@ func TestReconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, g := newServer(t, hyperstart.DialectCCv2, Options{})
 		_, shim, token := started(t, s)
-		g.output(3, "one")
+		g.Output(3, "one")
 		shim.expect("stream stdout one")
 		_ = shim.conn.Close()
 		synctest.Wait()
-		g.output(3, "two") // nobody is there
+		g.Output(3, "two") // nobody is there
 		synctest.Wait()
 		stuck := stuckShim(t, s, token)
 		synctest.Wait() // "two" is being written and not read
-		g.output(4, "three")
+		g.Output(4, "three")
 		_ = stuck.Close()
 		synctest.Wait()
 		again := stuckShim(t, s, token)
 		synctest.Wait()
 		_ = again.Close()
-		g.exit(3, 5)
+		g.Exit(3, 5)
 		synctest.Wait()
 		last := shimPeer(t, s, token)
 		for _, want := range []string{"stream stdout two", "stream stderr three", "notification ProcessExited 005"} {
@@ -225,7 +226,7 @@ func TestReconnectBeforeExitIsRead(t *testing.T) {
 		token := runtime.token()
 		stuck := stuckShim(t, s, token)
 		runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
-		g.exit(3, 5)
+		g.Exit(3, 5)
 		synctest.Wait() // it is being written
 		_ = stuck.Close()
 		synctest.Wait()
@@ -241,13 +242,13 @@ func TestCreditsSurviveReconnects(t *testing.T) {
 		_, shim, token := started(t, s)
 		total := 0
 		for i := range 50 {
-			shim.must(proxyproto.CmdHyper, hyper(HyperCredit, "", "{}"))
+			shim.must(proxyproto.CmdHyper, hyper(proxyproto.HyperCredit, "", "{}"))
 			chunk := strings.Repeat("x", 1000+i)
-			g.output(3, chunk, chunk)
+			g.Output(3, chunk, chunk)
 			total += 2 * len(chunk)
 			shim.next() // this round's first one, or the last round's second one
 			if i%2 == 0 {
-				shim.must(proxyproto.CmdHyper, hyper(HyperCredit, "", `{"stdout":500}`))
+				shim.must(proxyproto.CmdHyper, hyper(proxyproto.HyperCredit, "", `{"stdout":500}`))
 			}
 			_ = shim.conn.Close()
 			synctest.Wait()
@@ -257,7 +258,7 @@ func TestCreditsSurviveReconnects(t *testing.T) {
 		// A chunk that was written before the client asked for a window is
 		// credited at once, and again when the client credits a part of it.
 		const most = 25 * 500
-		if got := g.credits[3]; got < total || got > total+most {
+		if got := g.Credits[3]; got < total || got > total+most {
 			t.Errorf("credited %d bytes, want %d and at most %d more", got, total, most)
 		}
 	})
@@ -269,16 +270,16 @@ func TestOutputAfterDisconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, g := newServer(t, hyperstart.DialectCCv2, Options{})
 		_, shim, _ := started(t, s)
-		shim.must(proxyproto.CmdHyper, hyper(HyperCredit, "", "{}"))
+		shim.must(proxyproto.CmdHyper, hyper(proxyproto.HyperCredit, "", "{}"))
 		chunk := strings.Repeat("x", 1000)
-		g.output(3, chunk)
+		g.Output(3, chunk)
 		shim.next() // is never credited by the client
-		g.output(4, chunk)
+		g.Output(4, chunk)
 		shim.send(proxyproto.CmdDisconnectShim, nil)
 		synctest.Wait()
-		g.output(3, chunk, chunk)
+		g.Output(3, chunk, chunk)
 		synctest.Wait()
-		if out, errs := g.credits[3], g.credits[4]; out != 3*len(chunk) || errs != len(chunk) {
+		if out, errs := g.Credits[3], g.Credits[4]; out != 3*len(chunk) || errs != len(chunk) {
 			t.Errorf("credited %d bytes of stdout and %d of stderr, want %d and %d", out, errs, 3*len(chunk), len(chunk))
 		}
 	})

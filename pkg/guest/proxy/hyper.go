@@ -13,14 +13,14 @@ import (
 )
 
 // hyper is the Hyper command: one command for the guest, or for the proxy
-// itself (local.go).
+// itself (extension.go).
 func (c *clientConn) hyper(ctx context.Context, f proxyproto.Frame) (any, error) {
 	var r proxyproto.Hyper
 	if err := f.Decode(&r); err != nil {
 		return nil, err
 	}
-	if local, ok := localCommands[r.HyperName]; ok {
-		return nil, local(ctx, c, r)
+	if extension, ok := extensions[r.HyperName]; ok {
+		return nil, extension(ctx, c, r)
 	}
 	if c.vm == nil {
 		return nil, errors.New("client not attached to a vm")
@@ -120,7 +120,7 @@ func (s *session) relocate(code hyperstart.Code, data []byte) ([]byte, error) {
 		process["stderr"] = fmt.Appendf(nil, "%d", s.base+1)
 	}
 	var err error
-	if outer["process"], err = marshal(process); err != nil {
+	if outer["process"], err = proxyproto.Marshal(process); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -130,18 +130,7 @@ func (s *session) relocate(code hyperstart.Code, data []byte) ([]byte, error) {
 		s.container = known.Container
 	}
 	s.mu.Unlock()
-	return marshal(outer)
-}
-
-// marshal encodes without escaping HTML characters, which the guest would get.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return proxyproto.Marshal(outer)
 }
 
 // signalCommand translates a signal for the guest.
@@ -173,7 +162,7 @@ func (s *session) signalCommand(sig proxyproto.Signal) (hyperstart.Code, []byte,
 		code = hyperstart.KillContainer
 		request = hyperstart.KillContainerRequest{Container: container, Signal: sig.SignalNumber}
 	}
-	payload, err := marshal(request)
+	payload, err := proxyproto.Marshal(request)
 	return code, payload, err
 }
 

@@ -7,7 +7,9 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/wiretest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -18,22 +20,22 @@ func TestOutputAndExit(t *testing.T) {
 		t.Run(dialect.String(), func(t *testing.T) {
 			s, g := newServer(t, dialect, Options{})
 			runtime, shim, _ := started(t, s)
-			g.output(3, "a", "b")
-			g.output(4, "", "c") // an empty message of stderr means nothing
+			g.Output(3, "a", "b")
+			g.Output(4, "", "c") // an empty message of stderr means nothing
 			if dialect != hyperstart.DialectCCv2 {
-				g.output(99, "for nobody")
+				g.Output(99, "for nobody")
 			}
-			g.output(3, "d")
-			g.exit(3, 137)
+			g.Output(3, "d")
+			g.Exit(3, 137)
 			for _, want := range []string{
 				"stream stdout a", "stream stdout b", "stream stderr c", "stream stdout d", "notification ProcessExited 137",
 			} {
 				shim.expect(want)
 			}
-			g.output(3, "") // what C agents answer to stdin that comes late
+			g.Output(3, "") // what C agents answer to stdin that comes late
 			shim.send(proxyproto.CmdDisconnectShim, nil)
 			shim.expect("hung up")
-			g.output(3, "late", "and later") // the second is taken when the first was handled
+			g.Output(3, "late", "and later") // the second is taken when the first was handled
 			runtime.must(proxyproto.CmdHyper, hyper("ping", "", ""))
 		})
 	}
@@ -41,21 +43,21 @@ func TestOutputAndExit(t *testing.T) {
 
 // TestExitInTwoHalves: hyperhq's agent reports the end on both ports, in any order.
 func TestExitInTwoHalves(t *testing.T) {
-	eof := func(g *fakeGuest) { g.output(3, "") }
-	async := func(g *fakeGuest) {
-		g.say(hyperstart.HyperhqProcessAsyncEvent, []byte(`{"container":"c","process":"init","event":"finished","status":44}`))
+	eof := func(g *wiretest.Guest) { g.Output(3, "") }
+	async := func(g *wiretest.Guest) {
+		g.Say(hyperstart.HyperhqProcessAsyncEvent, []byte(`{"container":"c","process":"init","event":"finished","status":44}`))
 	}
-	noise := func(g *fakeGuest) {
-		g.say(hyperstart.HyperhqProcessAsyncEvent, []byte(`{"container":"c","process":"other","event":"finished","status":1}`))
-		g.say(hyperstart.HyperhqProcessAsyncEvent, []byte(`{"container":"c","process":"init","event":"started","status":2}`))
-		g.output(99, "")
+	noise := func(g *wiretest.Guest) {
+		g.Say(hyperstart.HyperhqProcessAsyncEvent, []byte(`{"container":"c","process":"other","event":"finished","status":1}`))
+		g.Say(hyperstart.HyperhqProcessAsyncEvent, []byte(`{"container":"c","process":"init","event":"started","status":2}`))
+		g.Output(99, "")
 	}
-	for name, halves := range map[string][]func(*fakeGuest){"tty first": {eof, async}, "control first": {async, eof}} {
+	for name, halves := range map[string][]func(*wiretest.Guest){"tty first": {eof, async}, "control first": {async, eof}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, g := newServer(t, hyperstart.DialectHyperhq, Options{})
 				_, shim, _ := started(t, s)
-				g.output(3, "last words")
+				g.Output(3, "last words")
 				noise(g)
 				halves[0](g)
 				shim.expect("stream stdout last words")
@@ -83,30 +85,30 @@ func TestNullSessions(t *testing.T) {
 				p.must(proxyproto.CmdHyper, hyper("execcmd", "", `{"container":"c","process":{"id":"`+id+`"}}`))
 				seq := uint64(firstBase + 2*i)
 				async := func() {
-					g.say(hyperstart.HyperhqProcessAsyncEvent, []byte(`{"container":"c","process":"`+id+`","event":"finished","status":0}`))
+					g.Say(hyperstart.HyperhqProcessAsyncEvent, []byte(`{"container":"c","process":"`+id+`","event":"finished","status":0}`))
 				}
 				sent := 0
 				for range 3 * hyperstart.CreditWindow / len(large) {
 					if dialect.HasCredits() { // as an honest guest does
-						g.waitFor(func() bool { return hyperstart.CreditWindow+g.credits[seq] >= sent+len(large) })
+						g.WaitFor(func() bool { return hyperstart.CreditWindow+g.Credits[seq] >= sent+len(large) })
 					}
-					g.output(seq, large)
+					g.Output(seq, large)
 					sent += len(large)
 				}
 				switch {
 				case dialect != hyperstart.DialectHyperhq:
-					g.exit(seq, 0)
+					g.Exit(seq, 0)
 				case i%2 == 0:
 					async()
-					g.output(seq, "")
+					g.Output(seq, "")
 				default:
-					g.output(seq, "")
+					g.Output(seq, "")
 					async()
 				}
 			}
 			p.must(proxyproto.CmdHyper, hyper("ping", "", "")) // the control port is behind the exits
-			g.output(99, "so is the tty port")
-			g.output(99, "so is the tty port")
+			g.Output(99, "so is the tty port")
+			g.Output(99, "so is the tty port")
 			checkEmpty(t, pod(t, s))
 			// A process that could not be started leaves nothing either.
 			if _, failure := p.ask(proxyproto.CmdHyper, hyper("execcmd", "", `{"process":{"stdio":1}}`)); failure == "" {
@@ -129,22 +131,22 @@ func checkEmpty(t *testing.T, v *vm) {
 // TestManyExecs: what two thousand execs leave behind is nothing.
 func TestManyExecs(t *testing.T) {
 	s, g := newServer(t, hyperstart.DialectCCv2, Options{})
-	client := NewClient("pod", dialer(s))
+	frames := client.NewFrames("pod", dialer(s))
 	run := func(i int) {
-		session, err := client.Connect(t.Context())
+		session, err := frames.Connect(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.Hyper(t.Context(), "execcmd", session.Token(), []byte(nil)); err == nil {
+		if _, err := frames.Hyper(t.Context(), "execcmd", session.Token(), []byte(nil)); err == nil {
 			t.Fatal("execcmd without data was accepted")
 		}
 		data := map[string]any{"container": "c", "process": map[string]string{"id": fmt.Sprint(i)}}
-		if _, err := client.Hyper(t.Context(), "execcmd", session.Token(), data); err != nil {
+		if _, err := frames.Hyper(t.Context(), "execcmd", session.Token(), data); err != nil {
 			t.Fatal(err)
 		}
 		seq := uint64(firstBase + 2*i)
-		g.output(seq, "hello")
-		g.exit(seq, 3)
+		g.Output(seq, "hello")
+		g.Exit(seq, 3)
 		<-session.Done()
 		if status, err := session.Exit(); status != 3 || err != nil {
 			t.Fatalf("exit %d, %v", status, err)
@@ -153,9 +155,9 @@ func TestManyExecs(t *testing.T) {
 		if err := session.Close(); err != nil {
 			t.Fatal(err)
 		}
-		g.mu.Lock() // the test's own notes
-		g.commands = g.commands[:0]
-		g.mu.Unlock()
+		g.Mu.Lock() // the test's own notes
+		g.Commands = g.Commands[:0]
+		g.Mu.Unlock()
 	}
 	for i := range 100 {
 		run(i)

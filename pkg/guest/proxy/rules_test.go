@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/wiretest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -55,9 +56,9 @@ func TestRegister(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := newFakeGuest(t, guestCtl, guestTTY)
-	g.run(true)
-	defer g.close()
+	g := wiretest.New(t, guestCtl, guestTTY)
+	g.Run(true)
+	defer g.Close()
 	answer, failure := p.response(proxyproto.CmdRegisterVM)
 	var r proxyproto.RegisterVMResponse
 	if err := json.Unmarshal([]byte(answer), &r); err != nil || failure != "" || r.IO.URL != "unix:///p" || len(r.IO.Tokens) != 2 {
@@ -129,8 +130,8 @@ func TestHyperErrors(t *testing.T) {
 		{name: "process of another type", hyper: hyper("newcontainer", "", `{"process":[]}`), want: "decode process of NEWCONTAINER: json: cannot unmarshal array into Go value of type map[string]json.RawMessage"},
 		{name: "no data", hyper: hyper("newcontainer", "", ""), want: "decode NEWCONTAINER: unexpected end of JSON input"},
 		{name: "too large for the guest", hyper: hyper("ping", "", `"`+strings.Repeat("x", hyperstart.MaxCtlPayload)+`"`), want: tooBig},
-		{name: "credit without session", hyper: hyper(HyperCredit, "", "{}"), want: "client isn't a shim"},
-		{name: "drain of nothing", hyper: hyper(HyperDrainStdin, "", "{}"), want: "expected 1 token, got 0"},
+		{name: "credit without session", hyper: hyper(proxyproto.HyperCredit, "", "{}"), want: "client isn't a shim"},
+		{name: "drain of nothing", hyper: hyper(proxyproto.HyperDrainStdin, "", "{}"), want: "expected 1 token, got 0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -162,7 +163,7 @@ func TestHyperPassesData(t *testing.T) {
 	if got := p.must(proxyproto.CmdHyper, hyper("readfile", "", data)); got != "\x00\xff raw <bytes>" {
 		t.Errorf("answer %q", got)
 	}
-	if got := g.waitCommand(hyperstart.ReadFile, 1); got != data {
+	if got := g.WaitCommand(hyperstart.ReadFile, 1); got != data {
 		t.Errorf("the guest got %s", got)
 	}
 	if _, got := p.ask(proxyproto.CmdHyper, hyper("killcontainer", "", `{"container":"c","signal":9}`)); got != "guest: KILLCONTAINER: no such container" {
@@ -206,7 +207,7 @@ func TestRelocation(t *testing.T) {
 		p.must(proxyproto.CmdHyper, hyper(tt.command, token, tt.data))
 		code, _ := hyperstart.DialectClearGo.CodeOf(tt.command)
 		seen[code]++
-		if got := g.waitCommand(code, seen[code]); got != tt.want {
+		if got := g.WaitCommand(code, seen[code]); got != tt.want {
 			t.Errorf("%s: guest got\n%s, want\n%s", tt.name, got, tt.want)
 		}
 	}
@@ -255,7 +256,7 @@ func TestNobodyClaimsTheToken(t *testing.T) {
 		// The guest was not asked, and the token can still be used.
 		shimPeer(t, s, token)
 		p.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
-		if n := len(g.commands); n != 1 {
+		if n := len(g.Commands); n != 1 {
 			t.Errorf("the guest got %d commands, want 1", n)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/socketpair"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -34,6 +35,23 @@ type Options struct {
 	Lost func(vm string, err error)
 	// Log gets valid log entries of clients. It must not block.
 	Log func(proxyproto.LogEntry)
+}
+
+// handlers get what one VM reports. Each may be nil.
+type handlers struct {
+	event func(hyperstart.EventMessage)
+	lost  func(error)
+}
+
+// handlers are those of a VM whose client has none of its own.
+func (o Options) handlers(id string) (h handlers) {
+	if o.Event != nil {
+		h.event = func(e hyperstart.EventMessage) { o.Event(id, e) }
+	}
+	if o.Lost != nil {
+		h.lost = func(err error) { o.Lost(id, err) }
+	}
+	return h
 }
 
 // Server is the proxy. Its zero value is not usable; see [NewServer].
@@ -135,6 +153,25 @@ func (s *Server) Serve(conn net.Conn) error {
 	}
 }
 
+// Pipe returns a connection to the server within this process.
+func (s *Server) Pipe() (net.Conn, error) {
+	ours, theirs, err := socketpair.New()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	ended := s.ended
+	if !ended {
+		s.wg.Go(func() { _ = s.Serve(theirs) }) // a client's error is the client's
+	}
+	s.mu.Unlock()
+	if ended {
+		_, _ = ours.Close(), theirs.Close()
+		return nil, net.ErrClosed
+	}
+	return ours, nil
+}
+
 // find returns a registered VM.
 func (s *Server) find(id string) (*vm, error) {
 	s.mu.Lock()
@@ -163,20 +200,46 @@ func (s *Server) register(ctx context.Context, r proxyproto.RegisterVM) (*vm, er
 		_ = ctl.Close()
 		return nil, fmt.Errorf("connect to tty port: %w", err)
 	}
-	v, err := openVM(ctx, r.ContainerID, ctl, tty, s.opts)
+	return s.add(ctx, r.ContainerID, ctl, tty, s.opts.handlers(r.ContainerID))
+}
+
+// RegisterConn registers a VM by the connections to its two ports, which become
+// the server's: it closes them on error, too. It returns when the guest is
+// ready, or ctx ends. event gets the events of a ccv2 guest and must not block;
+// lost is called once when the connection to the guest has ended. Both take the
+// place of those in [Options] and may be nil.
+func (s *Server) RegisterConn(ctx context.Context, id string, ctl, tty net.Conn, event func(hyperstart.EventMessage), lost func(error)) error {
+	if _, err := s.find(id); err == nil {
+		_, _ = ctl.Close(), tty.Close()
+		return fmt.Errorf("%s: container already registered", id)
+	}
+	_, err := s.add(ctx, id, ctl, tty, handlers{event: event, lost: lost})
+	return err
+}
+
+// add waits for the guest and adds its VM to the registry.
+func (s *Server) add(ctx context.Context, id string, ctl, tty net.Conn, h handlers) (*vm, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	v, err := openVM(ctx, id, ctl, tty, s.opts, h)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
-	_, taken := s.vms[v.id]
-	if !taken && !s.ended {
-		s.vms[v.id] = v
+	_, taken := s.vms[id]
+	ended := s.ended
+	if !taken && !ended {
+		s.vms[id] = v
 		s.mu.Unlock()
 		return v, nil
 	}
 	s.mu.Unlock()
 	v.close()
-	return nil, fmt.Errorf("%s: container already registered", v.id)
+	if ended {
+		return nil, net.ErrClosed
+	}
+	return nil, fmt.Errorf("%s: container already registered", id)
 }
 
 // unregister forgets the id. The channels and sessions live until the guest

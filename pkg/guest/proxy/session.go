@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/outqueue"
 )
 
 const (
@@ -37,12 +38,12 @@ type session struct {
 	started   bool // the guest has acknowledged the process
 	ended     bool // disconnected, or VM lost
 
-	out       chunks
-	outBytes  int            // bytes in out
-	writing   *chunk         // what the session writer has in its hands
-	unacked   [2]int         // bytes given to the client and not credited back: stdout, stderr
-	windowed  bool           // the client credits what it has consumed
-	remaining map[uint64]int // what the guest may still send, per sequence number
+	out       outqueue.Queue
+	outBytes  int             // bytes in out
+	writing   *outqueue.Chunk // what the session writer has in its hands
+	unacked   [2]int          // bytes given to the client and not credited back: stdout, stderr
+	windowed  bool            // the client credits what it has consumed
+	remaining map[uint64]int  // what the guest may still send, per sequence number
 
 	eof       bool   // the zero-length message has come
 	exited    bool   // the exit status has come
@@ -104,7 +105,7 @@ func (s *session) end() (owed map[uint64]int) {
 		}
 	}
 	s.ended = true
-	s.out.clear()
+	s.out.Clear()
 	s.outBytes = 0
 	s.stdin, s.stdinBytes = nil, 0
 	s.cond.Broadcast()
@@ -141,7 +142,7 @@ func (s *session) detach(client *clientConn) {
 	s.client = nil
 	lost := s.unacked
 	if s.writing != nil { // the writer decides about that
-		lost[side(s.writing.stream)] -= len(s.writing.buf)
+		lost[outqueue.Side(s.writing.Stream)] -= len(s.writing.Buf)
 	}
 	s.cond.Broadcast()
 	s.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/outqueue"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -50,7 +51,7 @@ func (s *session) receive(seq uint64, payload []byte) error {
 	if seq != s.base {
 		stream = proxyproto.StreamStderr
 	}
-	s.out.push(stream, payload)
+	s.out.Push(stream, payload)
 	s.outBytes += len(payload)
 	s.cond.Broadcast()
 	return nil
@@ -63,10 +64,10 @@ func (s *session) writeOutput() {
 	var gone *clientConn // the client to which writing failed
 	for {
 		s.mu.Lock()
-		for !s.ended && (s.client == nil || s.client == gone || (s.out.len() == 0 && s.exit == nil)) {
+		for !s.ended && (s.client == nil || s.client == gone || (s.out.Len() == 0 && s.exit == nil)) {
 			s.cond.Wait()
 		}
-		client, ended, output := s.client, s.ended, s.out.len() > 0
+		client, ended, output := s.client, s.ended, s.out.Len() > 0
 		s.mu.Unlock()
 		if ended {
 			return
@@ -87,29 +88,29 @@ func (s *session) writeOutput() {
 // writeChunk writes the first chunk. On error the chunk is the first one again.
 func (s *session) writeChunk(client *clientConn) error {
 	s.mu.Lock()
-	if s.out.len() == 0 { // the session has ended
+	if s.out.Len() == 0 { // the session has ended
 		s.mu.Unlock()
 		return nil
 	}
-	c := s.out.pop()
-	n, i := len(c.buf), side(c.stream)
+	c := s.out.Pop()
+	n, i := len(c.Buf), outqueue.Side(c.Stream)
 	s.outBytes -= n
 	s.unacked[i] += n // before the write, because the client may be quick to credit it
 	s.writing = c
 	s.mu.Unlock()
-	err := client.write(func(w *proxyproto.Writer) error { return w.WriteStream(c.stream, c.buf) })
+	err := client.write(func(w *proxyproto.Writer) error { return w.WriteStream(c.Stream, c.Buf) })
 	s.mu.Lock()
 	s.writing = nil
 	if err != nil && !s.ended {
 		s.unacked[i] -= n
 		s.outBytes += n
-		s.out.unpop(c)
+		s.out.Unpop(c)
 		s.mu.Unlock()
 		return err
 	}
 	credited := s.windowed && s.client == client // by the client
 	s.mu.Unlock()
-	putBuf(c.buf)
+	outqueue.Put(c.Buf)
 	if !credited {
 		s.consumed(i, n)
 	}

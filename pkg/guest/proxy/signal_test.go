@@ -77,7 +77,7 @@ func TestSignalForms(t *testing.T) {
 			}
 			continue
 		}
-		if got := g.waitCommand(tt.code, 1); got != tt.want || failure != "" {
+		if got := g.WaitCommand(tt.code, 1); got != tt.want || failure != "" {
 			t.Errorf("%+v: guest got %s, error %q", tt, got, failure)
 		}
 	}
@@ -106,14 +106,14 @@ func TestEarlySignals(t *testing.T) {
 		}
 		shim.send(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 10})
 		synctest.Wait()
-		if n := len(g.commands); n != 0 {
+		if n := len(g.Commands); n != 0 {
 			t.Errorf("%d commands before the start", n)
 		}
 		runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
 		if _, failure := shim.response(proxyproto.CmdSignal); failure != "" {
 			t.Errorf("after the start: %s", failure)
 		}
-		if got := g.waitCommand(hyperstart.KillContainer, 1); got != `{"container":"c","signal":10,"allProcesses":false}` {
+		if got := g.WaitCommand(hyperstart.KillContainer, 1); got != `{"container":"c","signal":10,"allProcesses":false}` {
 			t.Errorf("the guest got %s", got)
 		}
 	})

@@ -6,14 +6,11 @@ import (
 	"errors"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
 // stdinItem is data for the process; no data closes its stdin.
 type stdinItem struct{ data []byte }
-
-// stdinOverhead is what an item costs beside its data, so that many small ones
-// are bounded as well.
-const stdinOverhead = 64
 
 // pushStdin takes data for the process; empty data closes its stdin. It blocks
 // while too much waits already. An error means that the process has gone.
@@ -27,7 +24,7 @@ func (s *session) pushStdin(data []byte) error {
 		return errSessionEnded
 	}
 	s.stdin = append(s.stdin, stdinItem{data: bytes.Clone(data)})
-	s.stdinBytes += len(data) + stdinOverhead
+	s.stdinBytes += len(data) + proxyproto.StdinOverhead
 	s.cond.Broadcast()
 	return nil
 }
@@ -73,7 +70,7 @@ func (s *session) pumpStdin() {
 			data = data[n:]
 			s.stdinSent(n)
 		}
-		s.stdinSent(stdinOverhead)
+		s.stdinSent(proxyproto.StdinOverhead)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
@@ -34,13 +35,13 @@ func TestStdinBeforeStart(t *testing.T) {
 			shim.stdin(data)
 		}
 		pass(time.Hour) // longer than any limit
-		if len(g.stdin) != 0 {
-			t.Errorf("before the start the guest got %v", g.stdin)
+		if len(g.Stdin) != 0 {
+			t.Errorf("before the start the guest got %v", g.Stdin)
 		}
 		runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
 		synctest.Wait()
 		want := [][]byte{[]byte("one"), []byte("two"), {}, []byte("after the end")}
-		if diff := cmp.Diff(want, g.stdin[3]); diff != "" {
+		if diff := cmp.Diff(want, g.Stdin[3]); diff != "" {
 			t.Errorf("stdin (-want +got):\n%s", diff)
 		}
 	})
@@ -59,9 +60,9 @@ func TestStdinIsCutToSize(t *testing.T) {
 		_, shim, _ := started(t, s)
 		shim.stdin(strings.Repeat("x", 1300))
 		shim.stdin("")
-		g.input(1300, true)
+		g.Input(1300, true)
 		var sizes []int
-		for _, m := range g.stdin[3] {
+		for _, m := range g.Stdin[3] {
 			sizes = append(sizes, len(m))
 		}
 		if diff := cmp.Diff(want, sizes); diff != "" {
@@ -71,8 +72,8 @@ func TestStdinIsCutToSize(t *testing.T) {
 	s, g := newServer(t, hyperstart.DialectClearGo, Options{})
 	_, shim, _ := started(t, s)
 	shim.stdin(strings.Repeat("x", proxyproto.MaxStreamPayload))
-	g.input(proxyproto.MaxStreamPayload, false)
-	if n := len(g.stdin[3][0]); n != 10228 {
+	g.Input(proxyproto.MaxStreamPayload, false)
+	if n := len(g.Stdin[3][0]); n != 10228 {
 		t.Errorf("message of %d bytes, want 10228", n)
 	}
 }
@@ -94,7 +95,7 @@ func TestStdinIsPaced(t *testing.T) {
 				shim.stdin("y")
 				for i, want := range []int{1, 1, 2, 2, 3, 3} {
 					pass(time.Hour) // no limit makes it go on
-					if got := len(g.stdin[3]); got != want {
+					if got := len(g.Stdin[3]); got != want {
 						t.Errorf("%d messages after %d round trips, want %d", got, i, want)
 					}
 					pings <- struct{}{}
@@ -114,24 +115,24 @@ func TestStdinCredit(t *testing.T) {
 			shim.stdin(string(rest[:min(len(rest), 50000)]))
 		}
 		synctest.Wait()
-		if got := len(g.input(0, false)); got != window {
+		if got := len(g.Input(0, false)); got != window {
 			t.Errorf("the guest got %d bytes, it granted %d", got, window)
 		}
 		// Who waits until the rest has gone does not wait on the shim's connection.
 		drained := make(chan error, 1)
-		client := NewClient("pod", dialer(s))
+		frames := client.NewFrames("pod", dialer(s))
 		go func() {
-			_, err := client.Hyper(t.Context(), HyperDrainStdin, token, DrainStdin{})
+			_, err := frames.Hyper(t.Context(), proxyproto.HyperDrainStdin, token, proxyproto.DrainStdin{})
 			drained <- err
 		}()
 		shim.must(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 10})
 		for _, grant := range []hyperstart.Credit{{Seq: 4, Bytes: 1 << 20}, {Seq: 99, Bytes: 1 << 20}, {Seq: 3, Bytes: 1000}} {
-			if _, err := g.tty.Write(hyperstart.AppendCredit(nil, grant)); err != nil {
+			if _, err := g.TTY.Write(hyperstart.AppendCredit(nil, grant)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		synctest.Wait()
-		if got := len(g.input(0, false)); got != window+1000 {
+		if got := len(g.Input(0, false)); got != window+1000 {
 			t.Errorf("the guest got %d bytes, it granted %d", got, window+1000)
 		}
 		select {
@@ -139,10 +140,10 @@ func TestStdinCredit(t *testing.T) {
 			t.Errorf("drained too early: %v", err)
 		default:
 		}
-		if _, err := g.tty.Write(hyperstart.AppendCredit(nil, hyperstart.Credit{Seq: 3, Bytes: 1<<32 - 1})); err != nil {
+		if _, err := g.TTY.Write(hyperstart.AppendCredit(nil, hyperstart.Credit{Seq: 3, Bytes: 1<<32 - 1})); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(g.input(len(data), false), data) {
+		if !bytes.Equal(g.Input(len(data), false), data) {
 			t.Error("stdin differs")
 		}
 		if err := <-drained; err != nil {
@@ -163,11 +164,11 @@ func TestStdinAfterExit(t *testing.T) {
 		}
 		drained := make(chan error, 1)
 		go func() {
-			_, err := NewClient("pod", dialer(s)).Hyper(t.Context(), HyperDrainStdin, token, DrainStdin{})
+			_, err := client.NewFrames("pod", dialer(s)).Hyper(t.Context(), proxyproto.HyperDrainStdin, token, proxyproto.DrainStdin{})
 			drained <- err
 		}()
 		synctest.Wait()
-		g.exit(3, 7)
+		g.Exit(3, 7)
 		shim.expect("notification ProcessExited 007")
 		if err := <-drained; err == nil || !strings.Contains(err.Error(), "process has exited") {
 			t.Errorf("drain: %v", err)
@@ -202,7 +203,7 @@ func TestStdinBacklog(t *testing.T) {
 				}
 			}()
 			synctest.Wait()
-			held := sent.Load() * int64(size+stdinOverhead)
+			held := sent.Load() * int64(size+proxyproto.StdinOverhead)
 			if held < stdinBacklog/2 || held > stdinBacklog+2*(1<<17) {
 				t.Errorf("frames of %d bytes: %d held, want about %d", size, held, stdinBacklog)
 			}
@@ -223,7 +224,7 @@ func TestDrainStdinEndsWithItsContext(t *testing.T) {
 		synctest.Wait() // the proxy has it
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := NewClient("pod", dialer(s)).Hyper(ctx, HyperDrainStdin, token, DrainStdin{})
+		_, err := client.NewFrames("pod", dialer(s)).Hyper(ctx, proxyproto.HyperDrainStdin, token, proxyproto.DrainStdin{})
 		if err == nil || err.Error() != "proxy: Hyper: context deadline exceeded" {
 			t.Errorf("error %v", err)
 		}

@@ -42,7 +42,7 @@ type vm struct {
 const freedTokens = 64
 
 // openVM takes over the two ports of a guest. ctx bounds the wait for READY.
-func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options) (*vm, error) {
+func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h handlers) (*vm, error) {
 	v := &vm{
 		id:         id,
 		reattached: opts.Reattach,
@@ -59,8 +59,8 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options) (*v
 		TTY:      v.receive,
 		Exited:   v.exited,
 		Event: func(e hyperstart.EventMessage) {
-			if opts.Event != nil {
-				opts.Event(id, e)
+			if h.event != nil {
+				h.event(e)
 			}
 		},
 	})
@@ -74,8 +74,8 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options) (*v
 	v.wg.Go(func() {
 		<-conn.Done()
 		v.endSessions()
-		if opts.Lost != nil {
-			opts.Lost(id, conn.Err())
+		if h.lost != nil {
+			h.lost(conn.Err())
 		}
 	})
 	return v, nil

@@ -1,4 +1,4 @@
-package proxy
+package client_test
 
 import (
 	"bytes"
@@ -12,21 +12,24 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/wiretest"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
 // connect starts a process and returns its session, whose sequence numbers
 // are 3 and 4.
-func connect(t testing.TB, s *Server) *Session {
+func connect(t testing.TB, s *proxy.Server) *client.FrameSession {
 	t.Helper()
-	client := NewClient("pod", dialer(s))
-	session, err := client.Connect(t.Context())
+	frames := client.NewFrames("pod", dialer(s))
+	session, err := frames.Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = session.Close() })
-	if _, err := client.Hyper(t.Context(), "newcontainer", session.Token(), json.RawMessage(newProcess)); err != nil {
+	if _, err := frames.Hyper(t.Context(), "newcontainer", session.Token(), json.RawMessage(newProcess)); err != nil {
 		t.Fatal(err)
 	}
 	return session
@@ -34,11 +37,11 @@ func connect(t testing.TB, s *Server) *Session {
 
 // TestSessionOutput: all data of both streams, then the exit.
 func TestSessionOutput(t *testing.T) {
-	s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+	s, g := newServer(t, hyperstart.DialectCCv2, nil)
 	session := connect(t, s)
 	const total = 5 << 20
 	var wg sync.WaitGroup
-	for i, stream := range []*Output{session.Stdout, session.Stderr} {
+	for i, stream := range []*client.Output{session.Stdout, session.Stderr} {
 		wg.Go(func() {
 			var b bytes.Buffer
 			n, err := stream.WriteTo(&b)
@@ -49,10 +52,10 @@ func TestSessionOutput(t *testing.T) {
 	}
 	var guests sync.WaitGroup
 	for i := range uint64(2) {
-		guests.Go(func() { g.produce(3+i, "oe"[i], total, 60000) })
+		guests.Go(func() { produce(g, 3+i, "oe"[i], total, 60000) })
 	}
 	guests.Wait()
-	g.exit(3, 17)
+	g.Exit(3, 17)
 	wg.Wait()
 	<-session.Done()
 	if status, err := session.Exit(); status != 17 || err != nil {
@@ -61,12 +64,12 @@ func TestSessionOutput(t *testing.T) {
 }
 
 // produce writes n bytes of output in messages of a size, as credit comes.
-func (g *fakeGuest) produce(seq uint64, b byte, n, size int) {
+func produce(g *wiretest.Guest, seq uint64, b byte, n, size int) {
 	message := strings.Repeat(string(b), size)
 	for sent := 0; sent < n; {
 		part := min(size, n-sent)
-		g.waitFor(func() bool { return hyperstart.CreditWindow+g.credits[seq] >= sent+part })
-		g.output(seq, message[:part])
+		g.WaitFor(func() bool { return hyperstart.CreditWindow+g.Credits[seq] >= sent+part })
+		g.Output(seq, message[:part])
 		sent += part
 	}
 }
@@ -75,9 +78,9 @@ func (g *fakeGuest) produce(seq uint64, b byte, n, size int) {
 // signals, nor the exit, and gives the guest no credit.
 func TestSlowConsumer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+		s, g := newServer(t, hyperstart.DialectCCv2, nil)
 		session := connect(t, s)
-		g.produce(3, 'o', hyperstart.CreditWindow, hyperstart.MaxTTYPayload)
+		produce(g, 3, 'o', hyperstart.CreditWindow, hyperstart.MaxTTYPayload)
 		var stderr bytes.Buffer
 		done := make(chan struct{})
 		go func() {
@@ -86,7 +89,7 @@ func TestSlowConsumer(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		g.produce(4, 'e', 4*hyperstart.CreditWindow, 50000)
+		produce(g, 4, 'e', 4*hyperstart.CreditWindow, 50000)
 		if err := session.Signal(t.Context(), 15); err != nil {
 			t.Error(err)
 		}
@@ -94,10 +97,10 @@ func TestSlowConsumer(t *testing.T) {
 			t.Error(err)
 		}
 		synctest.Wait()
-		if g.credits[3] != 0 {
-			t.Errorf("credit of %d for output that nobody took", g.credits[3])
+		if g.Credits[3] != 0 {
+			t.Errorf("credit of %d for output that nobody took", g.Credits[3])
 		}
-		g.exit(3, 1)
+		g.Exit(3, 1)
 		<-done
 		if stderr.Len() != 4*hyperstart.CreditWindow {
 			t.Errorf("%d bytes of stderr", stderr.Len())
@@ -115,7 +118,7 @@ func TestSlowConsumer(t *testing.T) {
 func TestSignalWhileGuestIsBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
-		s, g := newServerWith(t, hyperstart.DialectCCv2, Options{}, func(code hyperstart.Code, _ []byte) (hyperstart.Code, []byte) {
+		s, g := newServer(t, hyperstart.DialectCCv2, func(code hyperstart.Code, _ []byte) (hyperstart.Code, []byte) {
 			switch code {
 			case hyperstart.KillContainer:
 				<-hold
@@ -135,7 +138,7 @@ func TestSignalWhileGuestIsBusy(t *testing.T) {
 		}
 		second := make(chan error, 1)
 		go func() { second <- session.Resize(t.Context(), 1, 1) }()
-		g.output(3, "meanwhile")
+		g.Output(3, "meanwhile")
 		synctest.Wait()
 		close(hold)
 		if err := <-second; err != nil {
@@ -149,9 +152,9 @@ func TestSignalWhileGuestIsBusy(t *testing.T) {
 }
 
 func TestWriteStdin(t *testing.T) {
-	s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+	s, g := newServer(t, hyperstart.DialectCCv2, nil)
 	session := connect(t, s)
-	data := bytes.Repeat([]byte("0123456789abcdef"), 3*stdinWindow/16)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 3*client.StdinWindow/16)
 	done := make(chan error, 1)
 	go func() {
 		err := session.WriteStdin(t.Context(), bytes.NewReader(data))
@@ -162,12 +165,12 @@ func TestWriteStdin(t *testing.T) {
 	}()
 	for read := 0; read < len(data); { // slower than the client
 		var n int
-		g.waitFor(func() bool {
-			n = len(bytes.Join(g.stdin[3], nil)) - read
+		g.WaitFor(func() bool {
+			n = len(bytes.Join(g.Stdin[3], nil)) - read
 			return n > 0
 		})
 		read += n
-		if _, err := g.tty.Write(hyperstart.AppendCredit(nil, hyperstart.Credit{Seq: 3, Bytes: uint32(n)})); err != nil {
+		if _, err := g.TTY.Write(hyperstart.AppendCredit(nil, hyperstart.Credit{Seq: 3, Bytes: uint32(n)})); err != nil {
 			t.Fatal(err)
 		}
 		if err := session.Signal(t.Context(), 10); err != nil { // the connection stays free
@@ -177,20 +180,20 @@ func TestWriteStdin(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if !bytes.Equal(g.input(len(data), true), data) {
+	if !bytes.Equal(g.Input(len(data), true), data) {
 		t.Error("stdin differs")
 	}
 }
 
 // TestWriteStdinEndsWithTheProcess: not only with its input.
 func TestWriteStdinEndsWithTheProcess(t *testing.T) {
-	s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+	s, g := newServer(t, hyperstart.DialectCCv2, nil)
 	session := connect(t, s)
 	done := make(chan error, 1)
 	endless := readerFunc(func(p []byte) (int, error) { return len(p), nil })
 	go func() { done <- session.WriteStdin(t.Context(), endless) }()
-	g.input(hyperstart.CreditWindow, false)
-	g.exit(3, 0)
+	g.Input(hyperstart.CreditWindow, false)
+	g.Exit(3, 0)
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "process has exited") {
 		t.Errorf("error %v", err)
 	}
@@ -207,20 +210,20 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // TestSessionIsLost: with the VM, with a reason, and whoever waits gets it.
 func TestSessionIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, g := newServerWith(t, hyperstart.DialectCCv2, Options{}, func(code hyperstart.Code, _ []byte) (hyperstart.Code, []byte) {
+		s, g := newServer(t, hyperstart.DialectCCv2, func(code hyperstart.Code, _ []byte) (hyperstart.Code, []byte) {
 			if code == hyperstart.KillContainer {
 				return 0, nil // never answered
 			}
 			return hyperstart.Ack, nil
 		})
 		session := connect(t, s)
-		g.output(3, "last words")
+		g.Output(3, "last words")
 		waiting := make(chan error, 1)
 		go func() { waiting <- session.Signal(t.Context(), 15) }()
 		synctest.Wait()
-		g.close()
+		g.Close()
 		<-session.Done()
-		if _, err := session.Exit(); !errors.Is(err, ErrSessionLost) {
+		if _, err := session.Exit(); !errors.Is(err, client.ErrSessionLost) {
 			t.Errorf("exit: %v", err)
 		}
 		if err := <-waiting; err == nil {
@@ -230,13 +233,13 @@ func TestSessionIsLost(t *testing.T) {
 		if _, err := session.Stdout.WriteTo(&b); err != nil || b.String() != "last words" {
 			t.Errorf("stdout %q, %v", b.String(), err)
 		}
-		if err := session.Signal(t.Context(), 9); !errors.Is(err, ErrSessionLost) {
+		if err := session.Signal(t.Context(), 9); !errors.Is(err, client.ErrSessionLost) {
 			t.Errorf("signal: %v", err)
 		}
 		if err := session.CloseStdin(); err == nil {
 			t.Error("stdin of a lost session was closed")
 		}
-		if _, err := NewClient("pod", dialer(s)).Connect(t.Context()); err == nil || err.Error() != "proxy: AttachVM: vm pod is lost" {
+		if _, err := client.NewFrames("pod", dialer(s)).Connect(t.Context()); err == nil || err.Error() != "proxy: AttachVM: vm pod is lost" {
 			t.Errorf("connect: %v", err)
 		}
 		_ = session.Close()
@@ -247,19 +250,19 @@ func TestSessionIsLost(t *testing.T) {
 // TestServerClose ends everything, whatever is under way.
 func TestServerClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := newServerWith(t, hyperstart.DialectHyperhq, Options{}, func(code hyperstart.Code, _ []byte) (hyperstart.Code, []byte) {
+		s, _ := newServer(t, hyperstart.DialectHyperhq, func(code hyperstart.Code, _ []byte) (hyperstart.Code, []byte) {
 			if code == hyperstart.Ping {
 				return 0, nil // never answered
 			}
 			return hyperstart.Ack, nil
 		})
 		session := connect(t, s)
-		client := NewClient("pod", dialer(s))
+		frames := client.NewFrames("pod", dialer(s))
 		errs := make(chan error, 3)
-		go func() { _, err := client.Hyper(t.Context(), "ping", "", nil); errs <- err }()
+		go func() { _, err := frames.Hyper(t.Context(), "ping", "", nil); errs <- err }()
 		go func() { errs <- session.WriteStdin(t.Context(), bytes.NewReader(make([]byte, 4<<20))) }()
 		synctest.Wait()
-		go func() { _, err := client.Hyper(t.Context(), "ping", "", nil); errs <- err }()
+		go func() { _, err := frames.Hyper(t.Context(), "ping", "", nil); errs <- err }()
 		synctest.Wait()
 		_ = s.Close()
 		_ = s.Close()
@@ -268,7 +271,7 @@ func TestServerClose(t *testing.T) {
 				t.Error("something succeeded")
 			}
 		}
-		if _, err := client.Hyper(t.Context(), "ping", "", nil); err == nil {
+		if _, err := frames.Hyper(t.Context(), "ping", "", nil); err == nil {
 			t.Error("a closed server answers")
 		}
 	})
@@ -283,7 +286,7 @@ func TestClientDistrustsTheProxy(t *testing.T) {
 		"no json":        {Header: proxyproto.Header{Type: proxyproto.TypeResponse, Opcode: uint8(proxyproto.CmdAttachVM)}, Payload: []byte(`x`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := NewClient("pod", func() (net.Conn, error) {
+			frames := client.NewFrames("pod", func() (net.Conn, error) {
 				ours, theirs := net.Pipe()
 				go func() {
 					defer func() { _ = theirs.Close() }()
@@ -293,17 +296,14 @@ func TestClientDistrustsTheProxy(t *testing.T) {
 				}()
 				return ours, nil
 			})
-			if _, err := client.Connect(t.Context()); err == nil {
+			if _, err := frames.Connect(t.Context()); err == nil {
 				t.Error("accepted")
 			}
 		})
 	}
 	refused := errors.New("refused")
-	client := NewClient("pod", func() (net.Conn, error) { return nil, refused })
-	if err := client.Register(t.Context(), "c", "t"); !errors.Is(err, refused) {
-		t.Errorf("error %v", err)
-	}
-	if err := client.Unregister(t.Context()); !errors.Is(err, refused) {
+	frames := client.NewFrames("pod", func() (net.Conn, error) { return nil, refused })
+	if err := frames.Register(t.Context(), "c", "t"); !errors.Is(err, refused) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package outqueue
 
 import (
 	"sync"
@@ -21,8 +21,8 @@ var (
 	largeBufs  = sync.Pool{New: func() any { return new([largeBuf]byte) }}
 )
 
-// getBuf returns an empty buffer with room for n bytes.
-func getBuf(n int) []byte {
+// get returns an empty buffer with room for n bytes.
+func get(n int) []byte {
 	switch {
 	case n < pooledFrom || n > largeBuf:
 		return make([]byte, 0, n)
@@ -32,8 +32,8 @@ func getBuf(n int) []byte {
 	return largeBufs.Get().(*[largeBuf]byte)[:0] //nolint:forcetypeassert // the pool's own type
 }
 
-// putBuf takes a buffer back that nobody uses any more.
-func putBuf(b []byte) {
+// Put returns the buffer of a chunk to the pool; its owner must not use it again.
+func Put(b []byte) {
 	switch cap(b) {
 	case middleBuf:
 		middleBufs.Put((*[middleBuf]byte)(b[:middleBuf]))
@@ -48,61 +48,62 @@ func putBuf(b []byte) {
 // must not follow the number of messages, which a guest chooses.
 const mergeFrom = 64
 
-// chunk is one piece of output on its way to the client.
-type chunk struct {
-	stream proxyproto.Stream
-	buf    []byte // from getBuf
+// Chunk is one piece of output on its way to the client.
+type Chunk struct {
+	Stream proxyproto.Stream
+	Buf    []byte // returned by Put
 }
 
-// chunks is a queue of output. It is not safe for concurrent use.
-type chunks struct {
-	list []*chunk
-	last [2]*chunk // the last one of each stream that is in list, or nil
+// Queue is a queue of output. It is not safe for concurrent use.
+type Queue struct {
+	list []*Chunk
+	last [2]*Chunk // the last one of each stream that is in list, or nil
 }
 
-func (q *chunks) len() int { return len(q.list) }
+// Len is the number of chunks.
+func (q *Queue) Len() int { return len(q.list) }
 
-// push appends a copy of p.
-func (q *chunks) push(stream proxyproto.Stream, p []byte) {
-	last := q.last[side(stream)]
-	if last != nil && len(q.list) >= mergeFrom && len(last.buf)+len(p) <= largeBuf {
-		if len(last.buf)+len(p) > cap(last.buf) {
-			grown := append(getBuf(largeBuf), last.buf...)
-			putBuf(last.buf)
-			last.buf = grown
+// Push appends a copy of p.
+func (q *Queue) Push(stream proxyproto.Stream, p []byte) {
+	last := q.last[Side(stream)]
+	if last != nil && len(q.list) >= mergeFrom && len(last.Buf)+len(p) <= largeBuf {
+		if len(last.Buf)+len(p) > cap(last.Buf) {
+			grown := append(get(largeBuf), last.Buf...)
+			Put(last.Buf)
+			last.Buf = grown
 		}
-		last.buf = append(last.buf, p...)
+		last.Buf = append(last.Buf, p...)
 		return
 	}
-	c := &chunk{stream: stream, buf: append(getBuf(len(p)), p...)}
+	c := &Chunk{Stream: stream, Buf: append(get(len(p)), p...)}
 	q.list = append(q.list, c)
-	q.last[side(stream)] = c
+	q.last[Side(stream)] = c
 }
 
-// pop takes the first chunk, which must exist.
-func (q *chunks) pop() *chunk {
+// Pop takes the first chunk, which must exist.
+func (q *Queue) Pop() *Chunk {
 	c := q.list[0]
 	q.list[0] = nil
 	q.list = q.list[1:]
-	if q.last[side(c.stream)] == c {
-		q.last[side(c.stream)] = nil
+	if q.last[Side(c.Stream)] == c {
+		q.last[Side(c.Stream)] = nil
 	}
 	return c
 }
 
-// unpop puts a chunk back that pop took last.
-func (q *chunks) unpop(c *chunk) { q.list = append([]*chunk{c}, q.list...) }
+// Unpop puts a chunk back that Pop took last.
+func (q *Queue) Unpop(c *Chunk) { q.list = append([]*Chunk{c}, q.list...) }
 
-// clear drops everything.
-func (q *chunks) clear() {
+// Clear drops everything.
+func (q *Queue) Clear() {
 	for _, c := range q.list {
-		putBuf(c.buf)
+		Put(c.Buf)
 	}
-	*q = chunks{}
+	*q = Queue{}
 }
 
-// side is 0 for stdout and 1 for stderr: the offset of the sequence number.
-func side(stream proxyproto.Stream) int {
+// Side is 0 for stdout and 1 for stderr: the offset of the sequence number.
+func Side(stream proxyproto.Stream) int {
 	if stream == proxyproto.StreamStderr {
 		return 1
 	}
