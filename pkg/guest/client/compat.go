@@ -1,0 +1,276 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
+)
+
+// compat is an original guest: hyperhq's, or one of Clear Containers'. It knows
+// no OCI specification and gets what its commands can say, with the keys that
+// it accepts and no others. It creates and starts a container in one command,
+// and learns of the network by STARTPOD.
+type compat struct {
+	*caller
+
+	mu         sync.Mutex // guards the fields below
+	network    compatNetwork
+	containers map[string]*compatContainer
+}
+
+// compatContainer is a container that was created.
+type compatContainer struct {
+	request hyperstart.NewContainerRequest
+	session *compatSession
+	state   compatState
+}
+
+// compatState is how far the guest is with a container.
+type compatState uint8
+
+const (
+	compatCreated  compatState = iota // the guest does not know of it
+	compatKilled                      // it was killed before the guest knew of it
+	compatStarting                    // the command that starts it is under way
+	compatStarted                     // that has ended
+)
+
+func newCompat(c *caller) *compat {
+	return &compat{caller: c, containers: make(map[string]*compatContainer)}
+}
+
+var _ Guest = (*compat)(nil)
+
+// StartPod implements [Guest].
+func (c *compat) StartPod(ctx context.Context, pod Pod) error {
+	c.mu.Lock()
+	interfaces, routes, dropped := c.network.request(c.dialect)
+	c.mu.Unlock()
+	if len(dropped) > 0 {
+		c.warn(fmt.Sprintf("a guest of dialect %s cannot have: %s", c.dialect, strings.Join(dropped, ", ")))
+	}
+	return c.startPod(ctx, hyperstart.StartPodRequest{
+		Hostname: pod.Hostname, DNS: pod.DNS, Interfaces: interfaces, Routes: routes,
+	})
+}
+
+// StopPod implements [Guest]. These guests answer before they write their data.
+func (c *compat) StopPod(ctx context.Context) (synced bool, err error) {
+	return false, c.stopPod(ctx)
+}
+
+// SetInterface implements [Guest].
+func (c *compat) SetInterface(_ context.Context, i hyperstart.Interface) error {
+	if c.podStarted.Load() {
+		return c.notImplemented("setupinterface")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.network.setInterface(i)
+	return nil
+}
+
+// SetRoutes implements [Guest].
+func (c *compat) SetRoutes(_ context.Context, r hyperstart.Routes) error {
+	if c.podStarted.Load() {
+		return c.notImplemented("setuproute")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.network.routes = r.Routes
+	return nil
+}
+
+// OpenSession implements [Guest].
+func (c *compat) OpenSession(ctx context.Context) (Session, error) {
+	s, err := c.frames.Connect(ctx)
+	if err != nil {
+		return nil, Classify(err)
+	}
+	lostSignals := c.dialect == hyperstart.DialectHyperhq || c.dialect == hyperstart.DialectClearC
+	return &compatSession{session: session{frames: s}, lostSignals: lostSignals}, nil
+}
+
+// CreateContainer keeps the container until it is started.
+func (c *compat) CreateContainer(_ context.Context, s Session, r Container) error {
+	session, ok := s.(*compatSession)
+	if !ok {
+		return errForeignSession
+	}
+	if what := weakened(r.Spec); what != "" {
+		return fmt.Errorf("%s cannot be had from a guest of dialect %s; use the ccv2 guest image: %w", what, c.dialect, errdefs.ErrNotImplemented)
+	}
+	created := &compatContainer{session: session, request: hyperstart.NewContainerRequest{
+		ID:      r.ID,
+		RootFS:  "rootfs",
+		Image:   r.ID, // the directory below the share
+		Process: compatProcess(r.Spec.Process, hyperstart.InitProcess, r.Terminal, c.dialect),
+	}}
+	for _, b := range r.Binds {
+		created.request.FSMap = append(created.request.FSMap, hyperstart.FSMap{Source: b.Source, Path: b.Destination, ReadOnly: b.ReadOnly})
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.containers[r.ID] != nil {
+		return fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
+	}
+	c.containers[r.ID] = created
+	return nil
+}
+
+// weakened names what a specification asks for and these guests would silently
+// not do, where that weakens the container; "" when there is nothing of that kind.
+func weakened(spec *specs.Spec) string {
+	if spec.Root != nil && spec.Root.Readonly {
+		return "a read-only root file system"
+	}
+	isUser := func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }
+	if spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, isUser) {
+		return "a user namespace"
+	}
+	return ""
+}
+
+// StartContainer creates and starts the container.
+func (c *compat) StartContainer(ctx context.Context, id string) error {
+	c.mu.Lock()
+	created := c.containers[id]
+	if created == nil || created.state != compatCreated {
+		c.mu.Unlock()
+		return fmt.Errorf("container %s is not created, or was started before: %w", id, errdefs.ErrFailedPrecondition)
+	}
+	created.state = compatStarting
+	c.mu.Unlock()
+	_, err := c.call(context.WithoutCancel(ctx), "newcontainer", created.session.frames.Token(), created.request)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	created.state = compatStarted
+	return err
+}
+
+// RemoveContainer implements [Guest]. Hyperhq's guest removes containers by itself.
+func (c *compat) RemoveContainer(ctx context.Context, id string) error {
+	c.mu.Lock()
+	created := c.containers[id]
+	unknown := created != nil && (created.state == compatCreated || created.state == compatKilled)
+	delete(c.containers, id)
+	c.mu.Unlock()
+	if unknown || c.dialect == hyperstart.DialectHyperhq {
+		return nil
+	}
+	_, err := c.call(ctx, "removecontainer", "", hyperstart.ContainerRef{Container: id})
+	return err
+}
+
+// Exec implements [Guest].
+func (c *compat) Exec(ctx context.Context, s Session, e Exec) error {
+	frames, err := framesOf(s)
+	if err != nil {
+		return err
+	}
+	return c.mutate(ctx, "execcmd", frames.Token(), hyperstart.ExecCmdRequest{
+		Container: e.Container,
+		Process:   compatProcess(e.Process, processIDOf(e.ID), e.Terminal, c.dialect),
+	})
+}
+
+// compatProcess makes a process object.
+func compatProcess(spec *specs.Process, id string, terminal bool, dialect hyperstart.Dialect) *hyperstart.Process {
+	p := &hyperstart.Process{
+		Terminal: terminal,
+		Args:     spec.Args,
+		Workdir:  spec.Cwd,
+		User:     strconv.FormatUint(uint64(spec.User.UID), 10),
+		Group:    strconv.FormatUint(uint64(spec.User.GID), 10),
+	}
+	if dialect.HasProcessID() {
+		p.ID = id
+	}
+	for _, gid := range spec.User.AdditionalGids {
+		p.AdditionalGroups = append(p.AdditionalGroups, strconv.FormatUint(uint64(gid), 10))
+	}
+	for _, env := range spec.Env {
+		key, value, _ := strings.Cut(env, "=")
+		p.Envs = append(p.Envs, hyperstart.Env{Env: key, Value: value})
+	}
+	if dialect == hyperstart.DialectClearC {
+		setSize(p, spec)
+	}
+	return p
+}
+
+// Signal implements [Guest]. How a signal goes depends on how far the guest is
+// with the container.
+func (c *compat) Signal(ctx context.Context, s Session, t Target, signal int) error {
+	session, ok := s.(*compatSession)
+	if !ok {
+		return errForeignSession
+	}
+	if signal == int(unix.SIGKILL) {
+		session.noteKilled()
+	}
+	state := compatStarted
+	if t.ExecID == "" {
+		state = c.claimSignal(t.Container, signal)
+	}
+	ends := signal == int(unix.SIGKILL) || signal == int(unix.SIGTERM)
+	switch {
+	case state == compatCreated, state == compatKilled && !ends:
+		return fmt.Errorf("container %s is not started: %w", t.Container, errdefs.ErrFailedPrecondition)
+	case state == compatKilled: // the proxy answers with an exit
+		session.noteKilledBy(signal)
+		return c.signalSession(ctx, session.frames, signal)
+	case t.ExecID == "" && (t.All || signal > proxyproto.MaxSignal || state == compatStarting):
+		// A command comes after the one that starts the container.
+		return c.killContainer(ctx, t, signal)
+	case signal > proxyproto.MaxSignal:
+		return c.signalProcess(ctx, t, signal)
+	}
+	return c.signalSession(ctx, session.frames, signal)
+}
+
+// claimSignal returns how far the guest is with a container. A container that
+// it does not know of is killed by the two signals that end every process.
+func (c *compat) claimSignal(id string, signal int) compatState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	created := c.containers[id]
+	if created == nil {
+		return compatStarted
+	}
+	if created.state == compatCreated && (signal == int(unix.SIGKILL) || signal == int(unix.SIGTERM)) {
+		created.state = compatKilled
+	}
+	return created.state
+}
+
+// Update implements [Guest].
+func (c *compat) Update(context.Context, string, *specs.LinuxResources) error {
+	return c.notImplemented("updatecontainer")
+}
+
+// Pause implements [Guest].
+func (c *compat) Pause(context.Context, string) error { return c.notImplemented("pausecontainer") }
+
+// Resume implements [Guest].
+func (c *compat) Resume(context.Context, string) error { return c.notImplemented("resumecontainer") }
+
+// Stats implements [Guest].
+func (c *compat) Stats(context.Context, string) (*hyperstart.Stats, error) {
+	return nil, c.notImplemented("statscontainer")
+}
+
+// Processes implements [Guest].
+func (c *compat) Processes(context.Context, string) ([]ProcessInfo, error) {
+	return nil, c.notImplemented("listprocesses")
+}

@@ -1,0 +1,203 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
+)
+
+// ShareTag is the tag of the shared file system; original guests insist on it.
+const ShareTag = "hyperShared"
+
+// native is a ccv2 guest.
+type native struct {
+	*caller
+	forwards atomic.Uint64 // connections so far, for their ids
+}
+
+var _ interface {
+	Guest
+	Forwarder
+} = (*native)(nil)
+
+// StartPod implements [Guest].
+func (n *native) StartPod(ctx context.Context, pod Pod) error {
+	return n.startPod(ctx, hyperstart.StartPodRequest{
+		Hostname: pod.Hostname, DNS: pod.DNS,
+		ShareType: pod.ShareType, Clock: time.Now().UnixNano(), Sysctls: pod.Sysctls, ShmSize: pod.ShmSize,
+	})
+}
+
+// StopPod implements [Guest]. The agent answers when the data is written; the
+// rest of the guest's end only takes time.
+func (n *native) StopPod(ctx context.Context) (synced bool, err error) {
+	err = n.stopPod(ctx)
+	return err == nil, err
+}
+
+// SetInterface implements [Guest].
+func (n *native) SetInterface(ctx context.Context, i hyperstart.Interface) error {
+	_, err := n.call(ctx, "setupinterface", "", i)
+	return err
+}
+
+// SetRoutes implements [Guest].
+func (n *native) SetRoutes(ctx context.Context, r hyperstart.Routes) error {
+	_, err := n.call(ctx, "setuproute", "", r)
+	return err
+}
+
+// OpenSession implements [Guest].
+func (n *native) OpenSession(ctx context.Context) (Session, error) {
+	s, err := n.frames.Connect(ctx)
+	if err != nil {
+		return nil, Classify(err)
+	}
+	return &session{frames: s}, nil
+}
+
+// CreateContainer implements [Guest].
+func (n *native) CreateContainer(ctx context.Context, s Session, c Container) error {
+	frames, err := framesOf(s)
+	if err != nil {
+		return err
+	}
+	spec, err := proxyproto.Marshal(c.Spec)
+	if err != nil {
+		return fmt.Errorf("encode specification: %w", err)
+	}
+	process := &hyperstart.Process{ID: hyperstart.InitProcess, Terminal: c.Terminal}
+	setSize(process, c.Spec.Process)
+	request := hyperstart.NewContainerRequest{ID: c.ID, Process: process, Spec: spec}
+	if err := n.mutate(ctx, "newcontainer", frames.Token(), request); err != nil {
+		return err
+	}
+	if ctx.Err() != nil { // it is there, but nobody would ever start it
+		_ = n.RemoveContainer(context.WithoutCancel(ctx), c.ID)
+		return fmt.Errorf("newcontainer: %w", ctx.Err())
+	}
+	return nil
+}
+
+// StartContainer implements [Guest].
+func (n *native) StartContainer(ctx context.Context, id string) error {
+	_, err := n.call(context.WithoutCancel(ctx), "startcontainer", "", hyperstart.ContainerRef{Container: id})
+	return err
+}
+
+// RemoveContainer implements [Guest].
+func (n *native) RemoveContainer(ctx context.Context, id string) error {
+	_, err := n.call(ctx, "removecontainer", "", hyperstart.ContainerRef{Container: id})
+	return err
+}
+
+// Exec implements [Guest].
+func (n *native) Exec(ctx context.Context, s Session, e Exec) error {
+	frames, err := framesOf(s)
+	if err != nil {
+		return err
+	}
+	spec := *e.Process
+	spec.Terminal = e.Terminal
+	spec.ApparmorProfile, spec.SelinuxLabel = "", "" // the guest has neither
+	raw, err := proxyproto.Marshal(&spec)
+	if err != nil {
+		return fmt.Errorf("encode process: %w", err)
+	}
+	process := &hyperstart.Process{ID: processIDOf(e.ID), Terminal: e.Terminal, OCI: raw}
+	setSize(process, e.Process)
+	return n.mutate(ctx, "execcmd", frames.Token(), hyperstart.ExecCmdRequest{Container: e.Container, Process: process})
+}
+
+// setSize sets the initial size of a process's terminal.
+func setSize(p *hyperstart.Process, spec *specs.Process) {
+	const most = 1<<16 - 1
+	if !p.Terminal || spec == nil || spec.ConsoleSize == nil {
+		return
+	}
+	if size := spec.ConsoleSize; size.Height <= most && size.Width <= most {
+		p.Rows, p.Columns = uint16(size.Height), uint16(size.Width)
+	}
+}
+
+// Forward implements [Forwarder].
+func (n *native) Forward(ctx context.Context, s Session, port uint16) error {
+	frames, err := framesOf(s)
+	if err != nil {
+		return err
+	}
+	process := &hyperstart.Process{ID: fmt.Sprintf("forward-%d", n.forwards.Add(1)), Port: port}
+	return n.mutate(ctx, "execcmd", frames.Token(), hyperstart.ExecCmdRequest{Container: n.vm, Process: process})
+}
+
+// Signal implements [Guest]. A session's frames have no room for real-time
+// signals, nor for all processes; commands have.
+func (n *native) Signal(ctx context.Context, s Session, t Target, signal int) error {
+	frames, err := framesOf(s)
+	switch {
+	case err != nil:
+		return err
+	case t.ExecID == "" && (t.All || signal > proxyproto.MaxSignal):
+		return n.killContainer(ctx, t, signal)
+	case signal > proxyproto.MaxSignal:
+		return n.signalProcess(ctx, t, signal)
+	}
+	return n.signalSession(ctx, frames, signal)
+}
+
+// Update implements [Guest].
+func (n *native) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
+	raw, err := proxyproto.Marshal(resources)
+	if err != nil {
+		return fmt.Errorf("encode resources: %w", err)
+	}
+	return n.mutate(ctx, "updatecontainer", "", hyperstart.UpdateContainerRequest{Container: id, Resources: raw})
+}
+
+// Pause implements [Guest].
+func (n *native) Pause(ctx context.Context, id string) error {
+	return n.mutate(ctx, "pausecontainer", "", hyperstart.ContainerRef{Container: id})
+}
+
+// Resume implements [Guest].
+func (n *native) Resume(ctx context.Context, id string) error {
+	return n.mutate(ctx, "resumecontainer", "", hyperstart.ContainerRef{Container: id})
+}
+
+// Stats implements [Guest].
+func (n *native) Stats(ctx context.Context, id string) (*hyperstart.Stats, error) {
+	answer, err := n.call(ctx, "statscontainer", "", hyperstart.ContainerRef{Container: id})
+	if err != nil {
+		return nil, err
+	}
+	var stats hyperstart.Stats
+	if err := json.Unmarshal(answer, &stats); err != nil {
+		return nil, fmt.Errorf("decode statistics: %w", err)
+	}
+	return &stats, nil
+}
+
+// Processes implements [Guest].
+func (n *native) Processes(ctx context.Context, id string) ([]ProcessInfo, error) {
+	answer, err := n.call(ctx, "listprocesses", "", hyperstart.ContainerRef{Container: id})
+	if err != nil {
+		return nil, err
+	}
+	var list hyperstart.ProcessList
+	if err := json.Unmarshal(answer, &list); err != nil {
+		return nil, fmt.Errorf("decode process list: %w", err)
+	}
+	var all []ProcessInfo
+	for _, p := range list.Processes {
+		execID, known := execIDOf(p.Process)
+		all = append(all, ProcessInfo{PID: p.PID, ExecID: execID, Init: known && execID == ""})
+	}
+	return all, nil
+}
