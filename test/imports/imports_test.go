@@ -38,6 +38,10 @@ var rules = []rule{
 		why: "a codec is copied into other projects: standard library only",
 	},
 	{
+		from: "pkg/guest/layout/...", not: []string{std},
+		why: "every side imports it: the host, the image builder and the agent",
+	},
+	{
 		from: "pkg/hypervisor/qmp/...", not: []string{std}, except: []string{module + "pkg/hypervisor/qmp/..."},
 		why: "a codec is copied into other projects: standard library only",
 	},

@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	runc "github.com/containerd/go-runc"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // bootDeadline bounds the wait for the ports. It is generous because under
@@ -101,14 +101,14 @@ func (a *Agent) bootEarly() (err error) {
 	if a.drivers.list, err = readModuleList(); err != nil {
 		return err
 	}
-	a.events, err = openUevents(func() { a.drivers.load(&a.drivers.net, phaseNet) })
+	a.events, err = openUevents(func() { a.drivers.load(&a.drivers.net, layout.PhaseNet) })
 	if err != nil {
 		return err
 	}
 	go a.events.run() // ends with the VM
-	boot := modulesOf(a.drivers.list, phaseBoot)
+	boot := layout.ModulesOf(a.drivers.list, layout.PhaseBoot)
 	if !hasPCI() {
-		boot = append(boot, modulesOf(a.drivers.list, phaseMMIO)...)
+		boot = append(boot, layout.ModulesOf(a.drivers.list, layout.PhaseMMIO)...)
 	}
 	return loadModules(boot)
 }
@@ -122,8 +122,8 @@ func (a *Agent) bootLate() {
 		func() error { return mountAll(lateMounts) },
 		linkDev,
 		linkModprobe,
-		func() error { return enableControllers(cgroupRoot) },
-		func() error { return prepareCgroup(cgroupBase) },
+		func() error { return enableControllers(layout.CgroupRoot) },
+		func() error { return prepareCgroup(layout.CgroupBase) },
 		loopbackUp,
 		makeDirs,
 		func() (err error) { a.oom, err = newOOMWatcher(a.sendOOM); return err },
@@ -142,16 +142,16 @@ func (a *Agent) bootLate() {
 // makeDirs makes the agent's directories. Users of containers with a user
 // namespace pass through the first to the share.
 func makeDirs() error {
-	if err := os.MkdirAll(filepath.Dir(containersDir), 0o711); err != nil {
+	if err := os.MkdirAll(layout.RunDir, 0o711); err != nil {
 		return err
 	}
-	return os.Mkdir(containersDir, 0o700)
+	return os.Mkdir(layout.ContainersDir, 0o700)
 }
 
 // loadShare loads what mounting the share needs.
 func (a *Agent) loadShare() {
 	defer close(a.shareable)
-	if err := loadModules(modulesOf(a.drivers.list, phaseShare)); err != nil {
+	if err := loadModules(layout.ModulesOf(a.drivers.list, layout.PhaseShare)); err != nil {
 		logf("%v", err) // shows when the share is mounted
 	}
 }

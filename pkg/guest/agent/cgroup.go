@@ -17,11 +17,6 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-const (
-	cgroupRoot = "/sys/fs/cgroup"
-	cgroupBase = cgroupRoot + "/ccv2" // parent of the containers' cgroups
-)
-
 // writeKernelFile writes a kernel file, which is neither created nor truncated.
 func writeKernelFile(path, value string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)

@@ -9,10 +9,8 @@ import (
 	"sync"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
-
-// containersDir has one directory per container: its bundle and pid files.
-const containersDir = "/run/ccv2/containers"
 
 // containerState is where a container is in its life.
 type containerState uint8
@@ -75,7 +73,7 @@ type container struct {
 
 func newContainerState(id string) *container {
 	return &container{
-		id: id, dir: filepath.Join(containersDir, id), cgroup: filepath.Join(cgroupBase, id),
+		id: id, dir: filepath.Join(layout.ContainersDir, id), cgroup: filepath.Join(layout.CgroupBase, id),
 		procs: map[string]*process{},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // newContainer creates a container: everything is set up and its first process
@@ -40,7 +41,7 @@ func (a *Agent) newContainer(ctx context.Context, payload []byte) ([]byte, error
 }
 
 func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewContainerRequest) error {
-	config, program, err := a.guestSpec(req.Spec, c.id, strings.TrimPrefix(c.cgroup, cgroupRoot))
+	config, program, err := a.guestSpec(req.Spec, c.id, strings.TrimPrefix(c.cgroup, layout.CgroupRoot))
 	if err != nil {
 		return err
 	}
@@ -208,14 +209,14 @@ func (a *Agent) erase(c *container) {
 	if err := killCgroup(c.cgroup); err != nil {
 		logf("container %s: %v", c.id, err)
 	}
-	if _, err := os.Stat(filepath.Join(runtimeState, c.id)); err == nil {
+	if _, err := os.Stat(filepath.Join(layout.RuntimeState, c.id)); err == nil {
 		if err := a.oci.delete(context.Background(), c, true); err != nil {
 			logf("container %s: %v", c.id, err)
 		}
 	}
 	err := errors.Join(
 		removeCgroup(c.cgroup),
-		os.RemoveAll(filepath.Join(runtimeState, c.id)),
+		os.RemoveAll(filepath.Join(layout.RuntimeState, c.id)),
 		os.RemoveAll(c.dir))
 	if err != nil {
 		logf("container %s: %v", c.id, err)

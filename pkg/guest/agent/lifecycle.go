@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // ref decodes the payload of a command that names a container only.
@@ -36,7 +37,7 @@ func (a *Agent) startContainer(ctx context.Context, payload []byte) ([]byte, err
 		return nil, errors.Join(err, killCgroup(c.cgroup))
 	}
 	c.settle(stateStarting, stateRunning)
-	go func() { defer guard(); a.drivers.load(&a.drivers.late, phaseLate) }()
+	go func() { defer guard(); a.drivers.load(&a.drivers.late, layout.PhaseLate) }()
 	return nil, nil
 }
 
@@ -210,7 +211,7 @@ func (a *Agent) remove(ctx context.Context, c *container) error {
 	}
 	a.oom.remove(c.id)
 	err := a.oci.delete(ctx, c, false)
-	if _, serr := os.Stat(filepath.Join(runtimeState, c.id)); err != nil && serr == nil {
+	if _, serr := os.Stat(filepath.Join(layout.RuntimeState, c.id)); err != nil && serr == nil {
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
 	if err := removeCgroup(c.cgroup); err != nil {

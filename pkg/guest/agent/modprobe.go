@@ -4,23 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
-// modprobePath is what the kernel executes when it needs a module. It is a
-// link to the agent, made when the guest has booted: nothing that the kernel
-// asks for on the way there should cost a process.
-const modprobePath = "/sbin/modprobe"
-
-// linkModprobe makes modules load on demand. An image may have a modprobe of
-// its own, which is left alone.
+// linkModprobe makes modules load on demand: what the kernel executes then is a
+// link to the agent. It is made when the guest has booted, because nothing that
+// the kernel asks for on the way there should cost a process. An image may have
+// a modprobe of its own, which is left alone.
 func linkModprobe() error {
-	if err := os.MkdirAll("/sbin", 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(layout.ModprobePath), 0o755); err != nil {
 		return fmt.Errorf("link modprobe: %w", err)
 	}
-	if err := os.Symlink("/init", modprobePath); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Symlink(layout.Init, layout.ModprobePath); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("link modprobe: %w", err)
 	}
 	return nil
@@ -48,7 +47,7 @@ func (a *Agent) loadTables(p program) {
 // load loads what a name or alias means. It reports false when the image has
 // no such module.
 func load(request string) (bool, error) {
-	b, err := os.ReadFile(kmod.TablePath)
+	b, err := os.ReadFile(layout.ModuleTable)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil // the kernel has everything built in
 	}

@@ -5,38 +5,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
-
-// moduleList is written by the image builder: "phase path" per line.
-const moduleList = "/etc/ccv2/modules"
-
-// Phases of the module list.
-const (
-	phaseBoot  = "boot"
-	phaseMMIO  = "mmio"
-	phaseShare = "share"
-	phaseNet   = "net"
-	phaseLate  = "late"
-)
-
-// modulesOf returns the paths of one phase in load order. An image without a
-// list has a kernel with everything built in.
-func modulesOf(list, phase string) []string {
-	var paths []string
-	for line := range strings.SplitSeq(list, "\n") {
-		if p, path, ok := strings.Cut(line, " "); ok && p == phase {
-			paths = append(paths, path)
-		}
-	}
-	return paths
-}
 
 func readModuleList() (string, error) {
-	b, err := os.ReadFile(moduleList)
+	b, err := os.ReadFile(layout.ModuleList)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
@@ -63,9 +40,9 @@ type drivers struct {
 
 // load loads the modules of a phase. One that cannot be loaded shows when it is
 // needed; most guests need few of them.
-func (d *drivers) load(once *sync.Once, phase string) {
+func (d *drivers) load(once *sync.Once, phase layout.Phase) {
 	once.Do(func() {
-		if err := loadModules(modulesOf(d.list, phase)); err != nil {
+		if err := loadModules(layout.ModulesOf(d.list, phase)); err != nil {
 			logf("%v", err)
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // shareDeadline bounds the wait for the share's hot-plugged device.
@@ -225,7 +226,7 @@ func (a *Agent) destroyPod(ctx context.Context, _ []byte) ([]byte, error) {
 	a.pod.state = podDestroyed // nothing new from here on
 	a.pod.mu.Unlock()
 	if err := a.ready(ctx); err == nil {
-		if err := killCgroup(cgroupBase); err != nil {
+		if err := killCgroup(layout.CgroupBase); err != nil {
 			logf("destroy pod: %v", err)
 		}
 	}

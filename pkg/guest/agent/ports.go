@@ -11,16 +11,9 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-)
 
-// Names of the virtio-serial ports, part of the contract with the host.
-const (
-	ctlPortName = "sh.hyper.channel.0"
-	ttyPortName = "sh.hyper.channel.1"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
-
-// portClass has one directory per virtio-serial port.
-const portClass = "/sys/class/virtio-ports"
 
 // port is one virtio-serial port. While the host end is closed, reads wait and
 // writes wait too, so a host that reconnects finds everything in place.
@@ -33,16 +26,16 @@ type port struct {
 func findPorts(ctx context.Context, events *uevents) (ctl, tty *port, err error) {
 	found := map[string]string{}
 	err = events.wait(ctx, func() (bool, error) {
-		scanPorts(portClass, found)
-		return found[ctlPortName] != "" && found[ttyPortName] != "", nil
+		scanPorts(layout.PortClass, found)
+		return found[layout.CtlPort] != "" && found[layout.TTYPort] != "", nil
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("find ports %s and %s: have %d of 2: %w", ctlPortName, ttyPortName, len(found), err)
+		return nil, nil, fmt.Errorf("find ports %s and %s: have %d of 2: %w", layout.CtlPort, layout.TTYPort, len(found), err)
 	}
-	if ctl, err = openPort(found[ctlPortName]); err != nil {
+	if ctl, err = openPort(found[layout.CtlPort]); err != nil {
 		return nil, nil, err
 	}
-	if tty, err = openPort(found[ttyPortName]); err != nil {
+	if tty, err = openPort(found[layout.TTYPort]); err != nil {
 		return nil, nil, err
 	}
 	return ctl, tty, nil
@@ -58,7 +51,7 @@ func scanPorts(class string, found map[string]string) {
 			continue
 		}
 		switch s := strings.TrimSpace(string(b)); s {
-		case ctlPortName, ttyPortName:
+		case layout.CtlPort, layout.TTYPort:
 			found[s] = "/dev/" + filepath.Base(filepath.Dir(name))
 		}
 	}

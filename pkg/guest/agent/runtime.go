@@ -20,15 +20,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
-const (
-	runtimePath  = "/usr/bin/crun"
-	runtimeState = "/run/ccv2/oci" // the OCI runtime's own state
-	// runtimeDeadline bounds one invocation; a hook or a slow share may take
-	// long, but not for ever.
-	runtimeDeadline = 2 * time.Minute
-)
+// runtimeDeadline bounds one invocation; a hook or a slow share may take long,
+// but not indefinitely.
+const runtimeDeadline = 2 * time.Minute
 
 // ociRuntime runs the OCI runtime. Each method is exactly one invocation: they
 // are what container operations cost most.
@@ -41,7 +38,7 @@ type ociRuntime struct {
 // that package because a process has one reaper.
 func newRuntime(r *reaper) *ociRuntime {
 	runc.Monitor = r
-	return &ociRuntime{base: runc.Runc{Command: runtimePath, Root: runtimeState, LogFormat: runc.JSON}}
+	return &ociRuntime{base: runc.Runc{Command: layout.RuntimePath, Root: layout.RuntimeState, LogFormat: runc.JSON}}
 }
 
 // seal makes the runtime run from a sealed copy in memory. crun and runc make

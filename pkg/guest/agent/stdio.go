@@ -11,6 +11,8 @@ import (
 
 	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // stdio is the agent's end of a process's standard streams, and until the
@@ -25,12 +27,12 @@ type stdio struct {
 	console *consoleSocket // receives the master; nil unless terminal
 }
 
-// newStdio makes the streams. dir is a directory for the console socket.
+// newStdio makes the streams. seq makes the console socket's name unique.
 func newStdio(terminal bool, seq uint64) (*stdio, error) {
 	s := &stdio{terminal: terminal}
 	var err error
 	if terminal {
-		s.console, err = listenConsole(fmt.Sprintf("/run/ccv2/tty-%d.sock", seq))
+		s.console, err = listenConsole(fmt.Sprintf(layout.RunDir+"/tty-%d.sock", seq))
 	} else {
 		err = s.pipes()
 	}

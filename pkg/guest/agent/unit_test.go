@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/image"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 func TestReadStats(t *testing.T) {
@@ -71,27 +71,6 @@ func TestCgroupPIDs(t *testing.T) {
 	}
 	if pids, err := cgroupPIDs(filepath.Join(dir, "none")); err != nil || pids != nil {
 		t.Errorf("missing cgroup: %v, %v", pids, err)
-	}
-}
-
-// TestImagePaths checks what agent and image builder must agree on; the agent
-// does not import the builder, which would bring its decompressors.
-func TestImagePaths(t *testing.T) {
-	got := []string{moduleList, runtimePath, phaseBoot, phaseMMIO, phaseShare, phaseNet, phaseLate}
-	want := []string{image.ModuleList, image.RuntimePath, string(image.PhaseBoot), string(image.PhaseMMIO), string(image.PhaseShare), string(image.PhaseNet), string(image.PhaseLate)}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestModulesOf(t *testing.T) {
-	const list = "boot /lib/a.ko\nmmio /lib/b.ko\nboot /lib/c.ko\n\nlate /lib/with space.ko\n"
-	for phase, want := range map[string][]string{
-		phaseBoot: {"/lib/a.ko", "/lib/c.ko"}, phaseMMIO: {"/lib/b.ko"}, phaseLate: {"/lib/with space.ko"}, "other": nil,
-	} {
-		if diff := cmp.Diff(want, modulesOf(list, phase)); diff != "" {
-			t.Errorf("%s: %s", phase, diff)
-		}
 	}
 }
 
@@ -222,7 +201,7 @@ func TestUevents(t *testing.T) {
 
 func TestScanPorts(t *testing.T) {
 	class := t.TempDir()
-	for dir, name := range map[string]string{"vport1p1": ctlPortName + "\n", "vport1p2": ttyPortName + "\n", "vport1p3": ctlPortName + "0\n"} {
+	for dir, name := range map[string]string{"vport1p1": layout.CtlPort + "\n", "vport1p2": layout.TTYPort + "\n", "vport1p3": layout.CtlPort + "0\n"} {
 		if err := os.Mkdir(filepath.Join(class, dir), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +211,7 @@ func TestScanPorts(t *testing.T) {
 	}
 	got := map[string]string{}
 	scanPorts(class, got)
-	want := map[string]string{ctlPortName: "/dev/vport1p1", ttyPortName: "/dev/vport1p2"}
+	want := map[string]string{layout.CtlPort: "/dev/vport1p1", layout.TTYPort: "/dev/vport1p2"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

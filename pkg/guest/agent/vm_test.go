@@ -16,6 +16,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/image"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // replyDeadline bounds every single wait of these tests; emulation is slow.
@@ -80,7 +81,7 @@ func bootWith(t *testing.T, more []image.Addition, extra ...string) *vm {
 	}
 	args = append(args, extra...)
 	var listeners []net.Listener
-	for i, name := range []string{"sh.hyper.channel.0", "sh.hyper.channel.1"} {
+	for i, name := range []string{layout.CtlPort, layout.TTYPort} {
 		path := filepath.Join(dir, fmt.Sprint(i))
 		l, err := net.Listen("unix", path)
 		must(t, err)

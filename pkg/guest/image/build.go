@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // Names of the files that Build writes.
@@ -21,46 +22,23 @@ const (
 	ManifestFile = "manifest.json"
 )
 
-// Paths in the guest, shared with the agent.
-const (
-	// RuntimePath is the OCI runtime.
-	RuntimePath = "/usr/bin/crun"
-	// ModuleList names the modules to load: "phase path" per line, in order.
-	ModuleList = "/etc/ccv2/modules"
-)
-
-// Phase says when the agent loads a module.
-type Phase string
-
-// Phases. Boot time matters, so only what is needed to talk to the host is
-// loaded before READY.
-const (
-	PhaseBoot  Phase = "boot"  // before READY
-	PhaseMMIO  Phase = "mmio"  // before READY on a machine without PCI
-	PhaseShare Phase = "share" // after READY, before the share is mounted
-	PhaseNet   Phase = "net"   // when the first interface is announced
-	PhaseLate  Phase = "late"  // when the first container runs, in the background
-	// PhaseDemand is when the kernel asks for them; the table has all modules.
-	PhaseDemand Phase = "demand"
-)
-
 // moduleSets are the modules of each phase; those that a kernel has built in
 // or lacks are left out. Drivers of devices are not left to demand: the kernel
 // announces devices to user space, but asks for no driver.
 var moduleSets = []struct {
-	phase Phase
+	phase layout.Phase
 	names []string
 }{
-	{PhaseBoot, []string{"virtio_pci", "virtio_console"}},
-	{PhaseMMIO, []string{"virtio_mmio"}},
-	{PhaseShare, []string{"virtiofs", "9p", "9pnet_virtio"}},
-	{PhaseNet, []string{"virtio_net"}},
-	{PhaseLate, []string{"virtio_blk", "virtio_rng"}},
-	{PhaseDemand, []string{"overlay", "erofs", "ext4", "crc32c_generic", "af_packet"}},
-	{PhaseDemand, []string{"bridge", "veth", "dummy", "tun"}},
+	{layout.PhaseBoot, []string{"virtio_pci", "virtio_console"}},
+	{layout.PhaseMMIO, []string{"virtio_mmio"}},
+	{layout.PhaseShare, []string{"virtiofs", "9p", "9pnet_virtio"}},
+	{layout.PhaseNet, []string{"virtio_net"}},
+	{layout.PhaseLate, []string{"virtio_blk", "virtio_rng"}},
+	{layout.PhaseDemand, []string{"overlay", "erofs", "ext4", "crc32c_generic", "af_packet"}},
+	{layout.PhaseDemand, []string{"bridge", "veth", "dummy", "tun"}},
 	// What iptables, on either of its back-ends, and nft need to filter and
 	// translate addresses in a container.
-	{PhaseDemand, []string{
+	{layout.PhaseDemand, []string{
 		"nf_tables", "nft_compat", "nft_chain_nat", "nft_ct", "nft_nat", "nft_masq", "nft_redir",
 		"ip_tables", "iptable_filter", "iptable_mangle", "iptable_nat",
 		"ip6_tables", "ip6table_filter", "ip6table_mangle", "ip6table_nat",
@@ -136,10 +114,10 @@ func assemble(opts Options, m *Manifest) (*archive, error) {
 	if err := addSkeleton(a); err != nil {
 		return nil, err
 	}
-	if err := addProgram(a, "/init", opts.Agent); err != nil {
+	if err := addProgram(a, layout.Init, opts.Agent); err != nil {
 		return nil, err
 	}
-	if err := addProgram(a, RuntimePath, opts.Runtime); err != nil {
+	if err := addProgram(a, layout.RuntimePath, opts.Runtime); err != nil {
 		return nil, err
 	}
 	libs, err := newFinder(opts.Roots).closure(opts.Runtime)
@@ -188,7 +166,7 @@ func addProgram(a *archive, dest, source string) error {
 // addModules adds the modules of all sets, the list of those that the agent
 // loads by itself, and the table of all.
 func addModules(a *archive, dir string, m *Manifest) error {
-	var list bytes.Buffer
+	var list []byte
 	var table kmod.Table
 	if dir != "" {
 		tree, err := openModules(dir)
@@ -208,8 +186,8 @@ func addModules(a *archive, dir string, m *Manifest) error {
 				if err := a.addFile(entry.Path, 0o644, mod.data); err != nil {
 					return err
 				}
-				if set.phase != PhaseDemand {
-					fmt.Fprintf(&list, "%s %s\n", set.phase, entry.Path)
+				if set.phase != layout.PhaseDemand {
+					list = layout.AppendModule(list, set.phase, entry.Path)
 				}
 				table = append(table, entry)
 				m.Modules = append(m.Modules, mod.name)
@@ -217,8 +195,8 @@ func addModules(a *archive, dir string, m *Manifest) error {
 		}
 	}
 	return errors.Join(
-		a.addFile(ModuleList, 0o644, list.Bytes()),
-		a.addFile(kmod.TablePath, 0o644, table.Append(nil)))
+		a.addFile(layout.ModuleList, 0o644, list),
+		a.addFile(layout.ModuleTable, 0o644, table.Append(nil)))
 }
 
 // addTree copies files, directories and symbolic links; anything else in the

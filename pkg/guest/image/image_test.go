@@ -21,6 +21,7 @@ import (
 	"github.com/pierrec/lz4/v4"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // elfFile makes a minimal ELF with one segment of n bytes.
@@ -353,7 +354,7 @@ func checkManifest(t *testing.T, path string) {
 	for _, f := range m.Files {
 		paths[f.Path] = true
 	}
-	for _, want := range []string{"/init", RuntimePath, ModuleList, kmod.TablePath, "/extra/b/c", "/extra/link", "/lib/libc.so.6", "/dev/console", "/tmp"} {
+	for _, want := range []string{layout.Init, layout.RuntimePath, layout.ModuleList, layout.ModuleTable, "/extra/b/c", "/extra/link", "/lib/libc.so.6", "/dev/console", "/tmp"} {
 		if !paths[want] {
 			t.Errorf("manifest has no %s: %v", want, fmt.Sprint(paths))
 		}

@@ -13,9 +13,6 @@ import (
 	"strings"
 )
 
-// TablePath is where the table is in the guest.
-const TablePath = "/etc/ccv2/modprobe"
-
 // Module is one module of an image.
 type Module struct {
 	Name    string   // as the kernel names it, with underscores

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 func main() {
@@ -60,15 +62,13 @@ func boot() error {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
-	list, err := os.ReadFile("/etc/ccv2/modules") // "phase path" per line
+	list, err := os.ReadFile(layout.ModuleList)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	for line := range strings.SplitSeq(string(list), "\n") {
-		if path, ok := strings.CutPrefix(line, "boot "); ok {
-			if err := load(path); err != nil {
-				return fmt.Errorf("load module %s: %w", path, err)
-			}
+	for _, path := range layout.ModulesOf(string(list), layout.PhaseBoot) {
+		if err := load(path); err != nil {
+			return fmt.Errorf("load module %s: %w", path, err)
 		}
 	}
 	return nil
@@ -105,20 +105,20 @@ func modeOf(path string) (string, error) {
 func findPorts() (ctl, tty *port, err error) {
 	found := map[string]string{} // device by name
 	for range time.Tick(5 * time.Millisecond) {
-		names, _ := filepath.Glob("/sys/class/virtio-ports/*/name") // the pattern is well-formed
+		names, _ := filepath.Glob(layout.PortClass + "/*/name") // the pattern is well-formed
 		for _, path := range names {
 			if name, err := os.ReadFile(path); err == nil {
 				found[strings.TrimSpace(string(name))] = "/dev/" + filepath.Base(filepath.Dir(path))
 			}
 		}
-		if found["sh.hyper.channel.0"] != "" && found["sh.hyper.channel.1"] != "" {
+		if found[layout.CtlPort] != "" && found[layout.TTYPort] != "" {
 			break
 		}
 	}
-	if ctl, err = openPort(found["sh.hyper.channel.0"]); err != nil {
+	if ctl, err = openPort(found[layout.CtlPort]); err != nil {
 		return nil, nil, err
 	}
-	tty, err = openPort(found["sh.hyper.channel.1"])
+	tty, err = openPort(found[layout.TTYPort])
 	return ctl, tty, err
 }
 
