@@ -162,7 +162,7 @@ func (a *Agent) ready(ctx context.Context) error {
 		return err
 	}
 	if a.bootErr != nil {
-		return failf(hyperstart.ClassUnavailable, "guest is not usable: %w", a.bootErr)
+		return hyperstart.Errorf(hyperstart.ClassUnavailable, "guest is not usable: %w", a.bootErr)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func signalCgroup(dir string, sig unix.Signal) error {
 		return err
 	}
 	if len(pids) == 0 {
-		return failf(hyperstart.ClassNotFound, "%w", errExited)
+		return hyperstart.Errorf(hyperstart.ClassNotFound, "%w", errExited)
 	}
 	for _, pid := range pids {
 		if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {

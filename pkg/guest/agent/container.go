@@ -83,7 +83,7 @@ var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
 func checkID(kind, id string) error {
 	if !idPattern.MatchString(id) {
-		return failf(hyperstart.ClassInvalidArgument, "%s id %q is not valid", kind, id)
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "%s id %q is not valid", kind, id)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (c *container) to(next containerState) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if transitions[c.state]&(1<<next) == 0 {
-		return failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.state)
+		return hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.state)
 	}
 	c.state = next
 	return nil
@@ -123,13 +123,13 @@ func (c *container) begin(p *process) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != stateRunning && c.state != stateCreated {
-		return failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.state)
+		return hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.state)
 	}
 	switch old, ok := c.procs[p.id]; {
 	case ok && old.told.Load():
 		old.discard() // the host has forgotten it, only its descendants live
 	case ok:
-		return failf(hyperstart.ClassAlreadyExists, "process %s of container %s exists", p.id, c.id)
+		return hyperstart.Errorf(hyperstart.ClassAlreadyExists, "process %s of container %s exists", p.id, c.id)
 	}
 	c.procs[p.id] = p
 	return nil
@@ -159,7 +159,7 @@ func (c *container) process(id string) (*process, error) {
 	defer c.mu.Unlock()
 	p, ok := c.procs[id]
 	if !ok || p.pid == 0 {
-		return nil, failf(hyperstart.ClassNotFound, "no process %s in container %s", id, c.id)
+		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "no process %s in container %s", id, c.id)
 	}
 	return p, nil
 }
@@ -223,7 +223,7 @@ func (a *Agent) find(id string) (*container, error) {
 	defer a.mu.Unlock()
 	c, ok := a.containers[id]
 	if !ok {
-		return nil, failf(hyperstart.ClassNotFound, "no container %s", id)
+		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "no container %s", id)
 	}
 	return c, nil
 }
@@ -236,7 +236,7 @@ func (a *Agent) reserve(id string) (*container, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, ok := a.containers[id]; ok {
-		return nil, failf(hyperstart.ClassAlreadyExists, "container %s exists", id)
+		return nil, hyperstart.Errorf(hyperstart.ClassAlreadyExists, "container %s exists", id)
 	}
 	c := newContainerState(id)
 	a.containers[id] = c

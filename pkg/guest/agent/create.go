@@ -23,7 +23,7 @@ func (a *Agent) newContainer(ctx context.Context, payload []byte) ([]byte, error
 		return nil, err
 	}
 	if req.Process == nil || len(req.Spec) == 0 {
-		return nil, failf(hyperstart.ClassInvalidArgument, "container %s: process and spec are needed", req.ID)
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "container %s: process and spec are needed", req.ID)
 	}
 	if err := a.podReady(ctx); err != nil {
 		return nil, err
@@ -106,18 +106,18 @@ type program struct {
 func (a *Agent) guestSpec(raw json.RawMessage, id, cgroup string) (config []byte, p program, err error) {
 	var spec map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &spec); err != nil {
-		return nil, p, failf(hyperstart.ClassInvalidArgument, "decode spec: %w", err)
+		return nil, p, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "decode spec: %w", err)
 	}
 	if err := json.Unmarshal(spec["process"], &p); err != nil {
-		return nil, p, failf(hyperstart.ClassInvalidArgument, "decode process of spec: %w", err)
+		return nil, p, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "decode process of spec: %w", err)
 	}
 	if len(p.Args) == 0 || p.Args[0] == "" {
-		return nil, p, failf(hyperstart.ClassInvalidArgument, "spec has no command to run")
+		return nil, p, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "spec has no command to run")
 	}
 	linux := map[string]json.RawMessage{}
 	if section, ok := spec["linux"]; ok {
 		if err := json.Unmarshal(section, &linux); err != nil {
-			return nil, p, failf(hyperstart.ClassInvalidArgument, "decode linux section of spec: %w", err)
+			return nil, p, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "decode linux section of spec: %w", err)
 		}
 	}
 	if err := a.huge.limit(id, linux); err != nil {
@@ -150,7 +150,7 @@ func (a *Agent) execCmd(ctx context.Context, payload []byte) ([]byte, error) {
 		return nil, a.connect(c, req.Process)
 	}
 	if req.Process == nil || len(req.Process.OCI) == 0 {
-		return nil, failf(hyperstart.ClassInvalidArgument, "exec in container %s: process with oci is needed", req.Container)
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "exec in container %s: process with oci is needed", req.Container)
 	}
 	spec, err := decode[specs.Process](req.Process.OCI)
 	if err != nil {
@@ -160,7 +160,7 @@ func (a *Agent) execCmd(ctx context.Context, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	if len(spec.Args) == 0 || spec.Args[0] == "" {
-		return nil, failf(hyperstart.ClassInvalidArgument, "exec in container %s: no command to run", req.Container)
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "exec in container %s: no command to run", req.Container)
 	}
 	c, err := a.find(req.Container)
 	if err != nil {

@@ -53,7 +53,7 @@ func (h *hugePages) limit(container string, linux map[string]json.RawMessage) er
 		case errors.Is(err, fs.ErrNotExist) && l.Limit == 0:
 			continue
 		case errors.Is(err, fs.ErrNotExist):
-			return failf(hyperstart.ClassFailedPrecondition, "the guest has no huge pages of %s", l.Pagesize)
+			return hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "the guest has no huge pages of %s", l.Pagesize)
 		case err != nil:
 			return err
 		}
@@ -84,7 +84,7 @@ func hugePageDir(name string) (dir string, size uint64, err error) {
 		kib := n << (10 * i)
 		return filepath.Join(hugePageSizes, fmt.Sprintf("hugepages-%dkB", kib)), kib << 10, nil
 	}
-	return "", 0, failf(hyperstart.ClassInvalidArgument, "huge page size %q is not like 2MB", name)
+	return "", 0, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "huge page size %q is not like 2MB", name)
 }
 
 // reserve has the kernel set pages aside, so many for the container in all. It
@@ -116,7 +116,7 @@ func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, p
 		}
 	}
 	if after < others+pages {
-		return errors.Join(setHugePageCount(dir, before), failf(hyperstart.ClassResourceExhausted,
+		return errors.Join(setHugePageCount(dir, before), hyperstart.Errorf(hyperstart.ClassResourceExhausted,
 			"reserve %d huge pages of %s: the guest has %d MiB of memory left; give the VM more (annotation io.ccv2.vm.memory_mib, or [vm] memory_mib)",
 			more, l.Pagesize, room>>20))
 	}

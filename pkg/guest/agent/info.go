@@ -25,7 +25,7 @@ func (a *Agent) statsContainer(_ context.Context, payload []byte) ([]byte, error
 	}
 	stats, err := readStats(c.cgroup)
 	if err != nil {
-		return nil, failf(hyperstart.ClassNotFound, "read statistics of container %s: %w", c.id, err)
+		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "read statistics of container %s: %w", c.id, err)
 	}
 	return json.Marshal(stats)
 }
@@ -151,7 +151,7 @@ func (a *Agent) writeFile(_ context.Context, payload []byte) ([]byte, error) {
 	d := json.NewDecoder(bytes.NewReader(payload))
 	var req fileRequest
 	if err := d.Decode(&req); err != nil {
-		return nil, failf(hyperstart.ClassInvalidArgument, "decode payload: %w", err)
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "decode payload: %w", err)
 	}
 	f, err := a.openFile(req, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
 	if err != nil {
@@ -175,7 +175,7 @@ func (a *Agent) openFile(req fileRequest, flags int) (*os.File, error) {
 			return nil, err
 		}
 		if !p.alive() {
-			return nil, failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
+			return nil, hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
 		}
 		root = fmt.Sprintf("/proc/%d/root", p.pid)
 	}
@@ -195,7 +195,7 @@ func openBelow(root, file string, flags int) (*os.File, error) {
 	}
 	fd, err := unix.Openat2(dir, file, &how)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, failf(hyperstart.ClassNotFound, "open %s: %w", file, err)
+		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "open %s: %w", file, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", file, err)

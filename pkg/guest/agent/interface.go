@@ -92,7 +92,7 @@ func (a *Agent) configure(ctx context.Context, req hyperstart.Interface) error {
 func (a *Agent) awaitLink(ctx context.Context, req hyperstart.Interface) (found netlink.Link, err error) {
 	mac, err := net.ParseMAC(req.MAC)
 	if err != nil || req.NewDevice == "" {
-		return nil, failf(hyperstart.ClassInvalidArgument, "interface has no valid MAC and name")
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "interface has no valid MAC and name")
 	}
 	ctx, cancel := context.WithTimeout(ctx, deviceDeadline)
 	defer cancel()
@@ -106,7 +106,7 @@ func (a *Agent) awaitLink(ctx context.Context, req hyperstart.Interface) (found 
 		return found != nil, nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, failf(hyperstart.ClassUnavailable, "no device with MAC %s after %v", mac, deviceDeadline)
+		return nil, hyperstart.Errorf(hyperstart.ClassUnavailable, "no device with MAC %s after %v", mac, deviceDeadline)
 	}
 	return found, err
 }
@@ -179,7 +179,7 @@ func parseAddresses(list []hyperstart.Address) ([]netlink.Addr, error) {
 	for _, a := range list {
 		addr, err := parseAddress(a)
 		if err != nil {
-			return nil, failf(hyperstart.ClassInvalidArgument, "address %s/%s: %w", a.IP, a.Mask, err)
+			return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "address %s/%s: %w", a.IP, a.Mask, err)
 		}
 		addrs = append(addrs, addr)
 	}

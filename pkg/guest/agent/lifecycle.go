@@ -77,7 +77,7 @@ func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, er
 		return nil, err
 	}
 	if s := c.current(); s == stateCreating || s >= stateStopped {
-		return nil, failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, s)
+		return nil, hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, s)
 	}
 	c.update.Lock()
 	defer c.update.Unlock()
@@ -106,10 +106,10 @@ func (a *Agent) killContainer(_ context.Context, payload []byte) ([]byte, error)
 	}
 	p, err := c.process(hyperstart.InitProcess)
 	if err != nil {
-		return nil, failf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
+		return nil, hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
 	}
 	if !p.alive() {
-		return nil, failf(hyperstart.ClassNotFound, "container %s: %w", c.id, errExited)
+		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "container %s: %w", c.id, errExited)
 	}
 	if !req.AllProcesses {
 		return nil, a.signal(p, req.Signal)
@@ -142,7 +142,7 @@ func (a *Agent) signalProcess(_ context.Context, payload []byte) ([]byte, error)
 func checkSignal(sig int) error {
 	const sigMax = 64 // _NSIG
 	if sig < 0 || sig > sigMax {
-		return failf(hyperstart.ClassInvalidArgument, "signal %d does not exist", sig)
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "signal %d does not exist", sig)
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func (m *mux) serve(ctx context.Context, r io.Reader) error {
 		}
 		answer, err := m.run(ctx, code, payload)
 		if err != nil {
-			m.out.send(hyperstart.Error, errorPayload(err))
+			m.out.send(hyperstart.Error, hyperstart.EncodeError(err))
 			continue
 		}
 		m.out.send(hyperstart.Ack, answer)
@@ -63,14 +63,14 @@ func (m *mux) serve(ctx context.Context, r io.Reader) error {
 func (m *mux) call(ctx context.Context, payload []byte) {
 	ticket, code, inner, err := hyperstart.ParseCall(payload)
 	if err != nil {
-		m.out.send(hyperstart.Error, errorPayload(failf(hyperstart.ClassInvalidArgument, "%w", err)))
+		m.out.send(hyperstart.Error, hyperstart.EncodeError(hyperstart.Errorf(hyperstart.ClassInvalidArgument, "%w", err)))
 		return
 	}
 	m.out.send(hyperstart.Ack, nil)
 	select {
 	case m.calls <- struct{}{}:
 	default:
-		m.result(ticket, nil, failf(hyperstart.ClassResourceExhausted, "%d commands are running already", maxCalls))
+		m.result(ticket, nil, hyperstart.Errorf(hyperstart.ClassResourceExhausted, "%d commands are running already", maxCalls))
 		return
 	}
 	inner = bytes.Clone(inner) // the reader's buffer is reused
@@ -88,7 +88,7 @@ func (m *mux) call(ctx context.Context, payload []byte) {
 func (m *mux) result(ticket uint32, answer []byte, err error) {
 	status := hyperstart.Ack
 	if err != nil {
-		status, answer = hyperstart.Error, errorPayload(err)
+		status, answer = hyperstart.Error, hyperstart.EncodeError(err)
 	}
 	m.out.send(hyperstart.Result, hyperstart.AppendCall(nil, ticket, status, answer))
 }
@@ -97,11 +97,11 @@ func (m *mux) run(ctx context.Context, code hyperstart.Code, payload []byte) ([]
 	h, ok := m.handlers[code]
 	if !ok {
 		name := hyperstart.DialectCCv2.CodeName(code)
-		return nil, failf(hyperstart.ClassNotImplemented, "%s is not a command of this guest", name)
+		return nil, hyperstart.Errorf(hyperstart.ClassNotImplemented, "%s is not a command of this guest", name)
 	}
 	answer, err := h(ctx, payload)
 	if err == nil && len(answer) > maxAnswer {
-		return nil, failf(hyperstart.ClassResourceExhausted, "answer of %d bytes, at most %d fit in a message", len(answer), maxAnswer)
+		return nil, hyperstart.Errorf(hyperstart.ClassResourceExhausted, "answer of %d bytes, at most %d fit in a message", len(answer), maxAnswer)
 	}
 	return answer, err
 }

@@ -69,8 +69,10 @@ func errorText(t *testing.T, m message) hyperstart.ErrorReply {
 
 func TestMuxAnswersInOrder(t *testing.T) {
 	host, next := serveMux(t, map[hyperstart.Code]handler{
-		hyperstart.Ping:     func(_ context.Context, b []byte) ([]byte, error) { return append([]byte("re: "), b...), nil },
-		hyperstart.StartPod: func(context.Context, []byte) ([]byte, error) { return nil, failf("some_class", "no: %d", 7) },
+		hyperstart.Ping: func(_ context.Context, b []byte) ([]byte, error) { return append([]byte("re: "), b...), nil },
+		hyperstart.StartPod: func(context.Context, []byte) ([]byte, error) {
+			return nil, hyperstart.Errorf("some_class", "no: %d", 7)
+		},
 		hyperstart.ReadFile: func(context.Context, []byte) ([]byte, error) { return make([]byte, maxAnswer+1), nil },
 	}, nil)
 	send(t, host, hyperstart.Ping, "a")

@@ -180,8 +180,8 @@ func TestInterfaceRefusals(t *testing.T) {
 		"bad prefix":  {NewDevice: "eth0", MAC: mac, IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "33"}}},
 		"bad peer":    {NewDevice: "eth0", MAC: mac, IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "32", Peer: "x"}}},
 	} {
-		var got *commandError
-		if err := a.configure(t.Context(), req); !errors.As(err, &got) || got.class != hyperstart.ClassInvalidArgument {
+		var got *hyperstart.GuestError
+		if err := a.configure(t.Context(), req); !errors.As(err, &got) || got.Class != hyperstart.ClassInvalidArgument {
 			t.Errorf("%s: got %v, want an invalid argument", name, err)
 		}
 	}

@@ -64,7 +64,7 @@ func (p *pod) claim(from, to podState) error {
 	if from == podNew && p.state == podStarted {
 		class = hyperstart.ClassAlreadyExists
 	}
-	return failf(class, "pod is %s", p.state)
+	return hyperstart.Errorf(class, "pod is %s", p.state)
 }
 
 func (a *Agent) getVersion(context.Context, []byte) ([]byte, error) {
@@ -87,7 +87,7 @@ func (a *Agent) startPod(ctx context.Context, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	if len(req.Interfaces)+len(req.Routes) > 0 {
-		return nil, failf(hyperstart.ClassNotImplemented, "interfaces and routes are not implemented by this guest")
+		return nil, hyperstart.Errorf(hyperstart.ClassNotImplemented, "interfaces and routes are not implemented by this guest")
 	}
 	if err := a.ready(ctx); err != nil {
 		return nil, err
@@ -143,14 +143,14 @@ func mountShm(size int64) error {
 	}
 	data := fmt.Sprintf("mode=1777,size=%d", size)
 	if err := unix.Mount("shm", hyperstart.ShmMount, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
-		return failf(hyperstart.ClassInvalidArgument, "mount shared memory of %d bytes: %w", size, err)
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "mount shared memory of %d bytes: %w", size, err)
 	}
 	return nil
 }
 
 func setHostname(name string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
-		return failf(hyperstart.ClassInvalidArgument, "set hostname %q: %w", name, err)
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "set hostname %q: %w", name, err)
 	}
 	if err := os.WriteFile("/etc/hostname", []byte(name+"\n"), 0o644); err != nil {
 		return fmt.Errorf("write hostname: %w", err)
@@ -167,10 +167,10 @@ func setSysctl(name, value string) error {
 		name = strings.NewReplacer(".", "/", "/", ".").Replace(name)
 	}
 	if !filepath.IsLocal(name) {
-		return failf(hyperstart.ClassInvalidArgument, "sysctl %q is not valid", name)
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "sysctl %q is not valid", name)
 	}
 	if err := writeKernelFile(filepath.Join("/proc/sys", name), value); err != nil {
-		return failf(hyperstart.ClassInvalidArgument, "set sysctl %s to %q: %w", name, value, err)
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "set sysctl %s to %q: %w", name, value, err)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ func (a *Agent) mountShare(ctx context.Context, tag, kind string) error {
 		// file can be mapped for writing; nothing else is cached.
 		data = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"
 	default:
-		return failf(hyperstart.ClassInvalidArgument, "share type %q is neither virtiofs nor 9p", kind)
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "share type %q is neither virtiofs nor 9p", kind)
 	}
 	if err := await(ctx, a.shareable); err != nil {
 		return err
@@ -204,14 +204,14 @@ func (a *Agent) mountShare(ctx context.Context, tag, kind string) error {
 		case last == nil:
 			return true, nil
 		case errors.Is(last, unix.ENODEV):
-			return false, failf(hyperstart.ClassNotImplemented, "mount share: this guest's kernel has no %s", kind)
+			return false, hyperstart.Errorf(hyperstart.ClassNotImplemented, "mount share: this guest's kernel has no %s", kind)
 		case errors.Is(last, unix.EINVAL), errors.Is(last, unix.ENOENT):
 			return false, nil // no device with this tag yet
 		}
 		return false, fmt.Errorf("mount share %s: %w", tag, last)
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		return failf(hyperstart.ClassUnavailable, "mount share: no %s device with tag %s after %v: %w", kind, tag, shareDeadline, last)
+		return hyperstart.Errorf(hyperstart.ClassUnavailable, "mount share: no %s device with tag %s after %v: %w", kind, tag, shareDeadline, last)
 	}
 	return err
 }

@@ -42,7 +42,7 @@ func (a *Agent) newProcess(c *container, id string, spec *hyperstart.Process, te
 	if terminal {
 		p.stderr = 0
 	} else if p.stderr == 0 {
-		return nil, failf(hyperstart.ClassInvalidArgument, "process %s: a sequence number for stderr is needed without a terminal", id)
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "process %s: a sequence number for stderr is needed without a terminal", id)
 	}
 	p.in = newStdin(terminal, func(n int) {
 		if err := a.tty.grant(p.stdio, n); err != nil {
@@ -214,10 +214,10 @@ func (p *process) alive() bool {
 // signal sends a signal to the process.
 func (a *Agent) signal(p *process, sig int) error {
 	if !p.alive() {
-		return failf(hyperstart.ClassNotFound, "process %s of container %s: %w", p.id, p.container.id, errExited)
+		return hyperstart.Errorf(hyperstart.ClassNotFound, "process %s of container %s: %w", p.id, p.container.id, errExited)
 	}
 	if err := a.reaper.signal(p.pid, unix.Signal(sig)); err != nil {
-		return failf(hyperstart.ClassNotFound, "process %s of container %s: %w", p.id, p.container.id, err)
+		return hyperstart.Errorf(hyperstart.ClassNotFound, "process %s of container %s: %w", p.id, p.container.id, err)
 	}
 	return nil
 }

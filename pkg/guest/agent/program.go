@@ -37,10 +37,10 @@ func checkProgram(pid int, p program) error {
 			}
 			return f.Close()
 		})
-		if ce, ok := errors.AsType[*commandError](err); ok {
-			ce.err = fmt.Errorf("run %s: %w", p.Args[0], ce.err)
+		if err != nil {
+			return fmt.Errorf("run %s: %w", p.Args[0], err)
 		}
-		return err
+		return nil
 	}
 	return nil
 }
@@ -144,7 +144,7 @@ func notExecutable(why string) error {
 }
 
 func cannotRun(exit uint8, err error) error {
-	return &commandError{class: hyperstart.ClassInvalidArgument, exit: exit, err: err}
+	return &hyperstart.GuestError{Class: hyperstart.ClassInvalidArgument, ExitStatus: exit, Err: err}
 }
 
 // otherFormats reports whether the kernel can be taught to execute others.

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 func TestCandidates(t *testing.T) {
@@ -59,8 +61,8 @@ func TestCheckHead(t *testing.T) {
 	} {
 		err := checkHead([]byte(head), othersToo, find)
 		var got uint8
-		if ce, ok := errors.AsType[*commandError](err); ok {
-			got = ce.exit
+		if ce, ok := errors.AsType[*hyperstart.GuestError](err); ok {
+			got = ce.ExitStatus
 		} else if err != nil {
 			t.Errorf("%q: error without a class: %v", head, err)
 		}

@@ -149,7 +149,7 @@ var routeTypes = map[hyperstart.RouteType]int{
 func parseRoute(links links, r hyperstart.Route) (netlink.Route, error) {
 	kind, ok := routeTypes[r.Type]
 	if !ok {
-		return netlink.Route{}, failf(hyperstart.ClassInvalidArgument, "unknown type %q", r.Type)
+		return netlink.Route{}, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "unknown type %q", r.Type)
 	}
 	dst, err := parseDestination(r.Dest)
 	if err != nil {
@@ -229,7 +229,7 @@ func parseDestination(dest string) (*net.IPNet, error) {
 	}
 	_, dst, err := net.ParseCIDR(dest)
 	if err != nil {
-		return nil, failf(hyperstart.ClassInvalidArgument, "destination: %w", err)
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "destination: %w", err)
 	}
 	return dst, nil
 }
@@ -254,7 +254,7 @@ func parseIP(s string) (net.IP, error) {
 	if ip := net.ParseIP(s); ip != nil {
 		return ip, nil
 	}
-	return nil, failf(hyperstart.ClassInvalidArgument, "%q is not an address", s)
+	return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "%q is not an address", s)
 }
 
 func (n *network) setNeighbors(links links, before, want []hyperstart.Neighbor) error {
@@ -290,7 +290,7 @@ func parseNeighbor(links links, n hyperstart.Neighbor) (*netlink.Neigh, error) {
 	}
 	mac, err := net.ParseMAC(n.MAC)
 	if err != nil {
-		return nil, failf(hyperstart.ClassInvalidArgument, "mac: %w", err)
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "mac: %w", err)
 	}
 	return &netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: ip, HardwareAddr: mac}, nil
 }

@@ -155,9 +155,8 @@ func reason(log string, err error) error {
 	if msg := lastLogError(log); msg != "" {
 		err = errors.New(msg)
 	}
-	ce := &commandError{err: err}
-	ce.class, ce.exit = classify(err.Error())
-	return ce
+	class, exit := classify(err.Error())
+	return &hyperstart.GuestError{Class: class, ExitStatus: exit, Err: err}
 }
 
 // lastLogError returns the last error in a log of JSON lines, "" for none.
@@ -206,9 +205,9 @@ func classify(msg string) (hyperstart.ErrorClass, uint8) {
 // nameProgram adds the program to a message that does not say which one could
 // not be run.
 func nameProgram(err error, program string) error {
-	var ce *commandError
-	if errors.As(err, &ce) && ce.exit != 0 && !strings.Contains(ce.Error(), program) {
-		ce.err = fmt.Errorf("run %s: %w", program, ce.err)
+	e, ok := errors.AsType[*hyperstart.GuestError](err)
+	if ok && e.ExitStatus != 0 && !strings.Contains(err.Error(), program) {
+		return fmt.Errorf("run %s: %w", program, err)
 	}
 	return err
 }

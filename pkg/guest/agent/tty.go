@@ -72,13 +72,13 @@ func (t *tty) granted(c hyperstart.Credit) {
 // none of its own.
 func (t *tty) register(stdio, stderr uint64, in *stdin) (out, errs *credit, err error) {
 	if stdio == hyperstart.CreditSeq || stdio == stderr {
-		return nil, nil, failf(hyperstart.ClassInvalidArgument, "sequence numbers %d and %d: must differ, and stdio cannot be 0", stdio, stderr)
+		return nil, nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "sequence numbers %d and %d: must differ, and stdio cannot be 0", stdio, stderr)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, seq := range []uint64{stdio, stderr} {
 		if _, used := t.outputs[seq]; used {
-			return nil, nil, failf(hyperstart.ClassAlreadyExists, "sequence number %d is in use", seq)
+			return nil, nil, hyperstart.Errorf(hyperstart.ClassAlreadyExists, "sequence number %d is in use", seq)
 		}
 	}
 	out = newCredit(hyperstart.CreditWindow)

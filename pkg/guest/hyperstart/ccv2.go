@@ -1,14 +1,8 @@
 package hyperstart
 
-import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"strings"
-	"unicode/utf8"
-)
+import "encoding/json"
 
-// Payloads and errors of the ccv2 dialect.
+// Payloads of the ccv2 dialect.
 
 // ShareMount is where the agent mounts the shared file system in the guest.
 const ShareMount = "/run/ccv2/shared"
@@ -16,93 +10,8 @@ const ShareMount = "/run/ccv2/shared"
 // ShmMount is where the agent mounts the pod's shared memory in the guest.
 const ShmMount = "/run/ccv2/shm"
 
-// InitProcess is the process id of a container's first process.
+// InitProcess is the process id of a container's init process.
 const InitProcess = "init"
-
-// ErrorClass names the kind of an error, so that it survives the guest boundary.
-type ErrorClass string
-
-// The classes. The zero class is an error of no particular kind.
-const (
-	ClassUnknown            ErrorClass = ""
-	ClassInvalidArgument    ErrorClass = "invalid_argument"
-	ClassNotFound           ErrorClass = "not_found"
-	ClassAlreadyExists      ErrorClass = "already_exists"
-	ClassFailedPrecondition ErrorClass = "failed_precondition"
-	ClassUnavailable        ErrorClass = "unavailable"
-	ClassNotImplemented     ErrorClass = "not_implemented"
-	ClassResourceExhausted  ErrorClass = "resource_exhausted"
-)
-
-// ErrorReply is the payload of ERROR in the ccv2 dialect.
-type ErrorReply struct {
-	Class   ErrorClass `json:"class,omitempty"`
-	Message string     `json:"message"`
-	// ExitStatus is the status that a shell would report for a process that
-	// could not be started: 127 when its binary is missing, 126 when it cannot
-	// be executed; 0 otherwise.
-	ExitStatus uint8 `json:"exitStatus,omitempty"`
-}
-
-// CommandError is the guest's ERROR reply to a command.
-type CommandError struct {
-	Code       Code // the command that failed
-	Class      ErrorClass
-	Message    string // "" where the dialect sends none
-	ExitStatus uint8
-}
-
-// Error returns the command and the guest's reason.
-func (e *CommandError) Error() string {
-	msg := e.Message
-	if msg == "" {
-		msg = "the guest gave no reason"
-	}
-	return fmt.Sprintf("guest: %s: %s", e.Code, msg)
-}
-
-// maxErrorText bounds the text of an error from the guest in bytes: enough for
-// a sentence and the paths in it; more is noise in a log.
-const maxErrorText = 4096
-
-// ParseError makes a [*CommandError] from the payload of an ERROR reply. The C
-// agents send none or text that ends with NUL, the Go agents text or JSON.
-//
-// The guest is not trusted: the message is valid UTF-8 of at most 4096 bytes,
-// whatever was sent, and the class is one of this package's.
-func ParseError(d Dialect, code Code, payload []byte) *CommandError {
-	e := &CommandError{Code: code}
-	if d == DialectCCv2 {
-		var reply ErrorReply
-		if json.Unmarshal(payload, &reply) == nil && reply.Message != "" {
-			e.Class, e.ExitStatus = reply.Class.known(), reply.ExitStatus
-			e.Message = errorText(reply.Message)
-			return e
-		}
-	}
-	payload = payload[:min(len(payload), maxErrorText+utf8.UTFMax)] // errorText does the exact cut
-	e.Message = errorText(string(bytes.TrimRight(payload, "\x00")))
-	return e
-}
-
-// errorText makes text from the guest fit for a log and for a gRPC status,
-// which cannot carry invalid UTF-8.
-func errorText(s string) string {
-	if len(s) > maxErrorText {
-		s = strings.ToValidUTF8(s[:maxErrorText], "")
-	}
-	return strings.ToValidUTF8(s, "?")
-}
-
-// known returns c, or ClassUnknown when c is not one of the classes.
-func (c ErrorClass) known() ErrorClass {
-	switch c {
-	case ClassUnknown, ClassInvalidArgument, ClassNotFound, ClassAlreadyExists, ClassFailedPrecondition,
-		ClassUnavailable, ClassNotImplemented, ClassResourceExhausted:
-		return c
-	}
-	return ClassUnknown
-}
 
 // EventKind is the kind of an [EventMessage].
 type EventKind string
@@ -113,7 +22,8 @@ const (
 	// its memory limit was reached. It precedes the exit of the process.
 	EventOOM EventKind = "oom"
 	// EventExited says that a process has ended whose output the host does not
-	// take, or whose streams descendants keep open. The end comes on the tty port as well, behind the output.
+	// take, or whose streams descendants keep open. The end comes on the tty port
+	// as well, after the output.
 	EventExited EventKind = "exited"
 )
 
