@@ -9,6 +9,7 @@ import (
 
 	runc "github.com/containerd/go-runc"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -56,7 +57,7 @@ type Agent struct {
 // which the guest can only be powered off; goroutines are left behind then. It
 // is to be called once, by PID 1.
 func Run(ctx context.Context, cfg Config) error {
-	defer guard()
+	defer console.Guard()
 	a := &Agent{
 		version:    cfg.Version,
 		containers: map[string]*container{},
@@ -81,12 +82,12 @@ func Run(ctx context.Context, cfg Config) error {
 	a.bootMillis = uptimeMillis()
 
 	// These live as long as the VM: there is nothing to join them for.
-	go func() { defer guard(); a.reaper.run(nil) }()
-	go func() { defer guard(); a.bootLate() }()
-	go func() { defer guard(); a.loadShare() }()
-	go func() { defer guard(); fatal(a.tty.serve()) }()
+	go func() { defer console.Guard(); a.reaper.run(nil) }()
+	go func() { defer console.Guard(); a.bootLate() }()
+	go func() { defer console.Guard(); a.loadShare() }()
+	go func() { defer console.Guard(); console.Fatal(a.tty.serve()) }()
 	a.ctl.send(hyperstart.Ready, nil)
-	return newMux(a.ctl, a.handlers(), powerOff).serve(ctx, ctl)
+	return newMux(a.ctl, a.handlers(), console.PowerOff).serve(ctx, ctl)
 }
 
 // bootEarly does what is needed to find the ports, and no more: it is part of
@@ -135,7 +136,7 @@ func (a *Agent) bootLate() {
 		}
 	}
 	if err := a.oci.seal(); err != nil {
-		logf("%v", err) // slower, but it works
+		console.Logf("%v", err) // slower, but it works
 	}
 }
 
@@ -152,7 +153,7 @@ func makeDirs() error {
 func (a *Agent) loadShare() {
 	defer close(a.shareable)
 	if err := loadModules(layout.ModulesOf(a.drivers.list, layout.PhaseShare)); err != nil {
-		logf("%v", err) // shows when the share is mounted
+		console.Logf("%v", err) // shows when the share is mounted
 	}
 }
 

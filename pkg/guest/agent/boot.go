@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
@@ -105,14 +107,14 @@ func enableControllers(dir string) error {
 		return nil
 	}
 	control := filepath.Join(dir, "cgroup.subtree_control")
-	if writeKernelFile(control, "+"+strings.Join(names, " +")) == nil {
+	if kernfs.Write(control, "+"+strings.Join(names, " +")) == nil {
 		return nil
 	}
 	// One that cannot be enabled, such as cpu with realtime tasks around, must
 	// not take the others with it.
 	for _, name := range names {
-		if err := writeKernelFile(control, "+"+name); err != nil {
-			logf("enable cgroup controller %s: %v", name, err)
+		if err := kernfs.Write(control, "+"+name); err != nil {
+			console.Logf("enable cgroup controller %s: %v", name, err)
 		}
 	}
 	return nil
@@ -130,8 +132,8 @@ var tunables = []struct{ path, value string }{
 // tune applies the tunables. A kernel without one goes on without it.
 func tune() error {
 	for _, t := range tunables {
-		if err := writeKernelFile(t.path, t.value); err != nil && !errors.Is(err, os.ErrNotExist) {
-			logf("set %s: %v", t.path, err)
+		if err := kernfs.Write(t.path, t.value); err != nil && !errors.Is(err, os.ErrNotExist) {
+			console.Logf("set %s: %v", t.path, err)
 		}
 	}
 	return nil

@@ -14,18 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
-
-// writeKernelFile writes a kernel file, which is neither created nor truncated.
-func writeKernelFile(path, value string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(value)
-	return errors.Join(err, f.Close())
-}
 
 func prepareCgroup(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -37,7 +28,7 @@ func prepareCgroup(dir string) error {
 // killCgroup kills all processes below dir at once. A cgroup that does not
 // exist has none.
 func killCgroup(dir string) error {
-	err := writeKernelFile(filepath.Join(dir, "cgroup.kill"), "1")
+	err := kernfs.Write(filepath.Join(dir, "cgroup.kill"), "1")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}
@@ -153,31 +144,6 @@ func awaitEmpty(dir string) error {
 	return err
 }
 
-// flatKeyed parses a file of "key value" lines. Lines of another form are
-// skipped, since kernels add some.
-func flatKeyed(b []byte) map[string]uint64 {
-	m := map[string]uint64{}
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		key, value, ok := strings.Cut(s.Text(), " ")
-		if !ok {
-			continue
-		}
-		if n, err := strconv.ParseUint(value, 10, 64); err == nil {
-			m[key] = n
-		}
-	}
-	return m
-}
-
-// single parses a file of one number; "max" is 0.
-func single(b []byte) uint64 {
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // ioStats parses io.stat: "major:minor key=value ..." per line.
 func ioStats(b []byte) []hyperstart.IOStats {
 	var all []hyperstart.IOStats
@@ -186,8 +152,8 @@ func ioStats(b []byte) []hyperstart.IOStats {
 		if len(fields) < 2 {
 			continue
 		}
-		var io hyperstart.IOStats
-		if _, err := fmt.Sscanf(fields[0], "%d:%d", &io.Major, &io.Minor); err != nil {
+		var dev hyperstart.IOStats
+		if _, err := fmt.Sscanf(fields[0], "%d:%d", &dev.Major, &dev.Minor); err != nil {
 			continue
 		}
 		for _, field := range fields[1:] {
@@ -198,16 +164,16 @@ func ioStats(b []byte) []hyperstart.IOStats {
 			}
 			switch key {
 			case "rbytes":
-				io.RBytes = n
+				dev.RBytes = n
 			case "wbytes":
-				io.WBytes = n
+				dev.WBytes = n
 			case "rios":
-				io.RIOs = n
+				dev.RIOs = n
 			case "wios":
-				io.WIOs = n
+				dev.WIOs = n
 			}
 		}
-		all = append(all, io)
+		all = append(all, dev)
 	}
 	return all
 }
@@ -226,16 +192,16 @@ func readStats(dir string) (*hyperstart.Stats, error) {
 		return b
 	}
 	return &hyperstart.Stats{
-		CPU:           flatKeyed(read("cpu.stat")),
-		Memory:        flatKeyed(read("memory.stat")),
-		MemoryCurrent: single(read("memory.current")),
-		MemoryMax:     single(read("memory.max")),
-		MemoryPeak:    single(read("memory.peak")),
-		SwapCurrent:   single(read("memory.swap.current")),
-		SwapMax:       single(read("memory.swap.max")),
-		MemoryEvents:  flatKeyed(read("memory.events")),
-		PIDsCurrent:   single(read("pids.current")),
-		PIDsMax:       single(read("pids.max")),
+		CPU:           kernfs.FlatKeyed(read("cpu.stat")),
+		Memory:        kernfs.FlatKeyed(read("memory.stat")),
+		MemoryCurrent: kernfs.Number(read("memory.current")),
+		MemoryMax:     kernfs.Number(read("memory.max")),
+		MemoryPeak:    kernfs.Number(read("memory.peak")),
+		SwapCurrent:   kernfs.Number(read("memory.swap.current")),
+		SwapMax:       kernfs.Number(read("memory.swap.max")),
+		MemoryEvents:  kernfs.FlatKeyed(read("memory.events")),
+		PIDsCurrent:   kernfs.Number(read("pids.current")),
+		PIDsMax:       kernfs.Number(read("pids.max")),
 		IO:            ioStats(read("io.stat")),
 	}, nil
 }

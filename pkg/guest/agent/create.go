@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -196,7 +197,7 @@ func (a *Agent) exec(ctx context.Context, c *container, req *hyperstart.Process,
 		return nameProgram(err, spec.Args[0])
 	}
 	if err := os.Remove(c.pidFile(p.id)); err != nil {
-		logf("container %s: %v", c.id, err)
+		console.Logf("container %s: %v", c.id, err)
 	}
 	c.setPID(p, pid)
 	a.run(p, w.claim(pid))
@@ -207,11 +208,11 @@ func (a *Agent) exec(ctx context.Context, c *container, req *hyperstart.Process,
 // ended. What is not there is no error.
 func (a *Agent) erase(c *container) {
 	if err := killCgroup(c.cgroup); err != nil {
-		logf("container %s: %v", c.id, err)
+		console.Logf("container %s: %v", c.id, err)
 	}
 	if _, err := os.Stat(filepath.Join(layout.RuntimeState, c.id)); err == nil {
 		if err := a.oci.delete(context.Background(), c, true); err != nil {
-			logf("container %s: %v", c.id, err)
+			console.Logf("container %s: %v", c.id, err)
 		}
 	}
 	err := errors.Join(
@@ -219,7 +220,7 @@ func (a *Agent) erase(c *container) {
 		os.RemoveAll(filepath.Join(layout.RuntimeState, c.id)),
 		os.RemoveAll(c.dir))
 	if err != nil {
-		logf("container %s: %v", c.id, err)
+		console.Logf("container %s: %v", c.id, err)
 	}
 	a.huge.release(c.id)
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -24,7 +25,7 @@ func (c *ctlWriter) send(code hyperstart.Code, payload []byte) {
 	c.buf = hyperstart.AppendCtl(c.buf[:0], code, payload)
 	if _, err := c.w.Write(c.buf); err != nil {
 		// Without the control port the pod cannot be managed or ended.
-		fatal(err)
+		console.Fatal(err)
 	}
 	if cap(c.buf) > keepBuffer {
 		c.buf = nil

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -49,7 +50,7 @@ func (a *Agent) connect(c *container, req *hyperstart.Process) error {
 		return fmt.Errorf("connect to port %d: %w", req.Port, err)
 	}
 	if err := p.streams.CloseAfterStart(); err != nil {
-		logf("container %s: %v", c.id, err)
+		console.Logf("container %s: %v", c.id, err)
 	}
 	c.setPID(p, cmd.Process.Pid)
 	a.run(p, exit)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -140,7 +142,7 @@ func (h *hugePages) release(container string) {
 			err = setHugePageCount(dir, now-min(now, pages))
 		}
 		if err != nil {
-			logf("container %s: release huge pages: %v", container, err)
+			console.Logf("container %s: release huge pages: %v", container, err)
 		}
 	}
 	delete(h.held, container)
@@ -152,7 +154,7 @@ func available() (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}
-	return kibField(b, "MemAvailable:"), nil
+	return kernfs.KiB(b, "MemAvailable:"), nil
 }
 
 func hugePageCount(dir string) (uint64, error) {
@@ -160,11 +162,11 @@ func hugePageCount(dir string) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("count huge pages: %w", err)
 	}
-	return single(b), nil
+	return kernfs.Number(b), nil
 }
 
 func setHugePageCount(dir string, n uint64) error {
-	if err := writeKernelFile(filepath.Join(dir, "nr_hugepages"), strconv.FormatUint(n, 10)); err != nil {
+	if err := kernfs.Write(filepath.Join(dir, "nr_hugepages"), strconv.FormatUint(n, 10)); err != nil {
 		return fmt.Errorf("reserve huge pages: %w", err)
 	}
 	return nil

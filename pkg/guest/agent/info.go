@@ -10,11 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -73,28 +73,13 @@ func (a *Agent) guestInfo(context.Context, []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read memory: %w", err)
 	}
-	info.MemTotal, info.MemAvailable = kibField(mem, "MemTotal:"), kibField(mem, "MemAvailable:")
+	info.MemTotal, info.MemAvailable = kernfs.KiB(mem, "MemTotal:"), kernfs.KiB(mem, "MemAvailable:")
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return nil, fmt.Errorf("read memory: %w", err)
 	}
-	info.AgentRSS = kibField(status, "VmRSS:")
+	info.AgentRSS = kernfs.KiB(status, "VmRSS:")
 	return json.Marshal(info)
-}
-
-// kibField returns the value of a line "name 123 kB" in bytes, 0 when missing.
-func kibField(b []byte, name string) uint64 {
-	for line := range strings.SplitSeq(string(b), "\n") {
-		fields := strings.Fields(line)
-		if len(fields) >= 2 && fields[0] == name {
-			n, err := strconv.ParseUint(fields[1], 10, 64)
-			if err != nil {
-				return 0
-			}
-			return n << 10
-		}
-	}
-	return 0
 }
 
 // onlineCPUMem brings up what was plugged in and is not used yet.
@@ -116,7 +101,7 @@ func setOffline(pattern, off, on string) error {
 		if err != nil || strings.TrimSpace(string(b)) != off {
 			continue
 		}
-		if err := writeKernelFile(path, on); err != nil {
+		if err := kernfs.Write(path, on); err != nil {
 			errs = append(errs, fmt.Errorf("bring online: %w", err))
 		}
 	}

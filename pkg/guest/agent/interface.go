@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -151,7 +152,7 @@ func (n *network) prepareLink(link netlink.Link, req hyperstart.Interface) error
 	// The host names the link-local address as well, so that both have the same.
 	const genModeNone = 1
 	if err := n.handle.LinkSetIP6AddrGenMode(link, genModeNone); err != nil {
-		logf("interface %s: turn link-local address off: %v", req.NewDevice, err) // a kernel without IPv6
+		console.Logf("interface %s: turn link-local address off: %v", req.NewDevice, err) // a kernel without IPv6
 	}
 	return nil
 }

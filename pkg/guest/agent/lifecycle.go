@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -37,7 +38,7 @@ func (a *Agent) startContainer(ctx context.Context, payload []byte) ([]byte, err
 		return nil, errors.Join(err, killCgroup(c.cgroup))
 	}
 	c.settle(stateStarting, stateRunning)
-	go func() { defer guard(); a.drivers.load(&a.drivers.late, layout.PhaseLate) }()
+	go func() { defer console.Guard(); a.drivers.load(&a.drivers.late, layout.PhaseLate) }()
 	return nil, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -38,7 +39,7 @@ func (a *Agent) loadTables(p program) {
 	a.tables.Do(func() {
 		for _, request := range tableModules {
 			if _, err := load(request); err != nil {
-				logf("%v", err)
+				console.Logf("%v", err)
 			}
 		}
 	})

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
@@ -43,7 +44,7 @@ type drivers struct {
 func (d *drivers) load(once *sync.Once, phase layout.Phase) {
 	once.Do(func() {
 		if err := loadModules(layout.ModulesOf(d.list, phase)); err != nil {
-			logf("%v", err)
+			console.Logf("%v", err)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -75,7 +76,7 @@ func (m *mux) call(ctx context.Context, payload []byte) {
 	}
 	inner = bytes.Clone(inner) // the reader's buffer is reused
 	m.wg.Go(func() {
-		defer guard()
+		defer console.Guard()
 		defer func() { <-m.calls }()
 		answer, err := m.run(ctx, code, inner)
 		m.result(ticket, answer, err)

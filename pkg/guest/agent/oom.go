@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -42,7 +44,7 @@ func newOOMWatcher(notify func(container string)) (*oomWatcher, error) {
 		notify: notify, fd: fd, file: os.NewFile(uintptr(fd), "inotify"),
 		watched: map[string]*oomCounter{}, byWatch: map[int32]string{},
 	}
-	go func() { defer guard(); w.run() }()
+	go func() { defer console.Guard(); w.run() }()
 	return w, nil
 }
 
@@ -75,7 +77,7 @@ func (w *oomWatcher) add(id, cgroup string) {
 	path := filepath.Join(cgroup, "memory.events")
 	watch, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY)
 	if err != nil {
-		logf("container %s: watch oom events: %v", id, err)
+		console.Logf("container %s: watch oom events: %v", id, err)
 		return
 	}
 	w.watched[id] = &oomCounter{path: path, watch: int32(watch)}
@@ -108,7 +110,7 @@ func (w *oomWatcher) check(id string) {
 	if err != nil {
 		return // the cgroup has gone
 	}
-	if n := flatKeyed(b)["oom_kill"]; n > c.seen {
+	if n := kernfs.FlatKeyed(b)["oom_kill"]; n > c.seen {
 		c.seen = n
 		w.notify(id)
 	}
@@ -121,7 +123,7 @@ func (a *Agent) sendOOM(container string) {
 func (a *Agent) sendEvent(e hyperstart.EventMessage) {
 	b, err := json.Marshal(e)
 	if err != nil {
-		logf("container %s: %v", e.Container, err)
+		console.Logf("container %s: %v", e.Container, err)
 		return
 	}
 	a.ctl.send(hyperstart.Event, b)

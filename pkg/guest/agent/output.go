@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -72,7 +73,7 @@ func (o *output) send(buf []byte, n int) bool {
 		end := off + hyperstart.TTYHeaderLen + got
 		hyperstart.PutTTYHeader(buf[off:], o.seq, got)
 		if err := o.write(buf[off:end]); err != nil {
-			fatal(err)
+			console.Fatal(err)
 			return false
 		}
 		off += got

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -169,7 +171,7 @@ func setSysctl(name, value string) error {
 	if !filepath.IsLocal(name) {
 		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "sysctl %q is not valid", name)
 	}
-	if err := writeKernelFile(filepath.Join("/proc/sys", name), value); err != nil {
+	if err := kernfs.Write(filepath.Join("/proc/sys", name), value); err != nil {
 		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "set sysctl %s to %q: %w", name, value, err)
 	}
 	return nil
@@ -227,16 +229,16 @@ func (a *Agent) destroyPod(ctx context.Context, _ []byte) ([]byte, error) {
 	a.pod.mu.Unlock()
 	if err := a.ready(ctx); err == nil {
 		if err := killCgroup(layout.CgroupBase); err != nil {
-			logf("destroy pod: %v", err)
+			console.Logf("destroy pod: %v", err)
 		}
 	}
 	unix.Sync()
 	// The host must get the ACK before the devices go; a host that has gone
 	// must not keep the guest alive.
 	if err := a.port.setBlocking(); err != nil {
-		logf("destroy pod: %v", err)
+		console.Logf("destroy pod: %v", err)
 	}
-	time.AfterFunc(ackGrace, powerOff)
+	time.AfterFunc(ackGrace, console.PowerOff)
 	return nil, nil
 }
 
@@ -244,7 +246,7 @@ func (a *Agent) destroyPod(ctx context.Context, _ []byte) ([]byte, error) {
 // announce them.
 func (a *Agent) rescan(context.Context, []byte) ([]byte, error) {
 	const path = "/sys/bus/pci/rescan"
-	if err := writeKernelFile(path, "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := kernfs.Write(path, "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("rescan pci: %w", err)
 	}
 	return nil, nil

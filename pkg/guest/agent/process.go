@@ -9,6 +9,7 @@ import (
 	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -46,7 +47,7 @@ func (a *Agent) newProcess(c *container, id string, spec *hyperstart.Process, te
 	}
 	p.in = newStdin(terminal, func(n int) {
 		if err := a.tty.grant(p.stdio, n); err != nil {
-			fatal(err)
+			console.Fatal(err)
 		}
 	})
 	out, errs, err := a.tty.register(p.stdio, p.stderr, p.in)
@@ -79,7 +80,7 @@ func (a *Agent) run(p *process, exit <-chan runc.Exit) {
 		p.outputs[1].file = p.streams.err
 	}
 	go func() {
-		defer guard()
+		defer console.Guard()
 		p.in.pump(p.streams.in)
 		// The end of the input is what the process sees as end of file. A
 		// terminal's master serves the output as well and stays open.
@@ -88,10 +89,10 @@ func (a *Agent) run(p *process, exit <-chan runc.Exit) {
 		}
 	}()
 	for _, o := range p.outputs {
-		p.pumps.Go(func() { defer guard(); o.pump() })
+		p.pumps.Go(func() { defer console.Guard(); o.pump() })
 	}
 	go func() {
-		defer guard()
+		defer console.Guard()
 		a.finish(p, <-exit)
 	}()
 }
@@ -106,7 +107,7 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 		// Without its init a container is over. The kernel sees to that only
 		// when the container has a pid namespace of its own.
 		if err := killCgroup(c.cgroup); err != nil {
-			logf("container %s: %v", c.id, err)
+			console.Logf("container %s: %v", c.id, err)
 		}
 		a.awaitExecs(c)
 		for _, o := range p.outputs {
@@ -120,7 +121,7 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 	p.streams.close()
 	p.told.Store(true) // before the host can use the id again
 	if err := a.tty.sendExit(p.stdio, uint8(e.Status)); err != nil {
-		fatal(err)
+		console.Fatal(err)
 	}
 	c.forget(p)
 	close(p.sent)
@@ -141,7 +142,7 @@ const heldDelay = 250 * time.Millisecond
 func (a *Agent) awaitOutput(p *process, status uint8) {
 	sent := make(chan struct{})
 	go func() {
-		defer guard()
+		defer console.Guard()
 		p.pumps.Wait()
 		close(sent)
 	}()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -45,7 +46,7 @@ func (t *tty) serve() error {
 		}
 		if seq == hyperstart.CreditSeq {
 			if err := hyperstart.ParseCredits(payload, t.granted); err != nil {
-				logf("%v", err)
+				console.Logf("%v", err)
 			}
 			continue
 		}
@@ -54,7 +55,7 @@ func (t *tty) serve() error {
 		t.mu.Unlock()
 		// Input for a process that has gone is no error: it crossed the exit.
 		if in != nil && !in.push(payload) {
-			logf("stdin of sequence %d: host exceeds the window, %d bytes dropped", seq, len(payload))
+			console.Logf("stdin of sequence %d: host exceeds the window, %d bytes dropped", seq, len(payload))
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 )
 
 // uevents tells waiters that the kernel has announced some device. What
@@ -38,7 +40,7 @@ func openUevents(nic func()) (*uevents, error) {
 
 // run announces events until the socket is closed.
 func (u *uevents) run() {
-	defer guard()
+	defer console.Guard()
 	buf := make([]byte, 8<<10) // the kernel's own limit is 2 KiB plus a path
 	for {
 		// An overrun of the socket's buffer is an event as well.
@@ -47,7 +49,7 @@ func (u *uevents) run() {
 			return
 		}
 		if bytes.Contains(buf[:max(n, 0)], nicAlias) {
-			go func() { defer guard(); u.nic() }()
+			go func() { defer console.Guard(); u.nic() }()
 		}
 		u.mu.Lock()
 		close(u.changed)

@@ -217,26 +217,6 @@ func TestScanPorts(t *testing.T) {
 	}
 }
 
-func TestKibField(t *testing.T) {
-	if got := kibField([]byte("MemTotal:  10 kB\nMemAvailable:   2 kB\n"), "MemAvailable:"); got != 2048 {
-		t.Errorf("got %d", got)
-	}
-}
-
-func TestPanicSite(t *testing.T) {
-	var site string
-	func() {
-		defer func() {
-			_ = recover()
-			site = panicSite([]byte("goroutine 1 [running]:\nmain.guard()\n\t/src/console.go:1 +0x1\npanic({0x1, 0x2})\n\t/go/runtime/panic.go:9 +0x2\nmain.f()\n\t/src/f.go:7 +0x3\n"))
-		}()
-		panic("x")
-	}()
-	if site != "/src/f.go:7" {
-		t.Errorf("got %q", site)
-	}
-}
-
 func TestCheckID(t *testing.T) {
 	for id, ok := range map[string]bool{"a": true, "A-b_c.9": true, "": false, "../x": false, "a/b": false, ".a": false} {
 		if err := checkID("container", id); (err == nil) != ok {

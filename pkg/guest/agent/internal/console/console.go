@@ -1,7 +1,6 @@
-package agent
+package console
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -10,24 +9,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// logf writes one line to the console, which the host keeps the tail of. Only
+// Logf writes one line to the console, which the host keeps the tail of. Only
 // errors go there: the console is slow and usually the only log of a guest.
-func logf(format string, args ...any) {
+func Logf(format string, args ...any) {
 	line := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
 	fmt.Fprintf(os.Stderr, "ccv2-agent: %s\n", line)
 }
 
-// fatal reports why the guest cannot go on and powers it off.
-func fatal(err error) {
-	logf("fatal: %v", err)
-	powerOff()
+// Fatal reports why the guest cannot go on and powers it off.
+func Fatal(err error) {
+	Logf("fatal: %v", err)
+	PowerOff()
 }
 
-// guard turns a panic of its goroutine into one console line and a power-off;
+// Guard turns a panic of its goroutine into one console line and a power-off;
 // as PID 1 an unrecovered panic would end in a kernel panic that hides it.
-func guard() {
+func Guard() {
 	if r := recover(); r != nil {
-		fatal(fmt.Errorf("panic: %v at %s", r, panicSite(debug.Stack())))
+		Fatal(fmt.Errorf("panic: %v at %s", r, panicSite(debug.Stack())))
 	}
 }
 
@@ -50,8 +49,8 @@ func panicSite(stack []byte) string {
 	return "unknown place"
 }
 
-// powerOff ends the VM. It returns only where the process may not do that.
-func powerOff() {
+// PowerOff ends the VM. It returns only where the process may not do that.
+func PowerOff() {
 	unix.Sync()
 	if os.Getpid() != 1 {
 		os.Exit(1)
@@ -59,11 +58,4 @@ func powerOff() {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	// A machine without ACPI cannot power off; a reset ends it under -no-reboot.
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-}
-
-// Main is [Run] for PID 1: when the guest cannot go on, it says why on the
-// console and powers off. It does not return.
-func Main(ctx context.Context, cfg Config) {
-	fatal(Run(ctx, cfg))
-	select {}
 }
