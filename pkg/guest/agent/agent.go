@@ -10,6 +10,7 @@ import (
 	runc "github.com/containerd/go-runc"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -33,7 +34,7 @@ type Agent struct {
 	reaper *reaper
 	ctl    *ctlWriter
 	port   *port // of ctl
-	tty    *tty
+	tty    *streams.Port
 	oci    *ociRuntime
 	oom    *oomWatcher
 	pod    pod
@@ -77,7 +78,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a.port = ctl
 	a.ctl = &ctlWriter{w: ctl}
-	a.tty = newTTY(ttyPort)
+	a.tty = streams.NewPort(ttyPort, layout.RunDir, console.Fatal)
 	a.oci = newRuntime(a.reaper)
 	a.bootMillis = uptimeMillis()
 
@@ -85,7 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	go func() { defer console.Guard(); a.reaper.run(nil) }()
 	go func() { defer console.Guard(); a.bootLate() }()
 	go func() { defer console.Guard(); a.loadShare() }()
-	go func() { defer console.Guard(); console.Fatal(a.tty.serve()) }()
+	go func() { defer console.Guard(); console.Fatal(a.tty.Serve()) }()
 	a.ctl.send(hyperstart.Ready, nil)
 	return newMux(a.ctl, a.handlers(), console.PowerOff).serve(ctx, ctl)
 }

@@ -127,7 +127,7 @@ func (c *container) begin(p *process) error {
 	}
 	switch old, ok := c.procs[p.id]; {
 	case ok && old.told.Load():
-		old.discard() // the host has forgotten it, only its descendants live
+		old.io.Discard() // the host has forgotten it, only its descendants live
 	case ok:
 		return hyperstart.Errorf(hyperstart.ClassAlreadyExists, "process %s of container %s exists", p.id, c.id)
 	}

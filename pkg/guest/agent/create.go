@@ -59,7 +59,7 @@ func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewCon
 	a.loadTables(program)
 	w := a.reaper.open()
 	defer w.close()
-	pid, err := a.launch(c, p, req.Process, func() error { return a.oci.create(ctx, c, p.streams) })
+	pid, err := a.launch(c, p, func() error { return a.oci.create(ctx, c, p.io) })
 	if err == nil {
 		err = checkProgram(pid, program)
 	}
@@ -77,11 +77,11 @@ func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewCon
 }
 
 // launch runs the OCI runtime and takes the terminal and the pid from it.
-func (a *Agent) launch(c *container, p *process, spec *hyperstart.Process, invoke func() error) (int, error) {
+func (a *Agent) launch(c *container, p *process, invoke func() error) (int, error) {
 	if err := invoke(); err != nil {
 		return 0, err
 	}
-	if err := p.streams.attach(spec.Rows, spec.Columns); err != nil {
+	if err := p.io.Attach(); err != nil {
 		return 0, err
 	}
 	pid, err := readPid(c.pidFile(p.id))
@@ -190,7 +190,7 @@ func (a *Agent) exec(ctx context.Context, c *container, req *hyperstart.Process,
 	}
 	w := a.reaper.open()
 	defer w.close()
-	pid, err := a.launch(c, p, req, func() error { return a.oci.exec(ctx, c, p, spec, p.streams) })
+	pid, err := a.launch(c, p, func() error { return a.oci.exec(ctx, c, p, spec, p.io) })
 	if err != nil {
 		c.forget(p)
 		a.abandon(p)

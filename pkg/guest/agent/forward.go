@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	runc "github.com/containerd/go-runc"
+
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -42,15 +44,18 @@ func (a *Agent) connect(c *container, req *hyperstart.Process) error {
 		Path: "/proc/self/exe", Args: []string{ForwardName, strconv.Itoa(int(req.Port))},
 		SysProcAttr: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())},
 	}
-	p.streams.Set(cmd)
+	pipes := p.io.Pipes()
+	pipes.Set(cmd)
 	exit, err := a.reaper.Start(cmd)
 	if err != nil {
 		c.forget(p)
 		a.abandon(p)
 		return fmt.Errorf("connect to port %d: %w", req.Port, err)
 	}
-	if err := p.streams.CloseAfterStart(); err != nil {
-		console.Logf("container %s: %v", c.id, err)
+	if closer, ok := pipes.(runc.StartCloser); ok {
+		if err := closer.CloseAfterStart(); err != nil {
+			console.Logf("container %s: %v", c.id, err)
+		}
 	}
 	c.setPID(p, cmd.Process.Pid)
 	a.run(p, exit)

@@ -161,8 +161,8 @@ func (a *Agent) winSize(_ context.Context, payload []byte) ([]byte, error) {
 	}
 	for _, c := range a.all() {
 		for id, p := range c.processes() {
-			if p.stdio == req.Seq || req.Seq == 0 && c.id == req.Container && id == req.Process {
-				return nil, p.streams.resize(req.Row, req.Column)
+			if p.io.Stdio() == req.Seq || req.Seq == 0 && c.id == req.Container && id == req.Process {
+				return nil, p.io.Resize(req.Row, req.Column)
 			}
 		}
 	}
@@ -205,7 +205,7 @@ func (a *Agent) endCreated(ctx context.Context, c *container) error {
 
 func (a *Agent) remove(ctx context.Context, c *container) error {
 	for _, p := range c.processes() {
-		p.discard()
+		p.io.Discard()
 		if err := await(ctx, p.sent); err != nil {
 			return fmt.Errorf("remove container %s: %w", c.id, err)
 		}

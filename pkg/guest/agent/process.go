@@ -1,8 +1,7 @@
 package agent
 
 import (
-	"slices"
-	"sync"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -10,21 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 // process is one process that the host asked for: the init of a container or
 // an exec.
 type process struct {
-	id            string
-	container     *container
-	stdio, stderr uint64 // sequence numbers; stderr is 0 with a terminal
-	pid           int    // set before the process is visible to others
-
-	streams *stdio
-	in      *stdin
-	outputs []*output
-	pumps   sync.WaitGroup
+	id        string
+	container *container
+	io        *streams.IO
+	pid       int // set before the process is visible to others
 
 	// reaped is closed when the process has ended, sent when the host was told
 	// of that behind all output. told says that it was told, perhaps ahead.
@@ -33,64 +28,26 @@ type process struct {
 	told   atomic.Bool
 }
 
-// newProcess claims the sequence numbers of p. The caller must call abandon or
-// run.
+// newProcess opens the streams of p. The caller must call abandon or run.
 func (a *Agent) newProcess(c *container, id string, spec *hyperstart.Process, terminal bool) (*process, error) {
-	p := &process{
-		id: id, container: c, stdio: spec.Stdio, stderr: spec.Stderr,
-		reaped: make(chan struct{}), sent: make(chan struct{}),
-	}
-	if terminal {
-		p.stderr = 0
-	} else if p.stderr == 0 {
-		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "process %s: a sequence number for stderr is needed without a terminal", id)
-	}
-	p.in = newStdin(terminal, func(n int) {
-		if err := a.tty.grant(p.stdio, n); err != nil {
-			console.Fatal(err)
-		}
+	io, err := a.tty.Open(streams.Options{
+		Stdio: spec.Stdio, Stderr: spec.Stderr, Terminal: terminal, Rows: spec.Rows, Columns: spec.Columns,
 	})
-	out, errs, err := a.tty.register(p.stdio, p.stderr, p.in)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("process %s: %w", id, err)
 	}
-	if p.streams, err = newStdio(terminal, p.stdio); err != nil {
-		a.tty.unregister(p.stdio, p.stderr)
-		return nil, err
-	}
-	p.outputs = []*output{{seq: p.stdio, credit: out, write: a.tty.write}}
-	if errs != nil {
-		p.outputs = append(p.outputs, &output{seq: p.stderr, credit: errs, write: a.tty.write})
-	}
-	return p, nil
+	return &process{id: id, container: c, io: io, reaped: make(chan struct{}), sent: make(chan struct{})}, nil
 }
 
-// abandon gives back what newProcess took, for a process that was not started.
+// abandon releases what newProcess made, for a process that was not started.
 func (a *Agent) abandon(p *process) {
-	a.tty.unregister(p.stdio, p.stderr)
-	p.in.close()
-	p.streams.close()
+	p.io.Abort()
 	close(p.sent)
 }
 
-// run starts the pumps and the goroutine that reports the end.
+// run starts the streams and the goroutine that reports the end.
 func (a *Agent) run(p *process, exit <-chan runc.Exit) {
-	p.outputs[0].file = p.streams.out
-	if len(p.outputs) > 1 {
-		p.outputs[1].file = p.streams.err
-	}
-	go func() {
-		defer console.Guard()
-		p.in.pump(p.streams.in)
-		// The end of the input is what the process sees as end of file. A
-		// terminal's master serves the output as well and stays open.
-		if !p.streams.terminal {
-			p.streams.in.Close()
-		}
-	}()
-	for _, o := range p.outputs {
-		p.pumps.Go(func() { defer console.Guard(); o.pump() })
-	}
+	p.io.Start()
 	go func() {
 		defer console.Guard()
 		a.finish(p, <-exit)
@@ -110,26 +67,20 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 			console.Logf("container %s: %v", c.id, err)
 		}
 		a.awaitExecs(c)
-		for _, o := range p.outputs {
-			o.stopSoon()
-		}
+		p.io.StopSoon()
 	}
 	a.awaitOutput(p, uint8(e.Status))
-	p.in.close()
 	a.oom.check(c.id)
-	a.tty.unregister(p.stdio, p.stderr)
-	p.streams.close()
+	p.io.Close()
 	p.told.Store(true) // before the host can use the id again
-	if err := a.tty.sendExit(p.stdio, uint8(e.Status)); err != nil {
-		console.Fatal(err)
-	}
+	p.io.SendExit(uint8(e.Status))
 	c.forget(p)
 	close(p.sent)
 }
 
 // exitDelay is how long the end of a process waits for a host that does not
 // take its output, before it is told ahead of that output.
-const exitDelay = 2 * drainDelay
+const exitDelay = 2 * streams.DrainDelay
 
 // heldDelay is how long the end of a stream may take behind the end of an exec,
 // emulated and under load, before a descendant is taken to keep it open.
@@ -140,22 +91,16 @@ const heldDelay = 250 * time.Millisecond
 // should read. It is told soon when descendants of an exec keep the streams open:
 // what they write goes on, until they end or the container does.
 func (a *Agent) awaitOutput(p *process, status uint8) {
-	sent := make(chan struct{})
-	go func() {
-		defer console.Guard()
-		p.pumps.Wait()
-		close(sent)
-	}()
 	delay := time.NewTimer(exitDelay)
 	defer delay.Stop()
 	held := time.NewTimer(heldDelay)
 	defer held.Stop()
 	for waiting := true; waiting; {
 		select {
-		case <-sent:
+		case <-p.io.Drained():
 			return
 		case <-held.C:
-			waiting = p.id == hyperstart.InitProcess || p.unsent()
+			waiting = p.id == hyperstart.InitProcess || p.io.Unsent()
 		case <-delay.C:
 			waiting = false
 		}
@@ -165,12 +110,7 @@ func (a *Agent) awaitOutput(p *process, status uint8) {
 	a.sendEvent(hyperstart.EventMessage{
 		Kind: hyperstart.EventExited, Container: p.container.id, Process: p.id, Status: status,
 	})
-	<-sent
-}
-
-// unsent reports whether there is output that the host has not got yet.
-func (p *process) unsent() bool {
-	return slices.ContainsFunc(p.outputs, func(o *output) bool { return o.sending.Load() || o.pending() > 0 })
+	<-p.io.Drained()
 }
 
 // execGrace is how long an init's end waits for a host that does not take the
@@ -188,17 +128,9 @@ func (a *Agent) awaitExecs(c *container) {
 		case <-grace.C:
 		}
 		for _, late := range c.execs() {
-			late.discard()
+			late.io.Discard()
 		}
 		<-exec.sent
-	}
-}
-
-// discard gives up output that the host does not take, so that the container
-// can be removed.
-func (p *process) discard() {
-	for _, o := range p.outputs {
-		o.credit.close()
 	}
 }
 

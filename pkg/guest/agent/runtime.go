@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -94,27 +95,27 @@ func (o *ociRuntime) invoke(ctx context.Context, c *container, name string, run 
 	return reason(r.Log, err)
 }
 
-func (o *ociRuntime) create(ctx context.Context, c *container, io *stdio) error {
+func (o *ociRuntime) create(ctx context.Context, c *container, io *streams.IO) error {
 	return o.invoke(ctx, c, "create", func(ctx context.Context, r *runc.Runc) error {
 		return r.Create(ctx, c.id, c.dir, &runc.CreateOpts{
-			IO: ioOrNull(io), PidFile: c.pidFile(hyperstart.InitProcess), ConsoleSocket: io.socket(),
+			IO: ioOrNull(io), PidFile: c.pidFile(hyperstart.InitProcess), ConsoleSocket: io.Console(),
 		})
 	})
 }
 
-func (o *ociRuntime) exec(ctx context.Context, c *container, p *process, spec specs.Process, io *stdio) error {
+func (o *ociRuntime) exec(ctx context.Context, c *container, p *process, spec specs.Process, io *streams.IO) error {
 	return o.invoke(ctx, c, "exec-"+p.id, func(ctx context.Context, r *runc.Runc) error {
 		return r.Exec(ctx, c.id, spec, &runc.ExecOpts{
-			IO: ioOrNull(io), PidFile: c.pidFile(p.id), ConsoleSocket: io.socket(), Detach: true,
+			IO: ioOrNull(io), PidFile: c.pidFile(p.id), ConsoleSocket: io.Console(), Detach: true,
 		})
 	})
 }
 
 // ioOrNull keeps go-runc from reading the runtime's output through a pipe that
 // a process with a terminal could hold open.
-func ioOrNull(io *stdio) runc.IO {
-	if !io.terminal {
-		return io
+func ioOrNull(io *streams.IO) runc.IO {
+	if pipes := io.Pipes(); pipes != nil {
+		return pipes
 	}
 	null, err := runc.NewNullIO()
 	if err != nil {

@@ -1,4 +1,4 @@
-package agent
+package streams
 
 import "sync"
 
@@ -38,7 +38,7 @@ func (c *credit) add(n int) {
 	c.cond.Broadcast()
 }
 
-// close lets nobody wait any more; what is not sent by then is lost.
+// close ends all waits; what is not sent by then is lost.
 func (c *credit) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,4 +1,4 @@
-package agent
+package streams
 
 import (
 	"errors"
@@ -8,20 +8,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// drainDelay is how long after the end of a container's first process its
+// DrainDelay is how long after the end of a container's init process its
 // output is awaited when somebody outside of the container keeps the stream open.
-const drainDelay = 2 * time.Second
+const DrainDelay = 2 * time.Second
 
 // output pumps one stream of a process to the host.
 type output struct {
 	seq    uint64
 	file   *os.File // read end of the pipe, or the terminal's master
 	credit *credit
-	write  func([]byte) error
+	write  func([]byte) bool // false when the port has failed
 
 	sending atomic.Bool // has read something that is not sent
 }
@@ -72,8 +71,7 @@ func (o *output) send(buf []byte, n int) bool {
 		}
 		end := off + hyperstart.TTYHeaderLen + got
 		hyperstart.PutTTYHeader(buf[off:], o.seq, got)
-		if err := o.write(buf[off:end]); err != nil {
-			console.Fatal(err)
+		if !o.write(buf[off:end]) {
 			return false
 		}
 		off += got
@@ -96,4 +94,4 @@ func (o *output) pending() int {
 }
 
 // stopSoon bounds how long the pump waits for a stream that stays open.
-func (o *output) stopSoon() { _ = o.file.SetReadDeadline(time.Now().Add(drainDelay)) }
+func (o *output) stopSoon() { _ = o.file.SetReadDeadline(time.Now().Add(DrainDelay)) }

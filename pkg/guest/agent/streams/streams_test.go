@@ -1,4 +1,4 @@
-package agent
+package streams
 
 import (
 	"bytes"
@@ -88,11 +88,11 @@ type sink struct {
 	got bytes.Buffer
 }
 
-func (s *sink) write(b []byte) error {
+func (s *sink) write(b []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.got.Write(b)
-	return nil
+	return true
 }
 
 // payload returns what was sent without headers.
@@ -122,7 +122,7 @@ func TestOutputStaysWithinCredit(t *testing.T) {
 	go func() { _, _ = w.Write(want); w.Close() }()
 	s := &sink{}
 	sent := make(chan int, 1024)
-	o := &output{seq: 7, file: r, credit: newCredit(1000), write: func(b []byte) error {
+	o := &output{seq: 7, file: r, credit: newCredit(1000), write: func(b []byte) bool {
 		sent <- len(b) - hyperstart.TTYHeaderLen
 		return s.write(b)
 	}}
@@ -186,8 +186,14 @@ func TestOutputDiscarded(t *testing.T) {
 	<-done
 }
 
+// newTestPort returns a port that must not fail.
+func newTestPort(t *testing.T, rw io.ReadWriter) *Port {
+	t.Helper()
+	return NewPort(rw, t.TempDir(), func(err error) { t.Errorf("port failed: %v", err) })
+}
+
 func TestTTYSequences(t *testing.T) {
-	tty := newTTY(nil)
+	tty := newTestPort(t, nil)
 	in := newStdin(false, nil)
 	if _, _, err := tty.register(1, 2, in); err != nil {
 		t.Fatal(err)
@@ -207,9 +213,9 @@ func TestTTYSequences(t *testing.T) {
 // for another one.
 func TestTTYReaderNeverWaits(t *testing.T) {
 	host, guest := net.Pipe()
-	tty := newTTY(guest)
+	tty := newTestPort(t, guest)
 	done := make(chan error, 1)
-	go func() { done <- tty.serve() }()
+	go func() { done <- tty.Serve() }()
 	stuck, other := newStdin(false, nil), newStdin(false, nil)
 	out, _, err := tty.register(1, 0, stuck)
 	if err != nil {
@@ -218,7 +224,7 @@ func TestTTYReaderNeverWaits(t *testing.T) {
 	if _, _, err := tty.register(2, 0, other); err != nil {
 		t.Fatal(err)
 	}
-	// More than the window: the rest is dropped, the reader goes on.
+	// More than the window: the rest is dropped, the reader continues.
 	for range hyperstart.CreditWindow/hyperstart.MaxTTYPayload + 2 {
 		mustWrite(t, host, hyperstart.AppendTTY(nil, 1, make([]byte, hyperstart.MaxTTYPayload)))
 	}
@@ -245,7 +251,7 @@ func mustWrite(t *testing.T, w io.Writer, b []byte) {
 
 func TestSendExit(t *testing.T) {
 	host, guest := net.Pipe()
-	go func() { _ = newTTY(guest).sendExit(9, 137) }()
+	go func() { newTestPort(t, guest).sendExit(9, 137) }()
 	r := hyperstart.NewTTYReader(host)
 	for _, want := range []string{"", "\x89"} {
 		seq, b, err := r.Read()

@@ -1,4 +1,4 @@
-package agent
+package streams
 
 import (
 	"errors"
@@ -11,13 +11,11 @@ import (
 
 	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
-
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
-// stdio is the agent's end of a process's standard streams, and until the
-// process is started also the other end.
-type stdio struct {
+// pipes are the agent's ends of a process's standard streams, and until the
+// process is started also the other ends.
+type pipes struct {
 	terminal bool
 	in       *os.File // write end of stdin; the terminal's master when terminal
 	out      *os.File // read end of stdout; the terminal's master when terminal
@@ -27,14 +25,14 @@ type stdio struct {
 	console *consoleSocket // receives the master; nil unless terminal
 }
 
-// newStdio makes the streams. seq makes the console socket's name unique.
-func newStdio(terminal bool, seq uint64) (*stdio, error) {
-	s := &stdio{terminal: terminal}
+// newPipes makes three pipes, or a console socket at the path for a terminal.
+func newPipes(terminal bool, socket string) (*pipes, error) {
+	s := &pipes{terminal: terminal}
 	var err error
 	if terminal {
-		s.console, err = listenConsole(fmt.Sprintf(layout.RunDir+"/tty-%d.sock", seq))
+		s.console, err = listenConsole(socket)
 	} else {
-		err = s.pipes()
+		err = s.open()
 	}
 	if err != nil {
 		s.close()
@@ -43,7 +41,7 @@ func newStdio(terminal bool, seq uint64) (*stdio, error) {
 	return s, nil
 }
 
-func (s *stdio) pipes() error {
+func (s *pipes) open() error {
 	var err error
 	if s.child[0], s.in, err = os.Pipe(); err != nil {
 		return err
@@ -56,7 +54,7 @@ func (s *stdio) pipes() error {
 }
 
 // Set implements [runc.IO].
-func (s *stdio) Set(cmd *exec.Cmd) {
+func (s *pipes) Set(cmd *exec.Cmd) {
 	if s.terminal {
 		return
 	}
@@ -64,8 +62,8 @@ func (s *stdio) Set(cmd *exec.Cmd) {
 }
 
 // CloseAfterStart implements [runc.StartCloser]: with the child's ends closed
-// here, the streams end when the container lets go of them.
-func (s *stdio) CloseAfterStart() error {
+// here, the streams end when the container has closed them.
+func (s *pipes) CloseAfterStart() error {
 	for i, f := range s.child {
 		if f != nil {
 			f.Close()
@@ -76,30 +74,22 @@ func (s *stdio) CloseAfterStart() error {
 }
 
 // Stdin implements [runc.IO]; go-runc does not use it.
-func (s *stdio) Stdin() io.WriteCloser { return s.in }
+func (s *pipes) Stdin() io.WriteCloser { return s.in }
 
 // Stdout implements [runc.IO]; go-runc does not use it.
-func (s *stdio) Stdout() io.ReadCloser { return s.out }
+func (s *pipes) Stdout() io.ReadCloser { return s.out }
 
 // Stderr implements [runc.IO]; go-runc does not use it.
-func (s *stdio) Stderr() io.ReadCloser { return s.err }
+func (s *pipes) Stderr() io.ReadCloser { return s.err }
 
 // Close implements [runc.IO].
-func (s *stdio) Close() error {
+func (s *pipes) Close() error {
 	s.close()
 	return nil
 }
 
-// socket returns the console socket for go-runc, nil without a terminal.
-func (s *stdio) socket() runc.ConsoleSocket {
-	if s.console == nil {
-		return nil
-	}
-	return s.console
-}
-
 // attach takes the master of the terminal after the OCI runtime has sent it.
-func (s *stdio) attach(rows, columns uint16) error {
+func (s *pipes) attach() error {
 	if s.console == nil {
 		return nil
 	}
@@ -108,13 +98,10 @@ func (s *stdio) attach(rows, columns uint16) error {
 		return fmt.Errorf("receive terminal: %w", err)
 	}
 	s.in, s.out = master, master
-	if rows == 0 || columns == 0 {
-		return nil
-	}
-	return s.resize(rows, columns)
+	return nil
 }
 
-func (s *stdio) resize(rows, columns uint16) error {
+func (s *pipes) resize(rows, columns uint16) error {
 	if !s.terminal || s.out == nil {
 		return nil
 	}
@@ -128,7 +115,7 @@ func (s *stdio) resize(rows, columns uint16) error {
 	return errors.Join(cerr, err)
 }
 
-func (s *stdio) close() {
+func (s *pipes) close() {
 	_ = s.CloseAfterStart()
 	for _, f := range []*os.File{s.in, s.out, s.err} {
 		if f != nil {
@@ -204,7 +191,7 @@ func (c *consoleSocket) close() {
 }
 
 var (
-	_ runc.IO            = (*stdio)(nil)
-	_ runc.StartCloser   = (*stdio)(nil)
+	_ runc.IO            = (*pipes)(nil)
+	_ runc.StartCloser   = (*pipes)(nil)
 	_ runc.ConsoleSocket = (*consoleSocket)(nil)
 )

@@ -1,4 +1,4 @@
-package agent
+package streams
 
 import (
 	"bytes"
@@ -24,7 +24,7 @@ type stdin struct {
 	queue  [][]byte
 	owed   int  // received and not granted again; at most the window
 	eof    bool // the host has closed the stream
-	closed bool // the process has gone
+	closed bool // the process has ended
 }
 
 func newStdin(terminal bool, grant func(n int)) *stdin {
