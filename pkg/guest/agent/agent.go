@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	runc "github.com/containerd/go-runc"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -36,9 +38,9 @@ type Agent struct {
 	port   *port // of ctl
 	tty    *streams.Port
 	oci    *ociRuntime
-	oom    *oomWatcher
+	oom    *cgroups.OOMWatcher
 	pod    pod
-	huge   hugePages
+	huge   cgroups.HugePages
 
 	network network
 	tables  sync.Once // loads the modules of iptables
@@ -124,11 +126,10 @@ func (a *Agent) bootLate() {
 		func() error { return mountAll(lateMounts) },
 		linkDev,
 		linkModprobe,
-		func() error { return enableControllers(layout.CgroupRoot) },
-		func() error { return prepareCgroup(layout.CgroupBase) },
+		func() error { return cgroups.SetUp(layout.CgroupRoot, layout.CgroupBase) },
 		loopbackUp,
 		makeDirs,
-		func() (err error) { a.oom, err = newOOMWatcher(a.sendOOM); return err },
+		func() (err error) { a.oom, err = cgroups.NewOOMWatcher(a.sendOOM); return err },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -210,3 +211,16 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 }
 
 var _ runc.ProcessMonitor = (*reaper)(nil)
+
+func (a *Agent) sendOOM(container string) {
+	a.sendEvent(hyperstart.EventMessage{Kind: hyperstart.EventOOM, Container: container})
+}
+
+func (a *Agent) sendEvent(e hyperstart.EventMessage) {
+	b, err := json.Marshal(e)
+	if err != nil {
+		console.Logf("container %s: %v", e.Container, err)
+		return
+	}
+	a.ctl.send(hyperstart.Event, b)
+}

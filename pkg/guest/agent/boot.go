@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -91,30 +89,6 @@ func linkDev() error {
 		}
 		if err := os.Symlink(target, name); err != nil {
 			return fmt.Errorf("link %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// enableControllers gives every controller of dir to its children.
-func enableControllers(dir string) error {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-	if err != nil {
-		return fmt.Errorf("enable cgroup controllers: %w", err)
-	}
-	names := strings.Fields(string(b))
-	if len(names) == 0 {
-		return nil
-	}
-	control := filepath.Join(dir, "cgroup.subtree_control")
-	if kernfs.Write(control, "+"+strings.Join(names, " +")) == nil {
-		return nil
-	}
-	// One that cannot be enabled, such as cpu with realtime tasks around, must
-	// not take the others with it.
-	for _, name := range names {
-		if err := kernfs.Write(control, "+"+name); err != nil {
-			console.Logf("enable cgroup controller %s: %v", name, err)
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -59,9 +60,9 @@ var transitions = [stateCount]uint16{
 
 // container is one container of the pod.
 type container struct {
-	id     string
-	dir    string
-	cgroup string // absolute path
+	id    string
+	dir   string
+	group cgroups.Group
 
 	update sync.Mutex // held during an update
 
@@ -73,7 +74,7 @@ type container struct {
 
 func newContainerState(id string) *container {
 	return &container{
-		id: id, dir: filepath.Join(layout.ContainersDir, id), cgroup: filepath.Join(layout.CgroupBase, id),
+		id: id, dir: filepath.Join(layout.ContainersDir, id), group: cgroups.Group(filepath.Join(layout.CgroupBase, id)),
 		procs: map[string]*process{},
 	}
 }

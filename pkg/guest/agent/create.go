@@ -19,7 +19,7 @@ import (
 // newContainer creates a container: everything is set up and its first process
 // waits for STARTCONTAINER.
 func (a *Agent) newContainer(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[hyperstart.NewContainerRequest](payload)
+	req, err := hyperstart.Decode[hyperstart.NewContainerRequest](payload)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (a *Agent) newContainer(ctx context.Context, payload []byte) ([]byte, error
 }
 
 func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewContainerRequest) error {
-	config, program, err := a.guestSpec(req.Spec, c.id, strings.TrimPrefix(c.cgroup, layout.CgroupRoot))
+	config, program, err := a.guestSpec(req.Spec, c.id, strings.TrimPrefix(string(c.group), layout.CgroupRoot))
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewCon
 		a.abandon(p)
 		return nameProgram(err, program.Args[0])
 	}
-	a.oom.add(c.id, c.cgroup)
+	a.oom.Add(c.id, c.group)
 	c.mu.Lock()
 	c.init, c.procs[p.id], p.pid = p, p, pid
 	c.state = stateCreated
@@ -121,7 +121,7 @@ func (a *Agent) guestSpec(raw json.RawMessage, id, cgroup string) (config []byte
 			return nil, p, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "decode linux section of spec: %w", err)
 		}
 	}
-	if err := a.huge.limit(id, linux); err != nil {
+	if err := a.huge.Limit(id, linux); err != nil {
 		return nil, p, err
 	}
 	if linux["cgroupsPath"], err = json.Marshal(cgroup); err != nil {
@@ -136,7 +136,7 @@ func (a *Agent) guestSpec(raw json.RawMessage, id, cgroup string) (config []byte
 
 // execCmd starts a process in a container.
 func (a *Agent) execCmd(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[hyperstart.ExecCmdRequest](payload)
+	req, err := hyperstart.Decode[hyperstart.ExecCmdRequest](payload)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (a *Agent) execCmd(ctx context.Context, payload []byte) ([]byte, error) {
 	if req.Process == nil || len(req.Process.OCI) == 0 {
 		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "exec in container %s: process with oci is needed", req.Container)
 	}
-	spec, err := decode[specs.Process](req.Process.OCI)
+	spec, err := hyperstart.Decode[specs.Process](req.Process.OCI)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func (a *Agent) exec(ctx context.Context, c *container, req *hyperstart.Process,
 // erase removes every trace of a container that could not be created or has
 // ended. What is not there is no error.
 func (a *Agent) erase(c *container) {
-	if err := killCgroup(c.cgroup); err != nil {
+	if err := c.group.Kill(); err != nil {
 		console.Logf("container %s: %v", c.id, err)
 	}
 	if _, err := os.Stat(filepath.Join(layout.RuntimeState, c.id)); err == nil {
@@ -216,11 +216,11 @@ func (a *Agent) erase(c *container) {
 		}
 	}
 	err := errors.Join(
-		removeCgroup(c.cgroup),
+		c.group.Remove(),
 		os.RemoveAll(filepath.Join(layout.RuntimeState, c.id)),
 		os.RemoveAll(c.dir))
 	if err != nil {
 		console.Logf("container %s: %v", c.id, err)
 	}
-	a.huge.release(c.id)
+	a.huge.Release(c.id)
 }

@@ -33,7 +33,7 @@ func (a *Agent) connect(c *container, req *hyperstart.Process) error {
 		a.abandon(p)
 		return err
 	}
-	group, err := os.Open(c.cgroup)
+	group, err := os.Open(string(c.group))
 	if err != nil {
 		c.forget(p)
 		a.abandon(p)

@@ -23,7 +23,7 @@ func (a *Agent) statsContainer(_ context.Context, payload []byte) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	stats, err := readStats(c.cgroup)
+	stats, err := c.group.Stats()
 	if err != nil {
 		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "read statistics of container %s: %w", c.id, err)
 	}
@@ -35,7 +35,7 @@ func (a *Agent) listProcesses(_ context.Context, payload []byte) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	pids, err := cgroupPIDs(c.cgroup)
+	pids, err := c.group.PIDs()
 	if err != nil {
 		return nil, fmt.Errorf("list processes of container %s: %w", c.id, err)
 	}
@@ -115,7 +115,7 @@ type fileRequest struct {
 }
 
 func (a *Agent) readFile(_ context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[fileRequest](payload)
+	req, err := hyperstart.Decode[fileRequest](payload)
 	if err != nil {
 		return nil, err
 	}

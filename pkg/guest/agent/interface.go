@@ -44,7 +44,7 @@ func (n *network) lock() (err error) {
 
 // setupInterface gives an interface its name, MTU and addresses.
 func (a *Agent) setupInterface(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[hyperstart.Interface](payload)
+	req, err := hyperstart.Decode[hyperstart.Interface](payload)
 	if err != nil {
 		return nil, err
 	}

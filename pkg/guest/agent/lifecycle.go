@@ -18,7 +18,7 @@ import (
 
 // ref decodes the payload of a command that names a container only.
 func (a *Agent) ref(payload []byte) (*container, error) {
-	req, err := decode[hyperstart.ContainerRef](payload)
+	req, err := hyperstart.Decode[hyperstart.ContainerRef](payload)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (a *Agent) startContainer(ctx context.Context, payload []byte) ([]byte, err
 	}
 	if err := a.oci.start(ctx, c); err != nil {
 		// The init cannot be started again; its end is reported as usual.
-		return nil, errors.Join(err, killCgroup(c.cgroup))
+		return nil, errors.Join(err, c.group.Kill())
 	}
 	c.settle(stateStarting, stateRunning)
 	go func() { defer console.Guard(); a.drivers.load(&a.drivers.late, layout.PhaseLate) }()
@@ -69,7 +69,7 @@ func (a *Agent) move(payload []byte, from, during, to containerState, do func(*c
 }
 
 func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[hyperstart.UpdateContainerRequest](payload)
+	req, err := hyperstart.Decode[hyperstart.UpdateContainerRequest](payload)
 	if err != nil {
 		return nil, err
 	}
@@ -83,10 +83,10 @@ func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, er
 	c.update.Lock()
 	defer c.update.Unlock()
 	linux := map[string]json.RawMessage{"resources": req.Resources}
-	if err := a.huge.limit(c.id, linux); err != nil {
+	if err := a.huge.Limit(c.id, linux); err != nil {
 		return nil, err
 	}
-	resources, err := decode[specs.LinuxResources](linux["resources"])
+	resources, err := hyperstart.Decode[specs.LinuxResources](linux["resources"])
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, er
 }
 
 func (a *Agent) killContainer(_ context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[hyperstart.KillContainerRequest](payload)
+	req, err := hyperstart.Decode[hyperstart.KillContainerRequest](payload)
 	if err != nil {
 		return nil, err
 	}
@@ -116,13 +116,13 @@ func (a *Agent) killContainer(_ context.Context, payload []byte) ([]byte, error)
 		return nil, a.signal(p, req.Signal)
 	}
 	if unix.Signal(req.Signal) == unix.SIGKILL {
-		return nil, killCgroup(c.cgroup)
+		return nil, c.group.Kill()
 	}
-	return nil, signalCgroup(c.cgroup, unix.Signal(req.Signal))
+	return nil, c.group.Signal(unix.Signal(req.Signal))
 }
 
 func (a *Agent) signalProcess(_ context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[hyperstart.SignalProcessRequest](payload)
+	req, err := hyperstart.Decode[hyperstart.SignalProcessRequest](payload)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (a *Agent) winSize(_ context.Context, payload []byte) ([]byte, error) {
 		hyperstart.WinSizeByName
 		Seq uint64 `json:"seq"`
 	}
-	req, err := decode[either](payload)
+	req, err := hyperstart.Decode[either](payload)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (a *Agent) removeContainer(ctx context.Context, payload []byte) ([]byte, er
 }
 
 func (a *Agent) endCreated(ctx context.Context, c *container) error {
-	if err := killCgroup(c.cgroup); err != nil {
+	if err := c.group.Kill(); err != nil {
 		return err
 	}
 	p, err := c.process(hyperstart.InitProcess)
@@ -210,14 +210,14 @@ func (a *Agent) remove(ctx context.Context, c *container) error {
 			return fmt.Errorf("remove container %s: %w", c.id, err)
 		}
 	}
-	a.oom.remove(c.id)
+	a.oom.Remove(c.id)
 	err := a.oci.delete(ctx, c, false)
 	if _, serr := os.Stat(filepath.Join(layout.RuntimeState, c.id)); err != nil && serr == nil {
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
-	if err := removeCgroup(c.cgroup); err != nil {
+	if err := c.group.Remove(); err != nil {
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
-	a.huge.release(c.id)
+	a.huge.Release(c.id)
 	return os.RemoveAll(c.dir)
 }

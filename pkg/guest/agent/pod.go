@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -84,7 +85,7 @@ func (a *Agent) podReady(ctx context.Context) error {
 // startPod sets up what the containers share. After an error it can be tried
 // again.
 func (a *Agent) startPod(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[hyperstart.StartPodRequest](payload)
+	req, err := hyperstart.Decode[hyperstart.StartPodRequest](payload)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +229,7 @@ func (a *Agent) destroyPod(ctx context.Context, _ []byte) ([]byte, error) {
 	a.pod.state = podDestroyed // nothing new from here on
 	a.pod.mu.Unlock()
 	if err := a.ready(ctx); err == nil {
-		if err := killCgroup(layout.CgroupBase); err != nil {
+		if err := cgroups.Group(layout.CgroupBase).Kill(); err != nil {
 			console.Logf("destroy pod: %v", err)
 		}
 	}

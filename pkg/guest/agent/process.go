@@ -63,14 +63,14 @@ func (a *Agent) finish(p *process, e runc.Exit) {
 	if p.id == hyperstart.InitProcess {
 		// Without its init a container is over. The kernel sees to that only
 		// when the container has a pid namespace of its own.
-		if err := killCgroup(c.cgroup); err != nil {
+		if err := c.group.Kill(); err != nil {
 			console.Logf("container %s: %v", c.id, err)
 		}
 		a.awaitExecs(c)
 		p.io.StopSoon()
 	}
 	a.awaitOutput(p, uint8(e.Status))
-	a.oom.check(c.id)
+	a.oom.Check(c.id)
 	p.io.Close()
 	p.told.Store(true) // before the host can use the id again
 	p.io.SendExit(uint8(e.Status))
@@ -106,7 +106,7 @@ func (a *Agent) awaitOutput(p *process, status uint8) {
 		}
 	}
 	p.told.Store(true)
-	a.oom.check(p.container.id)
+	a.oom.Check(p.container.id)
 	a.sendEvent(hyperstart.EventMessage{
 		Kind: hyperstart.EventExited, Container: p.container.id, Process: p.id, Status: status,
 	})

@@ -16,7 +16,7 @@ import (
 
 // setupRoute makes the routes and neighbours those of the request.
 func (a *Agent) setupRoute(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := decode[hyperstart.Routes](payload)
+	req, err := hyperstart.Decode[hyperstart.Routes](payload)
 	if err != nil {
 		return nil, err
 	}

@@ -77,6 +77,16 @@ func EncodeError(err error) []byte {
 	return b
 }
 
+// Decode parses the JSON payload of a command in the guest. Unknown keys are
+// ignored, so that a newer host can add some.
+func Decode[T any](payload []byte) (T, error) {
+	var v T
+	if err := json.Unmarshal(payload, &v); err != nil {
+		return v, Errorf(ClassInvalidArgument, "decode payload: %w", err)
+	}
+	return v, nil
+}
+
 // CommandError is the guest's ERROR reply to a command.
 type CommandError struct {
 	Code       Code // the command that failed

@@ -1,4 +1,4 @@
-package agent
+package cgroups
 
 import (
 	"encoding/json"
@@ -18,9 +18,9 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// hugePages reserves the guest's huge pages that containers may use. The zero
+// HugePages reserves the guest's huge pages that containers may use. The zero
 // value has reserved none.
-type hugePages struct {
+type HugePages struct {
 	mu   sync.Mutex
 	held map[string]map[string]uint64 // pages by container and directory of the size
 }
@@ -28,19 +28,19 @@ type hugePages struct {
 // hugePageSizes has one directory per page size that the guest's CPU has.
 const hugePageSizes = "/sys/kernel/mm/hugepages"
 
-// limit reserves what the huge page limits of a container's resources are
+// Limit reserves what the huge page limits of a container's resources are
 // about, in place of what was reserved for it before, and drops limits of 0 for
 // page sizes that the guest does not have: a kubelet sets one for each size of
 // its host. linux is that section of the container's specification.
-func (h *hugePages) limit(container string, linux map[string]json.RawMessage) error {
+func (h *HugePages) Limit(container string, linux map[string]json.RawMessage) error {
 	if len(linux["resources"]) == 0 {
 		return nil
 	}
-	resources, err := decode[map[string]json.RawMessage](linux["resources"])
+	resources, err := hyperstart.Decode[map[string]json.RawMessage](linux["resources"])
 	if err != nil || len(resources["hugepageLimits"]) == 0 {
 		return err
 	}
-	limits, err := decode[[]specs.LinuxHugepageLimit](resources["hugepageLimits"])
+	limits, err := hyperstart.Decode[[]specs.LinuxHugepageLimit](resources["hugepageLimits"])
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func hugePageDir(name string) (dir string, size uint64, err error) {
 
 // reserve has the kernel set pages aside, so many for the container in all. It
 // takes what it finds, so that the result has to be looked at.
-func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, pages, size uint64) error {
+func (h *HugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, pages, size uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	held := h.held[container][dir]
@@ -132,8 +132,8 @@ func (h *hugePages) reserve(container, dir string, l specs.LinuxHugepageLimit, p
 	return nil
 }
 
-// release gives back what was reserved for a container.
-func (h *hugePages) release(container string) {
+// Release releases what was reserved for a container.
+func (h *HugePages) Release(container string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for dir, pages := range h.held[container] {

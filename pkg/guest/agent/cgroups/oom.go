@@ -1,8 +1,7 @@
-package agent
+package cgroups
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,16 +11,16 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// oomWatcher reports processes that the kernel killed for lack of memory. The
-// counter is read when its file changes, and once more before the end of a
-// process is sent, so that the report precedes the exit.
-type oomWatcher struct {
+// OOMWatcher reports processes that the kernel killed because they were out of
+// memory. The counter is read when its file changes, and once more before the
+// end of a process is sent, so that the report precedes the exit.
+type OOMWatcher struct {
 	notify func(container string)
 	fd     int
 	file   *os.File
+	done   chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex // guards what follows, and orders notify calls
 	watched map[string]*oomCounter
@@ -34,21 +33,28 @@ type oomCounter struct {
 	seen  uint64
 }
 
-// newOOMWatcher starts watching; its goroutine lives as long as the guest.
-func newOOMWatcher(notify func(container string)) (*oomWatcher, error) {
+// NewOOMWatcher starts watching. The caller must call Close.
+func NewOOMWatcher(notify func(container string)) (*OOMWatcher, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("watch oom events: %w", err)
 	}
-	w := &oomWatcher{
-		notify: notify, fd: fd, file: os.NewFile(uintptr(fd), "inotify"),
+	w := &OOMWatcher{
+		notify: notify, fd: fd, file: os.NewFile(uintptr(fd), "inotify"), done: make(chan struct{}),
 		watched: map[string]*oomCounter{}, byWatch: map[int32]string{},
 	}
 	go func() { defer console.Guard(); w.run() }()
 	return w, nil
 }
 
-func (w *oomWatcher) run() {
+// Close ends all watches.
+func (w *OOMWatcher) Close() {
+	w.file.Close()
+	<-w.done
+}
+
+func (w *OOMWatcher) run() {
+	defer close(w.done)
 	buf := make([]byte, 4096)
 	for {
 		n, err := w.file.Read(buf)
@@ -63,18 +69,18 @@ func (w *oomWatcher) run() {
 			id := w.byWatch[watch]
 			w.mu.Unlock()
 			if id != "" {
-				w.check(id)
+				w.Check(id)
 			}
 		}
 	}
 }
 
-// add watches the cgroup of a container. Without a memory controller there is
+// Add watches the cgroup of a container. Without a memory controller there is
 // nothing to watch.
-func (w *oomWatcher) add(id, cgroup string) {
+func (w *OOMWatcher) Add(id string, group Group) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	path := filepath.Join(cgroup, "memory.events")
+	path := filepath.Join(string(group), "memory.events")
 	watch, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY)
 	if err != nil {
 		console.Logf("container %s: watch oom events: %v", id, err)
@@ -84,7 +90,8 @@ func (w *oomWatcher) add(id, cgroup string) {
 	w.byWatch[int32(watch)] = id
 }
 
-func (w *oomWatcher) remove(id string) {
+// Remove ends the watch.
+func (w *OOMWatcher) Remove(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c, ok := w.watched[id]
@@ -97,9 +104,9 @@ func (w *oomWatcher) remove(id string) {
 	delete(w.watched, id)
 }
 
-// check reports the container when its counter has grown. When it returns,
+// Check reports the container when its counter has grown. When it returns,
 // the report was sent, by this call or another.
-func (w *oomWatcher) check(id string) {
+func (w *OOMWatcher) Check(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c, ok := w.watched[id]
@@ -108,23 +115,10 @@ func (w *oomWatcher) check(id string) {
 	}
 	b, err := os.ReadFile(c.path)
 	if err != nil {
-		return // the cgroup has gone
+		return // the group was removed
 	}
 	if n := kernfs.FlatKeyed(b)["oom_kill"]; n > c.seen {
 		c.seen = n
 		w.notify(id)
 	}
-}
-
-func (a *Agent) sendOOM(container string) {
-	a.sendEvent(hyperstart.EventMessage{Kind: hyperstart.EventOOM, Container: container})
-}
-
-func (a *Agent) sendEvent(e hyperstart.EventMessage) {
-	b, err := json.Marshal(e)
-	if err != nil {
-		console.Logf("container %s: %v", e.Container, err)
-		return
-	}
-	a.ctl.send(hyperstart.Event, b)
 }
