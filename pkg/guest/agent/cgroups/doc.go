@@ -8,8 +8,9 @@
 //
 // Goroutines: an [OOMWatcher] has one, which [OOMWatcher.Close] joins.
 //
-// Locks: OOMWatcher.mu and HugePages.mu are leaves. The second one is held while
-// the kernel collects pages, because two containers must not count the same room.
+// Locks: OOMWatcher.mu and HugePages.mu are leaves. The first one is not held
+// while a report is sent. The second one is held while the kernel collects pages,
+// because two containers must not count the same room.
 //
 // The package must never know how a container is created or who is told of what
 // it finds.

@@ -22,7 +22,7 @@ type OOMWatcher struct {
 	file   *os.File
 	done   chan struct{} // closed when the goroutine has ended
 
-	mu      sync.Mutex // guards what follows, and orders notify calls
+	mu      sync.Mutex // guards the tables
 	watched map[string]*oomCounter
 	byWatch map[int32]string
 }
@@ -30,7 +30,10 @@ type OOMWatcher struct {
 type oomCounter struct {
 	path  string // memory.events
 	watch int32
-	seen  uint64
+	// turn has a token for the one check that may run. A second one waits for
+	// the report of the first. Whoever has it may use seen.
+	turn chan struct{}
+	seen uint64
 }
 
 // NewOOMWatcher starts watching. The caller must call Close.
@@ -86,7 +89,7 @@ func (w *OOMWatcher) Add(id string, group Group) {
 		console.Logf("container %s: watch oom events: %v", id, err)
 		return
 	}
-	w.watched[id] = &oomCounter{path: path, watch: int32(watch)}
+	w.watched[id] = &oomCounter{path: path, watch: int32(watch), turn: make(chan struct{}, 1)}
 	w.byWatch[int32(watch)] = id
 }
 
@@ -108,11 +111,13 @@ func (w *OOMWatcher) Remove(id string) {
 // the report was sent, by this call or another.
 func (w *OOMWatcher) Check(id string) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	c, ok := w.watched[id]
+	w.mu.Unlock()
 	if !ok {
 		return
 	}
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
 	b, err := os.ReadFile(c.path)
 	if err != nil {
 		return // the group was removed

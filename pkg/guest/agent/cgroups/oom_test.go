@@ -61,3 +61,43 @@ func TestOOMReports(t *testing.T) {
 		t.Errorf("one more report: %s", <-reports)
 	}
 }
+
+// TestOOMReportThatWaits has a host that does not take the report of one
+// container: others can be watched, removed and reported meanwhile.
+func TestOOMReportThatWaits(t *testing.T) {
+	sending, taken := make(chan string, 8), make(chan struct{})
+	w := newWatcher(t, func(id string) {
+		sending <- id
+		if id == "stuck" {
+			<-taken
+		}
+	})
+	stuck, other := newWatched(t), newWatched(t)
+	w.Add("stuck", stuck)
+	kills(t, stuck, 1)
+	if got := <-sending; got != "stuck" {
+		t.Fatalf("got %q", got)
+	}
+	second := make(chan struct{})
+	go func() { w.Check("stuck"); close(second) }()
+
+	w.Add("other", other)
+	kills(t, other, 1)
+	w.Check("other")
+	if got := <-sending; got != "other" {
+		t.Errorf("got %q", got)
+	}
+	w.Remove("other")
+
+	// Who checks has the report behind it afterwards, whoever sent it.
+	select {
+	case <-second:
+		t.Error("a check returned before the report was sent")
+	default:
+	}
+	close(taken)
+	<-second
+	if len(sending) != 0 {
+		t.Errorf("one more report: %s", <-sending)
+	}
+}
