@@ -12,17 +12,21 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
-// probeID is the id of the probe's sandbox, in a state directory of its own.
-const probeID = "probe"
+// The probe's sandbox has a state directory of its own.
+const (
+	namespace = "check"
+	probeID   = "probe"
+)
 
-// boot boots a sandbox just as a shim does, asks its guest, measures, and
-// gives everything back.
+// boot boots a VM just as a shim does, asks its guest, measures, and releases
+// everything.
 func (c *checker) boot(ctx context.Context) (err error) {
 	// What goes wrong is told by the errors; the log would say it again.
 	if err := log.SetLevel("fatal"); err != nil {
@@ -38,51 +42,47 @@ func (c *checker) boot(ctx context.Context) (err error) {
 		return err
 	}
 	vm.ProxySocket = true // through which the guest is asked
-	s := sandbox.NewSandbox(sandbox.Options{
-		Namespace: "check", ID: probeID, Driver: c.driver, VM: vm, StateDir: dir, Sink: discard{},
+	m := podvm.New(podvm.Options{
+		Namespace: namespace, ID: probeID, StateDir: dir, Source: podvm.Cold{Driver: c.driver}, Config: vm,
 	})
-	defer func() { err = errors.Join(err, stop(s)) }()
-	if err := s.EnsureReady(ctx, sandbox.Pod{}); err != nil {
+	defer func() { err = errors.Join(err, stop(m)) }()
+	if err := m.Boot(ctx, bundle.Pod{}, client.Events{}); err != nil {
 		return err
 	}
-	info, err := guestInfo(ctx, s, vm.CallTimeout)
+	info, err := guestInfo(ctx, m, vm.CallTimeout)
 	if err != nil {
 		return err
 	}
-	use, err := c.measure(s, dir)
+	use, err := c.measure(dir)
 	if err != nil {
 		return err
 	}
-	c.printBoot(s.Timing(), info)
+	c.printBoot(m.Timing(), info)
 	c.printMemory(use, info)
 	return nil
 }
 
 // stop ends the probe even when the command was interrupted.
-func stop(s *sandbox.Sandbox) error {
+func stop(m *podvm.Machine) error {
 	const limit = 10 * time.Second // 2 s for the guest, 4 s for cleaning up, and room
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	return s.Stop(ctx)
+	m.PowerOff(ctx)
+	m.Kill(ctx)
+	return m.Release(ctx)
 }
-
-// discard is for events of a sandbox without containers.
-type discard struct{}
-
-// Publish implements [sandbox.Sink].
-func (discard) Publish(sandbox.Event) {}
 
 // guestInfo asks the guest about itself, through the socket that any tool of
 // an operator uses.
-func guestInfo(ctx context.Context, s *sandbox.Sandbox, limit time.Duration) (hyperstart.GuestInfoReply, error) {
+func guestInfo(ctx context.Context, m *podvm.Machine, limit time.Duration) (hyperstart.GuestInfoReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var info hyperstart.GuestInfoReply
-	client := proxy.NewClient(s.ID(), func() (net.Conn, error) {
+	frames := client.NewFrames(probeID, func() (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", s.ProxySocket())
+		return d.DialContext(ctx, "unix", m.ProxySocket())
 	})
-	answer, err := client.Hyper(ctx, "guestinfo", "", nil)
+	answer, err := frames.Hyper(ctx, "guestinfo", "", nil)
 	if err != nil {
 		return info, fmt.Errorf("ask guest: %w", err)
 	}
@@ -99,9 +99,9 @@ type footprint struct {
 
 // measure measures the sandbox. This process stands for the shim, which has
 // the same proxy and driver in it.
-func (c *checker) measure(s *sandbox.Sandbox, dir string) (footprint, error) {
+func (c *checker) measure(dir string) (footprint, error) {
 	var u footprint
-	state, err := store.DirOf(dir, "check", s.ID()).Load()
+	state, err := store.DirOf(dir, namespace, probeID).Load()
 	if err != nil {
 		return u, err
 	}
@@ -122,7 +122,7 @@ func (c *checker) measure(s *sandbox.Sandbox, dir string) (footprint, error) {
 	return u, err
 }
 
-func (c *checker) printBoot(t sandbox.Timing, info hyperstart.GuestInfoReply) {
+func (c *checker) printBoot(t podvm.Timing, info hyperstart.GuestInfoReply) {
 	ms := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 	c.report("probe vm", ok("%s, agent %s, ready for containers after %s", info.Kernel, info.AgentVersion, ms(t.Pod.Sub(t.Begin))))
 	for _, phase := range []struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -14,23 +15,47 @@ import (
 	"github.com/containerd/plugin/registry"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/events"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/task"
 )
 
-// registerPlugins tells the shim framework about the services.
+// Ids of our plugins; services are siblings that get the sandbox by its id.
+const (
+	eventsID  = "ccv2-events"
+	sandboxID = "ccv2-sandbox"
+)
+
+// registerPlugins registers what the shim framework starts: the queue of events,
+// the sandbox, and the services over it.
 func registerPlugins() {
 	registry.Register(&plugin.Registration{
-		Type:     plugins.TTRPCPlugin,
-		ID:       "task",
-		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
-		InitFn:   newService,
+		Type: plugins.EventPlugin, ID: eventsID,
+		Requires: []plugin.Type{plugins.EventPlugin}, InitFn: newEvents,
+	})
+	registry.Register(&plugin.Registration{
+		Type: plugins.InternalPlugin, ID: sandboxID,
+		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin}, InitFn: newSandbox,
+	})
+	registry.Register(&plugin.Registration{
+		Type: plugins.TTRPCPlugin, ID: "task",
+		Requires: []plugin.Type{plugins.InternalPlugin}, InitFn: newTask,
 	})
 }
 
-// newService makes the task service of the sandbox that this process is for.
-func newService(ic *plugin.InitContext) (any, error) {
+// newEvents makes the queue of events. The sandbox closes it.
+func newEvents(ic *plugin.InitContext) (any, error) {
 	publisher, err := get[shim.Publisher](ic, plugins.EventPlugin, "publisher")
+	if err != nil {
+		return nil, err
+	}
+	return events.New(ic.Context, publisher), nil
+}
+
+// newSandbox makes the sandbox that this process is for. The end of the process
+// stops it and forwards its last events.
+func newSandbox(ic *plugin.InitContext) (any, error) {
+	queue, err := get[*events.Queue](ic, plugins.EventPlugin, eventsID)
 	if err != nil {
 		return nil, err
 	}
@@ -46,13 +71,26 @@ func newService(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	sd.RegisterCallback(func(context.Context) error {
+	s := sandbox.New(sandboxOptions(ic.Context, namespace, ownID(), queue))
+	sd.RegisterCallback(func(ctx context.Context) error {
+		err := s.Stop(ctx)
 		_ = os.Remove(socket) // the framework may have done it
-		return nil
+		return errors.Join(err, queue.Close(ctx))
 	})
-	return task.New(ic.Context, publisher, sd, func(sink sandbox.Sink) *sandbox.Sandbox {
-		return newSandbox(ic.Context, namespace, sandboxID(), sink)
-	}), nil
+	return s, nil
+}
+
+// newTask makes the task service.
+func newTask(ic *plugin.InitContext) (any, error) {
+	s, err := get[*sandbox.Sandbox](ic, plugins.InternalPlugin, sandboxID)
+	if err != nil {
+		return nil, err
+	}
+	sd, err := get[shutdown.Service](ic, plugins.InternalPlugin, "shutdown")
+	if err != nil {
+		return nil, err
+	}
+	return task.New(s, sd), nil
 }
 
 // socketFD is where the start command leaves the socket. The framework closes it
@@ -61,7 +99,7 @@ const socketFD = 3
 
 // ownSocket names the socket that this process will serve. The framework looks
 // for the name in the bundle when it ends, which a process that outlives its
-// sandbox's own container has no more.
+// sandbox container has no more.
 func ownSocket() (string, error) {
 	address, err := unix.Getsockname(socketFD)
 	if err != nil {
@@ -73,9 +111,10 @@ func ownSocket() (string, error) {
 	return "", fmt.Errorf("find own socket: got %T", address)
 }
 
-// sandboxID is the id that the start command gave this process.
-func sandboxID() string { return flag.Lookup("id").Value.String() }
+// ownID is the id of the sandbox, which the start command gave this process.
+func ownID() string { return flag.Lookup("id").Value.String() }
 
+// get returns a plugin of a type.
 func get[T any](ic *plugin.InitContext, kind plugin.Type, id string) (T, error) {
 	var zero T
 	p, err := ic.GetByID(kind, id)
@@ -87,12 +126,4 @@ func get[T any](ic *plugin.InitContext, kind plugin.Type, id string) (T, error) 
 		return zero, fmt.Errorf("plugin %s.%s is a %T", kind, id, p)
 	}
 	return t, nil
-}
-
-// newSandbox reads the configuration. A problem with it is told by Create: a
-// shim that does not serve has no other way to say it.
-func newSandbox(ctx context.Context, namespace, id string, sink sandbox.Sink) *sandbox.Sandbox {
-	opts, err := sandboxOptions(ctx)
-	opts.Namespace, opts.ID, opts.Sink, opts.Failed = namespace, id, sink, err
-	return sandbox.NewSandbox(opts)
 }

@@ -13,22 +13,37 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
 
-// sandboxOptions turns the configuration into what a sandbox is made with. The
-// working directory is the bundle of the sandbox container.
-func sandboxOptions(ctx context.Context) (sandbox.Options, error) {
+// sandboxOptions reads the configuration. A problem with it is told by Create: a
+// shim that does not serve has no other way to say it.
+func sandboxOptions(ctx context.Context, namespace, id string, sink sandbox.Sink) sandbox.Options {
+	vm, err := machineOptions(ctx)
+	vm.Namespace, vm.ID = namespace, id
+	return sandbox.Options{
+		Namespace: namespace, ID: id, Sink: sink, ConfigErr: err,
+		Machine: sandbox.OnVM(podvm.New(vm)),
+		// A command and a half: a guest that is only slow answers in that time.
+		KillTimeout: vm.Config.CallTimeout * 3 / 2,
+	}
+}
+
+// machineOptions turns the configuration into what a VM is made with. The
+// working directory is the bundle of the sandbox container. StateDir is set even
+// when there is an error.
+func machineOptions(ctx context.Context) (podvm.Options, error) {
 	path := config.DefaultPath
 	if p := os.Getenv(config.EnvPath); p != "" {
 		path = p
 	}
 	own, err := bundle.Load(".")
 	if err != nil {
-		return sandbox.Options{StateDir: config.Defaults().StateDir}, err
+		return podvm.Options{StateDir: config.Defaults().StateDir}, err
 	}
 	c, err := config.Load(path, own.Spec.Annotations)
-	opts := sandbox.Options{StateDir: c.StateDir}
+	opts := podvm.Options{StateDir: c.StateDir}
 	if err != nil {
 		return opts, fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 	}
@@ -39,8 +54,8 @@ func sandboxOptions(ctx context.Context) (sandbox.Options, error) {
 	if reason != "" {
 		log.G(ctx).WithField("reason", reason).Info("no kvm: guests are emulated (tcg), deadlines are longer")
 	}
-	opts.Driver = qemu.New(qemu.Options{})
+	opts.Source = podvm.Cold{Driver: qemu.New(qemu.Options{})}
 	c.VM = vmconfig.Size(c.VM, own.Limits())
-	opts.VM, err = vmconfig.Of(c, accel)
+	opts.Config, err = vmconfig.Of(c, accel)
 	return opts, err
 }

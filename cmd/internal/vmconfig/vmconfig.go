@@ -9,7 +9,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 )
 
 // tcgFactor is how much longer everything in the guest may take under
@@ -18,12 +18,12 @@ const tcgFactor = 6
 
 // Of returns the VM of a valid configuration; accel is what the configured
 // accelerator was resolved to.
-func Of(c config.Config, accel hypervisor.Accelerator) (sandbox.VMConfig, error) {
+func Of(c config.Config, accel hypervisor.Accelerator) (podvm.Config, error) {
 	dialect := hyperstart.DialectUnknown
 	if c.Guest.Dialect != "auto" {
 		var err error
 		if dialect, err = hyperstart.ParseDialect(c.Guest.Dialect); err != nil {
-			return sandbox.VMConfig{}, err
+			return podvm.Config{}, err
 		}
 	}
 	factor := time.Duration(1)
@@ -34,7 +34,7 @@ func Of(c config.Config, accel hypervisor.Accelerator) (sandbox.VMConfig, error)
 	if c.Guest.Console {
 		args = append(args, "loglevel=7")
 	}
-	return sandbox.VMConfig{
+	return podvm.Config{
 		Spec: hypervisor.Spec{
 			Binary:       c.Hypervisor.Path,
 			Machine:      hypervisor.Machine(c.Hypervisor.Machine),

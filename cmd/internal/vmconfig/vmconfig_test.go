@@ -10,7 +10,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 )
 
 func TestOf(t *testing.T) {
@@ -24,7 +24,7 @@ func TestOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := sandbox.VMConfig{
+	want := podvm.Config{
 		Spec: hypervisor.Spec{
 			Binary: c.Hypervisor.Path, Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
 			CPUs: 1, MemoryMiB: 512, Kernel: c.Guest.Kernel, Initrd: c.Guest.Image,

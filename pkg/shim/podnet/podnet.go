@@ -126,6 +126,10 @@ func (n *Network) run(ctx context.Context, changed <-chan struct{}) {
 		}
 		retry = nil
 		err := n.reconcile(ctx)
+		if errdefs.IsNotImplemented(err) { // an original guest, whose network is fixed once it runs
+			log.G(ctx).WithError(err).Info("the guest cannot follow changes of the pod's network")
+			err = nil
+		}
 		if reply != nil {
 			reply <- err // has room for it
 		}

@@ -120,7 +120,7 @@ func (a *agent) endLocked(p *guestProcess, status byte) {
 // endContainerLocked ends the first process, and before it all others.
 func (a *agent) endContainerLocked(c *guestContainer, status byte) {
 	for _, p := range c.execs {
-		a.endLocked(p, statusKilled)
+		a.endLocked(p, byte(statusKilled))
 	}
 	a.endLocked(c.init, status)
 }

@@ -38,7 +38,7 @@ func TestBootFails(t *testing.T) {
 		{"ports", func(f *fixture) { f.driver.fail = "connect" }, "guest not ready"},
 		{"no READY", func(f *fixture) {
 			f.driver.fail = "ready"
-			f.opts.VM.BootTimeout = 300 * time.Millisecond
+			f.vm.Config.BootTimeout = 300 * time.Millisecond
 		}, "raise [guest] boot_timeout if the host is only slow); last console lines:\n  a line of the console"},
 		{"version", func(f *fixture) {
 			f.agent.hook = func(code hyperstart.Code) (hyperstart.Code, []byte) {
@@ -56,19 +56,17 @@ func TestBootFails(t *testing.T) {
 			}
 		}, "vm ended by itself: qemu died of signal killed"},
 		{"start of the pod", func(f *fixture) { f.agent.hook = refuse(hyperstart.StartPod) }, "start pod after"},
-		{"directory", func(f *fixture) { f.opts.StateDir = "/proc/no/such" }, "create sandbox directory"},
+		{"directory", func(f *fixture) { f.vm.StateDir = "/proc/no/such" }, "create sandbox directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t, hyperstart.DialectCCv2)
 			tt.setUp(f)
-			if tt.name == "directory" {
-				f.Sandbox = NewSandbox(f.opts)
-			}
+			f.Sandbox = f.sandbox()
 			_, err := f.tryCreate(podID, "wait")
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("error %v, want one with %q", err, tt.want)
 			}
-			if f.State() != Stopped || f.Containers() != 0 {
+			if f.State() != StateStopped || f.Containers() != 0 {
 				t.Errorf("sandbox is %s with %d containers", f.State(), f.Containers())
 			}
 			if _, again := f.tryCreate("other", "wait"); again == nil || !strings.Contains(again.Error(), tt.want) {
@@ -85,11 +83,11 @@ func TestBootFails(t *testing.T) {
 func TestConfigurationThatCannotBeUsed(t *testing.T) {
 	f := newFixture(t, hyperstart.DialectCCv2)
 	broken := errors.New("no kernel")
-	f.opts.Failed = broken
+	f.opts.ConfigErr = broken
 	if _, err := f.tryCreate("c", "wait"); !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
-	if f.State() != New {
+	if f.State() != StateNew {
 		t.Errorf("sandbox is %s", f.State())
 	}
 }
@@ -136,7 +134,7 @@ func TestStopDuringBoot(t *testing.T) {
 				created <- err
 			}()
 			<-reached
-			if got := f.State(); got != Booting {
+			if got := f.State(); got != StateBooting {
 				t.Errorf("sandbox is %s", got)
 			}
 			if err := f.Stop(t.Context()); err != nil {
@@ -145,7 +143,7 @@ func TestStopDuringBoot(t *testing.T) {
 			if err := <-created; err == nil {
 				t.Error("a container of a stopped sandbox was created")
 			}
-			if f.State() != Stopped {
+			if f.State() != StateStopped {
 				t.Errorf("sandbox is %s", f.State())
 			}
 		})
@@ -199,18 +197,18 @@ func TestCallerThatGivesUp(t *testing.T) {
 // TestLeftoversOfADeadShim are cleaned up; those of a living one are not touched.
 func TestLeftoversOfADeadShim(t *testing.T) {
 	f := newFixture(t, hyperstart.DialectCCv2)
-	dir := store.DirOf(f.opts.StateDir, "test", podID)
+	dir := f.record()
 	dead := hostproc.Process{Name: "shim", PID: os.Getpid(), Start: 1} // the pid has a new owner
 	if err := dir.Create(store.State{Namespace: "test", ID: podID, Shim: dead}); err != nil {
 		t.Fatal(err)
 	}
 	f.run(podID, "wait")
-	second := NewSandbox(f.opts)
+	second := f.sandbox()
 	_, err := second.Create(t.Context(), CreateRequest{ID: podID, Bundle: f.bundle("again", "wait")})
 	if !errors.Is(err, errdefs.ErrAlreadyExists) {
 		t.Errorf("second sandbox: %v", err)
 	}
-	if f.State() != Ready {
+	if f.State() != StateReady {
 		t.Errorf("the first sandbox is %s", f.State())
 	}
 	if events := f.events.list(); slices.Contains(events, "deleted pod") {

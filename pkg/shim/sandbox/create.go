@@ -3,17 +3,20 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestspec"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
 )
 
-// CreateRequest describes a container to be made.
+// CreateRequest describes a container to be created.
 type CreateRequest struct {
 	ID     string
 	Bundle string // directory with config.json
@@ -21,7 +24,7 @@ type CreateRequest struct {
 	Stdio  stdio.Config
 }
 
-// Create makes a container, whose first process does not run yet. The first
+// Create creates a container, whose init process does not run yet. The first
 // one boots the sandbox. On error nothing is left of the container.
 func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, error) {
 	c, err := s.reserve(ctx, r)
@@ -29,22 +32,24 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 		return nil, err
 	}
 	if err := c.create(ctx); err != nil {
+		c.release(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	s.opts.Sink.Publish(TaskCreated{Container: c, PID: c.PID()})
-	go c.init.awaitExit(context.WithoutCancel(ctx))
+	s.publish(TaskCreated{Container: c, PID: c.PID()})
+	s.wg.Go(c.init.awaitExit)
 	return c, nil
 }
 
-// reserve takes the id, so that a second Create of it fails at once. When nobody
-// waits for the first one any more, the second one waits until it is undone.
+// reserve reserves the id, so that a second Create of it fails at once. When
+// nobody waits for the first one any more, the second one waits until it is
+// undone.
 func (s *Sandbox) reserve(ctx context.Context, r CreateRequest) (*Container, error) {
 	c := &Container{
 		ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, sandbox: s, execs: make(map[string]*Process),
-		removed: make(chan struct{}), asker: ctx.Done(), forgotten: make(chan struct{}),
+		requestDone: ctx.Done(), released: make(chan struct{}), removed: make(chan struct{}),
 	}
 	c.cond = sync.NewCond(&c.mu)
-	c.init = newProcess(c, "", r.Stdio, nil)
+	c.init = newProcess(c, "", r.Stdio)
 	for {
 		s.mu.Lock()
 		other := s.containers[r.ID]
@@ -55,143 +60,153 @@ func (s *Sandbox) reserve(ctx context.Context, r CreateRequest) (*Container, err
 		if other == nil {
 			return c, nil
 		}
-		if !other.unasked() {
+		if !other.abandoned() {
 			return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
 		}
 		select {
-		case <-other.forgotten:
+		case <-other.released:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("container %s: wait until an earlier attempt is undone: %w", r.ID, ctx.Err())
 		}
 	}
 }
 
-// unasked reports whether the container is half made and whoever asked for it
+// abandoned reports whether the container is partially created and its caller
 // has gone. It will be undone: for all others it is not there, so that the next
 // containerd does not take it for one that it can keep.
-func (c *Container) unasked() bool {
+func (c *Container) abandoned() bool {
 	select {
-	case <-c.asker:
-		return c.State() == Creating
+	case <-c.requestDone:
+		return c.State() == ContainerCreating
 	default:
 		return false
 	}
 }
 
-// create does the work of Create, and undoes it on error.
-func (c *Container) create(ctx context.Context) error {
-	if err := c.prepare(ctx); err != nil {
-		c.forget(context.WithoutCancel(ctx))
-		return err
-	}
-	if err := c.sandbox.enter(); err != nil {
-		c.forget(context.WithoutCancel(ctx))
-		return err
-	}
-	defer c.sandbox.leave()
-	if err := c.take(ctx); err != nil {
-		c.forget(context.WithoutCancel(ctx))
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.toLocked(Created)
+// creation is what is known of a container while it is being created.
+type creation struct {
+	*Container
+
+	bundle  *bundle.Bundle
+	files   Files
+	sources map[int]guestspec.Source // of its mounts, by their index
+	binds   []client.Bind
 }
 
-// prepare reads the bundle and waits for the VM.
-func (c *Container) prepare(ctx context.Context) (err error) {
-	if c.bundle, err = bundle.Load(c.Bundle); err != nil {
+// create does the work of Create. What it acquires is released by the caller.
+func (c *Container) create(ctx context.Context) (err error) {
+	n := &creation{Container: c}
+	if n.bundle, err = bundle.Load(c.Bundle); err != nil {
 		return err
 	}
-	if err := c.bundle.CheckRunnable(); err != nil {
+	if err := n.bundle.CheckRunnable(); err != nil {
+		return err
+	}
+	// The directory is named in the bundle before anything is acquired.
+	if err := c.saveNote(); err != nil {
 		return err
 	}
 	var pod bundle.Pod
-	if c.isSandbox() {
-		pod = c.bundle.Pod()
+	if c.isSandboxContainer() {
+		pod = n.bundle.Pod()
 	}
-	// The directory is named in the bundle before anything is taken.
-	if err := c.saveBundle(); err != nil {
+	if err := c.sandbox.EnsureReady(ctx, pod); err != nil {
 		return err
 	}
-	return c.sandbox.EnsureReady(ctx, pod)
+	if err := c.sandbox.beginCreate(); err != nil {
+		return err
+	}
+	defer c.sandbox.endCreate()
+	for _, step := range []func(context.Context) error{
+		n.makePlaceholder, n.exposeFiles, n.openStreams, n.createInGuest,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	c.init.io.start(&c.sandbox.wg, c.sandbox.ctx, c.init.String())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.toLocked(ContainerCreated)
 }
 
-// saveBundle notes in the bundle what delete has to know after the shim's death.
-func (c *Container) saveBundle() error {
-	s := c.sandbox
-	return bundle.SaveNote(c.Bundle, bundle.Note{
-		Dir: s.dir.Path(), SandboxID: s.opts.ID, Share: c.ID, PID: c.PID(),
-		Outlived: c.isSandbox() && c.State() == Deleted && s.Containers() > 0,
-	})
-}
-
-// take takes what the container needs; every step notes how to undo it.
-func (c *Container) take(ctx context.Context) error {
-	s := c.sandbox
-	if err := legacyRefusal(c.bundle.Spec, s.dialect); err != nil {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
+// makePlaceholder makes the pid by which clients know the container, and notes it.
+func (n *creation) makePlaceholder(context.Context) error {
+	if n.isSandboxContainer() { // it has the VMM's
+		return n.saveNote()
 	}
-	if err := c.takeStandIn(); err != nil {
-		return err
-	}
-	if err := c.saveBundle(); err != nil {
-		return err
-	}
-	if err := c.shareFiles(); err != nil {
-		return err
-	}
-	if err := c.init.open(ctx); err != nil {
-		return err
-	}
-	c.undoSteps.add(func(ctx context.Context) error {
-		c.init.release(ctx)
-		return nil
-	})
-	if s.dialect == hyperstart.DialectCCv2 {
-		joined, err := c.joined(ctx)
-		if err != nil {
-			return err
-		}
-		request, err := newContainerRequest(c, joined)
-		if err != nil {
-			return err
-		}
-		if err := s.change(ctx, "newcontainer", c.init.token(), request); err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil { // it is there, but nobody would ever start it
-			c.removeInGuest(context.WithoutCancel(ctx))
-			return err
-		}
-	}
-	c.init.startCopying(context.WithoutCancel(ctx))
-	return nil
-}
-
-func (c *Container) takeStandIn() error {
-	if c.isSandbox() {
-		return nil
-	}
-	standIn, err := c.sandbox.newStandIn()
+	pid, release, err := n.sandbox.machine.Placeholder()
 	if err != nil {
 		return err
 	}
-	c.undoSteps.add(standIn.close)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.standIn = standIn
+	n.cleanup.Add(func(context.Context) error {
+		release()
+		return nil
+	})
+	n.mu.Lock()
+	n.status.pid = pid
+	n.mu.Unlock()
+	return n.saveNote()
+}
+
+// exposeFiles exposes the root file system and the volumes to the guest.
+func (n *creation) exposeFiles(context.Context) (err error) {
+	if n.files, err = n.sandbox.machine.Files(n.ID); err != nil {
+		return err
+	}
+	n.cleanup.Add(func(context.Context) error { return n.files.Close() })
+	if len(n.Rootfs) > 0 {
+		err = n.files.Rootfs(n.Rootfs)
+	} else {
+		err = n.files.RootfsDir(n.bundle.RootfsDir())
+	}
+	if err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	return n.exposeMounts()
+}
+
+// exposeMounts exposes the sources of all bind mounts to the guest.
+func (n *creation) exposeMounts() error {
+	n.sources = make(map[int]guestspec.Source)
+	for i, m := range n.bundle.Spec.Mounts {
+		if !bundle.IsBind(m) || bundle.IsShm(m) {
+			continue
+		}
+		if size := bundle.HugePageSize(m); size != 0 {
+			n.sources[i] = guestspec.Source{HugePages: size}
+			continue
+		}
+		path, guard, err := n.files.Bind(guestspec.Bind(m, n.Bundle))
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+		n.sources[i] = guestspec.Source{Path: filepath.Join(hyperstart.ShareMount, path), ReadOnly: guard}
+		n.binds = append(n.binds, client.Bind{Source: path, Destination: m.Destination, ReadOnly: guestspec.IsReadOnly(m)})
+	}
 	return nil
 }
 
-// shareFiles mounts the root file system and the volumes where the guest sees them.
-func (c *Container) shareFiles() (err error) {
-	if c.view, err = c.sandbox.shares.Container(c.ID); err != nil {
+// openStreams opens the streams of the init process at both ends.
+func (n *creation) openStreams(ctx context.Context) error {
+	n.cleanup.Add(func(ctx context.Context) error {
+		n.init.io.close(ctx)
+		return nil
+	})
+	return n.init.open(ctx)
+}
+
+// createInGuest creates the container in the guest.
+func (n *creation) createInGuest(ctx context.Context) error {
+	joined, err := n.joined(ctx)
+	if err != nil {
 		return err
 	}
-	c.undoSteps.add(func(context.Context) error { return c.view.Close() })
-	if err := c.mountRootfs(); err != nil {
-		return fmt.Errorf("root file system: %w", err)
-	}
-	return c.exposeMounts()
+	return n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.session(), client.Container{
+		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.binds,
+		Spec: guestspec.Container(n.bundle.Spec, guestspec.Options{
+			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.sources,
+			Rootfs: filepath.Join(hyperstart.ShareMount, n.files.RootfsPath()), Shm: hyperstart.ShmMount,
+		}),
+	})
 }

@@ -1,6 +1,10 @@
 package sandbox
 
-import "time"
+import (
+	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+)
 
 // Sink takes the events of a sandbox, in order. It must not block for long.
 type Sink interface {
@@ -16,16 +20,16 @@ type TaskCreated struct {
 	PID       int
 }
 
-// TaskStarted says that a container's first process runs.
+// TaskStarted says that a container's init process runs.
 type TaskStarted struct {
 	ContainerID string
 	PID         int
 }
 
-// ExecAdded says that an additional process was registered.
+// ExecAdded says that an exec process was registered.
 type ExecAdded struct{ ContainerID, ExecID string }
 
-// ExecStarted says that an additional process runs.
+// ExecStarted says that an exec process runs.
 type ExecStarted struct {
 	ContainerID, ExecID string
 	PID                 int
@@ -34,7 +38,7 @@ type ExecStarted struct {
 // TaskExited says that a process has ended, once for each.
 type TaskExited struct {
 	ContainerID string
-	ExecID      string // "" for the container's first process
+	ExecID      string // "" for the init process
 	PID         int
 	Status      uint32
 	At          time.Time
@@ -48,13 +52,13 @@ type TaskDeleted struct {
 	At          time.Time
 }
 
-// TaskPaused says that a container stands still.
+// TaskPaused says that a container is paused.
 type TaskPaused struct{ ContainerID string }
 
-// TaskResumed says that a container goes on.
+// TaskResumed says that a container was resumed.
 type TaskResumed struct{ ContainerID string }
 
-// TaskOOM says that a process of the container was killed for want of memory.
+// TaskOOM says that a process of the container was killed, out of memory.
 type TaskOOM struct{ ContainerID string }
 
 func (TaskCreated) event() {}
@@ -66,3 +70,43 @@ func (TaskDeleted) event() {}
 func (TaskPaused) event()  {}
 func (TaskResumed) event() {}
 func (TaskOOM) event()     {}
+
+// publish hands an event to the sink.
+func (s *Sandbox) publish(e Event) { s.opts.Sink.Publish(e) }
+
+// events takes what the guest reports, which may claim anything.
+func (s *Sandbox) events() client.Events {
+	return client.Events{
+		OOM: func(container string) {
+			if c, err := s.Container(container); err == nil {
+				c.reportOOM()
+			}
+		},
+		Exited: func(container, execID string, status uint8) {
+			c, err := s.Container(container)
+			if err != nil {
+				return
+			}
+			p, err := c.Process(execID)
+			if err != nil {
+				return
+			}
+			select {
+			case p.end.early <- status:
+			default: // reported before
+			}
+		},
+	}
+}
+
+// reportOOM announces that a process of the container was killed, out of memory,
+// once: a hostile guest must not flood containerd.
+func (c *Container) reportOOM() {
+	c.mu.Lock()
+	seen := c.status.oomSeen
+	c.status.oomSeen = true
+	c.mu.Unlock()
+	if !seen {
+		c.sandbox.publish(TaskOOM{ContainerID: c.ID})
+	}
+}

@@ -2,41 +2,98 @@ package sandbox
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/containerd/log"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
-const (
-	// drainStall is how long a reader of output may take nothing before the
-	// exit is reported all the same. The output stays until Delete.
-	drainStall = 2 * time.Second
-	// execsLeft bounds the wait of a container's exit for its execs, which the
-	// guest ends together with the first process.
-	execsLeft = 10 * time.Second
-)
+// execsLimit bounds the wait of a container's exit for its execs, which the
+// guest ends together with the init process.
+const execsLimit = 10 * time.Second
+
+// processEnd is the end of a process: the one place that has it.
+type processEnd struct {
+	early chan uint8    // capacity 1; exit status of a process whose output nobody reads
+	seen  chan struct{} // closed when the guest has reported the end, or cannot any more
+	final chan struct{} // closed when exit is final and was announced
+
+	mu       sync.Mutex // guards the fields below
+	exit     Exit
+	deadline bool // SIGKILL was sent, whose effect is waited for
+}
+
+func newProcessEnd() processEnd {
+	return processEnd{early: make(chan uint8, 1), seen: make(chan struct{}), final: make(chan struct{})}
+}
+
+// isFinal reports whether the end was reported.
+func (e *processEnd) isFinal() bool {
+	select {
+	case <-e.final:
+		return true
+	default:
+		return false
+	}
+}
+
+// set sets the exit, unless there is one.
+func (e *processEnd) set(exit Exit) (first bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if first = e.exit.At.IsZero(); first {
+		e.exit = exit
+	}
+	return first
+}
+
+// claimDeadline reports whether the caller is the first one.
+func (e *processEnd) claimDeadline() (first bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	first = !e.deadline
+	e.deadline = true
+	return first
+}
+
+// Exit is how the process ended; the zero value while it has not.
+func (p *Process) Exit() Exit {
+	p.end.mu.Lock()
+	defer p.end.mu.Unlock()
+	return p.end.exit
+}
+
+// Wait waits until the process has ended.
+func (p *Process) Wait(ctx context.Context) error {
+	select {
+	case <-p.end.final:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for %s: %w", p, ctx.Err())
+	}
+}
 
 // awaitExit reports the end of a process, once. It starts when the process was
 // created, so that a container that is killed before its start exits too.
-func (p *Process) awaitExit(ctx context.Context) {
-	exit := Exit{Status: p.awaitStatus(ctx), At: time.Now()}
-	close(p.ending)
+func (p *Process) awaitExit() {
+	exit := Exit{Status: p.awaitStatus(), At: time.Now()}
+	close(p.end.seen)
 	c := p.container
 	if exit.Status == statusKilled {
-		c.settleOOM(ctx)
+		c.flushOOMEvents()
 	}
 	if p.ID == "" {
 		c.mu.Lock()
-		c.initGone = true
-		for c.state == Starting { // the start is published before the exit
+		c.status.initGone = true
+		for c.state == ContainerStarting { // the start is published before the exit
 			c.cond.Wait()
 		}
 		c.mu.Unlock()
-		c.waitExecs()
+		c.awaitExecs()
 	} else {
 		p.mu.Lock()
 		for p.state == ProcessStarting {
@@ -44,68 +101,51 @@ func (p *Process) awaitExit(ctx context.Context) {
 		}
 		p.mu.Unlock()
 	}
-	p.drain()
-	p.finish(ctx, exit, true)
+	p.io.drain()
+	p.finish(exit, true)
 }
 
-// awaitStatus waits for the end of a process: of its session, or told ahead of
-// output that nobody takes.
-func (p *Process) awaitStatus(ctx context.Context) uint32 {
-	_, session := p.ends()
+// awaitStatus waits for the end of a process: of its session, or reported ahead
+// of output that nobody reads.
+func (p *Process) awaitStatus() uint32 {
+	session := p.io.session()
 	select {
-	case status := <-p.early:
+	case status := <-p.end.early:
 		return uint32(status)
 	case <-session.Done():
-		return p.exitStatus(ctx, session)
 	}
-}
-
-// settleOOM waits until events that the guest sent before are here: events and
-// exits take different ports, and an exit for want of memory must not overtake
-// the event that says so.
-func (c *Container) settleOOM(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, drainStall)
-	defer cancel()
-	if c.sandbox.State() != Ready {
-		return
-	}
-	if _, err := c.sandbox.call(ctx, "ping", "", nil); err != nil {
-		log.G(ctx).WithError(err).WithField("container", c.ID).Debug("look for oom event")
-	}
-}
-
-// exitStatus is the guest's word, or what can be said without it.
-func (p *Process) exitStatus(ctx context.Context, session *proxy.Session) uint32 {
 	status, err := session.Exit()
 	if err != nil {
-		log.G(ctx).WithError(err).WithField("process", p.String()).Warn("exit status lost with the vm")
+		log.G(p.container.sandbox.ctx).WithError(err).WithField("process", p.String()).Warn("exit status lost with the vm")
 		return p.container.sandbox.lostStatus()
-	}
-	p.mu.Lock()
-	killed, ended := p.killed, p.ended
-	p.mu.Unlock()
-	if ended != 0 && status == 0 {
-		return 128 + uint32(ended)
-	}
-	dialect := p.container.sandbox.dialect
-	if killed && status == 0 && (dialect == hyperstart.DialectHyperhq || dialect == hyperstart.DialectClearC) {
-		return statusKilled // the C agents report 0 for every signal
 	}
 	return uint32(status)
 }
 
+// flushOOMEvents waits until events that the guest sent before are here: events
+// and exits take different ports, and an exit out of memory must not overtake
+// the event that says so.
+func (c *Container) flushOOMEvents() {
+	ctx, cancel := context.WithTimeout(c.sandbox.ctx, drainStall)
+	defer cancel()
+	if !c.sandbox.isReady() {
+		return
+	}
+	if err := c.sandbox.machine.Guest().Sync(ctx); err != nil {
+		log.G(ctx).WithError(err).WithField("container", c.ID).Debug("wait for oom event")
+	}
+}
+
 // lostStatus is the exit status of processes that were lost with the VM. It
-// waits until the reason is known: the connection to the guest ends before
-// anybody has looked at how the VMM ended.
+// waits until the reason is known: the connection to the guest ends before it is
+// known how the VMM ended.
 func (s *Sandbox) lostStatus() uint32 {
 	select {
-	case <-s.ended:
-	case <-time.After(execsLeft): // a session that was lost alone; its process may still run
+	case <-s.end.known:
+	case <-time.After(execsLimit): // a session that was lost alone; its process may still run
 		return statusUnknown
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.oomKilled {
+	if s.end.oomKilled {
 		return statusKilled
 	}
 	return statusUnknown
@@ -113,125 +153,83 @@ func (s *Sandbox) lostStatus() uint32 {
 
 // finish makes the exit final and announces it, in this order: disk, state,
 // event. Only the first call counts.
-func (p *Process) finish(ctx context.Context, exit Exit, announce bool) {
-	c := p.container
-	p.mu.Lock()
-	if !p.exit.At.IsZero() {
-		p.mu.Unlock()
+func (p *Process) finish(exit Exit, announce bool) {
+	if !p.end.set(exit) {
 		return
 	}
-	p.exit = exit
-	p.state = ProcessExited
-	p.cond.Broadcast()
-	p.mu.Unlock()
+	c := p.container
 	if p.ID == "" {
 		err := bundle.SaveExit(c.Bundle, bundle.Exit{Status: exit.Status, At: exit.At, PID: c.PID()})
 		if err != nil {
-			log.G(ctx).WithError(err).WithField("container", c.ID).Error("record exit status")
+			log.G(c.sandbox.ctx).WithError(err).WithField("container", c.ID).Error("record exit status")
 		}
 		c.mu.Lock()
-		c.state = Exited
-		c.cond.Broadcast()
+		err = c.toLocked(ContainerExited)
 		c.mu.Unlock()
+		c.logImpossible(err)
 	}
+	p.mu.Lock()
+	err := p.toLocked(ProcessExited)
+	p.mu.Unlock()
+	c.logImpossible(err)
 	if announce {
-		c.sandbox.opts.Sink.Publish(TaskExited{
+		c.sandbox.publish(TaskExited{
 			ContainerID: c.ID, ExecID: p.ID, PID: c.PID(), Status: exit.Status, At: exit.At,
 		})
 	}
-	close(p.done)
+	close(p.end.final)
 }
 
-// startFailed ends a process that never ran. There is no event: nobody was
-// told of a start.
+// logImpossible logs an exit in a state that has none, which is a defect in this
+// package: the exit is reported nevertheless.
+func (c *Container) logImpossible(err error) {
+	if err != nil {
+		log.G(c.sandbox.ctx).WithError(err).WithField("container", c.ID).Error("exit in a state that has none")
+	}
+}
+
+// startFailed ends a process that never ran. There is no event: its start was
+// not announced.
 func (p *Process) startFailed(err error) {
-	p.mu.Lock()
-	p.copying = false // there is no output to wait for
-	p.mu.Unlock()
-	p.finish(context.Background(), Exit{Status: exitStatusOf(err), At: time.Now()}, false)
+	status := uint32(statusUnknown)
+	if s, ok := client.ExitStatus(err); ok {
+		status = uint32(s)
+	}
+	p.io.neverStarted()
+	p.finish(Exit{Status: status, At: time.Now()}, false)
 }
 
-// abandon ends an exec that is deleted before anybody has started it, so that
-// nobody waits for its end for ever.
+// abandon ends an exec that is deleted before it was started, so that nobody
+// waits for its end indefinitely.
 func (p *Process) abandon() {
 	p.mu.Lock()
-	unused := p.ID != "" && p.state == ProcessCreated
-	if unused {
-		p.state, p.exit = ProcessExited, Exit{At: time.Now()}
-	}
+	unused := p.ID != "" && p.state == ProcessCreated && p.toLocked(ProcessExited) == nil
 	p.mu.Unlock()
-	if unused {
-		close(p.done)
+	if unused && p.end.set(Exit{At: time.Now()}) {
+		close(p.end.final)
 	}
 }
 
-// drainMost bounds in bytes what a process that has ended may still have on
-// its way: buffers of pipes, of the agent, and one window at each hop. A guest
-// that goes on sending must not keep the exit from being reported.
-const drainMost = 16 << 20
-
-// drain waits until containerd has all output, as long as that makes progress.
-func (p *Process) drain() {
-	p.mu.Lock()
-	copying := p.copying
-	p.mu.Unlock()
-	if !copying {
-		return
-	}
-	timer := time.NewTicker(drainStall)
-	defer timer.Stop()
-	last := p.moved.Load()
-	for most := last + drainMost; last < most; {
-		select {
-		case <-p.copied:
-			return
-		case <-timer.C:
-			now := p.moved.Load()
-			if now == last {
-				return
-			}
-			last = now
-		}
-	}
-}
-
-// waitExecs waits until the container's other processes have been reported.
-func (c *Container) waitExecs() {
-	deadline := time.NewTimer(execsLeft)
-	defer deadline.Stop()
-	c.mu.Lock()
-	var running []*Process
-	for _, p := range c.execs {
-		if p.live() {
-			running = append(running, p)
-		}
-	}
-	c.mu.Unlock()
-	for _, p := range running {
-		select {
-		case <-p.done:
-		case <-deadline.C:
+// awaitExecs waits until the container's exec processes have been reported.
+func (c *Container) awaitExecs() {
+	ctx, cancel := context.WithTimeout(c.sandbox.ctx, execsLimit)
+	defer cancel()
+	for _, p := range c.all() {
+		if p != c.init && p.live() && p.Wait(ctx) != nil {
 			return
 		}
 	}
 }
 
-// vmLost waits until the ends of all processes were reported: their sessions
+// awaitExits waits until the ends of all processes were reported: their sessions
 // ended with the connection to the guest.
-func (c *Container) vmLost(ctx context.Context) {
-	c.mu.Lock()
-	all := []*Process{c.init}
-	for _, p := range c.execs {
-		all = append(all, p)
-	}
-	creating := c.state == Creating
-	c.mu.Unlock()
-	if creating {
+func (c *Container) awaitExits(ctx context.Context) {
+	if c.State() == ContainerCreating {
 		return // Create fails by itself and is not waited for
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*drainStall+execsLeft)
+	ctx, cancel := context.WithTimeout(ctx, 2*drainStall+execsLimit)
 	defer cancel()
-	for _, p := range all {
+	for _, p := range c.all() {
 		if !p.live() {
 			continue
 		}
@@ -242,35 +240,10 @@ func (c *Container) vmLost(ctx context.Context) {
 }
 
 // live reports whether the end of the process is yet to be reported: it has a
-// session, or is about to get one, and nobody has been told of its end.
+// session, or is about to get one, and its end was not announced.
 func (p *Process) live() bool {
-	select {
-	case <-p.done:
+	if p.end.isFinal() {
 		return false
-	default:
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.session != nil || p.state == ProcessStarting
-}
-
-// release closes what a process holds on the host. Output that is still under
-// way is given some time. It is idempotent.
-func (p *Process) release(ctx context.Context) {
-	p.drain()
-	streams, session := p.ends()
-	if streams != nil {
-		if err := streams.Close(); err != nil {
-			log.G(ctx).WithError(err).WithField("process", p.String()).Warn("close streams")
-		}
-	}
-	if session != nil {
-		_ = session.Close() // a lost connection is closed already
-	}
-}
-
-// token names the process's session in commands that start it.
-func (p *Process) token() string {
-	_, session := p.ends()
-	return session.Token()
+	return p.io.session() != nil || p.State() == ProcessStarting
 }

@@ -16,7 +16,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 func TestMain(m *testing.M) {
@@ -31,14 +33,15 @@ type fixture struct {
 	agent  *agent
 	driver *driver
 	events *recorder
+	vm     podvm.Options
 	*Sandbox
 }
 
-// podID is the id of the sandbox and of its own container.
+// podID is the id of the sandbox and of its sandbox container.
 const podID = "pod"
 
 // newFixture makes a sandbox with a guest of a dialect. When the test ends
-// everything must have been given back.
+// everything must have been released.
 func newFixture(t *testing.T, dialect hyperstart.Dialect) *fixture {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -50,16 +53,28 @@ func newFixture(t *testing.T, dialect hyperstart.Dialect) *fixture {
 	}
 	a := newAgent(t, dialect)
 	f := &fixture{t: t, dir: dir, agent: a, driver: &driver{t: t, agent: a}, events: newRecorder()}
-	vm := VMConfig{ShareType: "9p", BootTimeout: 10 * time.Second, CallTimeout: 5 * time.Second}
-	if dialect != hyperstart.DialectCCv2 {
-		vm.Dialect = dialect
+	f.vm = podvm.Options{
+		Namespace: "test", ID: podID, StateDir: filepath.Join(dir, "run"), Source: podvm.Cold{Driver: f.driver},
+		Config: podvm.Config{ShareType: "9p", BootTimeout: 10 * time.Second, CallTimeout: 5 * time.Second},
 	}
-	f.Sandbox = NewSandbox(Options{
-		Namespace: "test", ID: podID, Driver: f.driver, VM: vm, StateDir: filepath.Join(dir, "run"), Sink: f.events,
-	})
+	if dialect != hyperstart.DialectCCv2 {
+		f.vm.Config.Dialect = dialect
+	}
+	f.Sandbox = f.sandbox()
 	t.Cleanup(f.close)
 	return f
 }
+
+// sandbox makes a sandbox with the present options of its VM.
+func (f *fixture) sandbox() *Sandbox {
+	return New(Options{
+		Namespace: "test", ID: podID, Sink: f.events,
+		Machine: OnVM(podvm.New(f.vm)), KillTimeout: f.vm.Config.CallTimeout * 3 / 2,
+	})
+}
+
+// record is what is on disk.
+func (f *fixture) record() store.Dir { return store.DirOf(f.vm.StateDir, "test", podID) }
 
 // close ends the sandbox and looks for what is left of it.
 func (f *fixture) close() {
@@ -84,7 +99,7 @@ func (f *fixture) close() {
 	for _, m := range mounts {
 		f.t.Errorf("%s is still mounted", m.Mountpoint)
 	}
-	if _, err := os.Stat(f.Sandbox.dir.Path()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(f.machine.Dir()); !errors.Is(err, os.ErrNotExist) {
 		f.t.Errorf("the sandbox's directory is still there: %v", err)
 	}
 	check(f.t, f.events.list(), true)

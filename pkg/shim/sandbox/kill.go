@@ -2,32 +2,115 @@ package sandbox
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 )
 
-// mustEnd gives a container that is killed half as long again as a command
-// to end, whatever the guest answers, and ends the VM otherwise. Clients of containerd wait for
-// the exit, and try nothing else: without this a guest could keep its pod.
-func (p *Process) mustEnd(ctx context.Context) {
-	p.mu.Lock()
-	again := p.doomed
-	p.doomed = true
-	p.mu.Unlock()
-	if again {
+// Kill sends a signal to a process, or with all to every process of the
+// container. A process that has ended is errdefs.ErrNotFound.
+func (c *Container) Kill(ctx context.Context, execID string, signal int, all bool) error {
+	p, err := c.Process(execID)
+	if err != nil {
+		return err
+	}
+	if all && execID != "" {
+		return fmt.Errorf("kill %s: all processes and one process cannot both be meant: %w", p, errdefs.ErrFailedPrecondition)
+	}
+	if err := p.killable(ctx); err != nil {
+		return err
+	}
+	fatal := signal == sigkill && execID == ""
+	if fatal {
+		p.enforceKill()
+	}
+	if err := c.sandbox.ensureRunning(ctx); err != nil {
+		return err
+	}
+	err = p.signal(ctx, signal, all)
+	if fatal && errors.Is(err, context.DeadlineExceeded) {
+		// A guest that does not even take SIGKILL is not worth keeping.
+		c.sandbox.machine.Kill(context.WithoutCancel(ctx))
+		return nil
+	}
+	return err
+}
+
+// killable returns nil when the process exists in the guest. An exec that is
+// being started is waited for: before that a signal could not reach it, and
+// would be lost.
+func (p *Process) killable(ctx context.Context) error {
+	if p.ID == "" && p.container.State() == ContainerCreating {
+		return fmt.Errorf("%s is being created: %w", p, errdefs.ErrFailedPrecondition)
+	}
+	if err := p.awaitStarted(ctx); err != nil {
+		return err
+	}
+	if p.end.isFinal() {
+		return fmt.Errorf("%s has ended already: %w", p, errdefs.ErrNotFound)
+	}
+	if p.io.session() == nil {
+		return fmt.Errorf("%s was not started: %w", p, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// signal sends a signal to the guest.
+func (p *Process) signal(ctx context.Context, number int, all bool) error {
+	target := client.Target{Container: p.container.ID, ExecID: p.ID, All: all}
+	err := p.container.sandbox.machine.Guest().Signal(ctx, p.io.session(), target, number)
+	switch {
+	case err == nil:
+		return nil
+	case p.end.isFinal(): // it ended meanwhile
+		return fmt.Errorf("%s has ended already: %w", p, errdefs.ErrNotFound)
+	}
+	return fmt.Errorf("signal %d to %s: %w", number, p, err)
+}
+
+// enforceKill gives a container that gets SIGKILL some time to end, whatever the
+// guest answers, and ends the VM otherwise. Clients of containerd wait for the
+// exit, and try nothing else: without this a guest could keep its pod.
+func (p *Process) enforceKill() {
+	if !p.end.claimDeadline() {
 		return
 	}
-	ctx = context.WithoutCancel(ctx)
 	s := p.container.sandbox
-	go func() { // ends with the VM at the latest
+	s.wg.Go(func() { // ends with the VM at the latest
+		limit := time.NewTimer(s.opts.KillTimeout)
+		defer limit.Stop()
 		select {
-		case <-p.ending:
-		case <-p.done:
-		case <-s.ended:
-		case <-time.After(s.opts.VM.CallTimeout * 3 / 2):
-			log.G(ctx).WithField("container", p.container.ID).Error("SIGKILL has not ended the container: ending the vm")
-			s.killVM(ctx)
+		case <-p.end.seen:
+		case <-p.end.final:
+		case <-s.end.known:
+		case <-limit.C:
+			log.G(s.ctx).WithField("container", p.container.ID).WithField("timeout", s.opts.KillTimeout).
+				Error("SIGKILL has not ended the container: ending the vm")
+			s.machine.Kill(s.ctx)
 		}
-	}()
+	})
+}
+
+// ensureRunning starts stopped vCPUs, because a signal must reach its process.
+func (s *Sandbox) ensureRunning(ctx context.Context) error {
+	s.mu.Lock()
+	own := s.containers[s.opts.ID]
+	s.mu.Unlock()
+	if own != nil {
+		if err := own.awaitPaused(ctx); err != nil {
+			return err
+		}
+		if own.State() == ContainerPaused && s.machine.Paused() {
+			return own.Resume(ctx)
+		}
+	}
+	if !s.machine.Paused() {
+		return nil
+	}
+	return s.machine.Resume(ctx)
 }

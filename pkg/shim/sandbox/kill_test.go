@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
 )
 
 // TestKillThatIsNotCarriedOut: a guest that answers SIGKILL, in whatever way,
@@ -14,7 +13,8 @@ import (
 func TestKillThatIsNotCarriedOut(t *testing.T) {
 	for _, answer := range []hyperstart.Code{hyperstart.Ack, hyperstart.Error} {
 		f := newFixture(t, hyperstart.DialectCCv2)
-		f.opts.VM.CallTimeout = 300 * time.Millisecond
+		f.vm.Config.CallTimeout = 300 * time.Millisecond
+		f.Sandbox = f.sandbox()
 		f.agent.hook = func(code hyperstart.Code) (hyperstart.Code, []byte) {
 			if code == hyperstart.KillContainer {
 				return answer, []byte(`{"class":"not_found","message":"no such process"}`)
@@ -30,7 +30,7 @@ func TestKillThatIsNotCarriedOut(t *testing.T) {
 		if status := f.wait(c, ""); status == 0 {
 			t.Error("ended with 0")
 		}
-		<-f.stopped
+		<-f.end.released
 	}
 }
 
@@ -38,7 +38,7 @@ func TestKillThatIsNotCarriedOut(t *testing.T) {
 // sends after it.
 func TestDrainEndsWithOutputThatDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProcess(&Container{ID: "c"}, "", stdio.Config{}, nil)
+		p := newProcessIO()
 		p.copying = true
 		stop := make(chan struct{})
 		go func() {

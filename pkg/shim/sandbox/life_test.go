@@ -26,7 +26,7 @@ func TestLife(t *testing.T) {
 		t.Run(dialect.String(), func(t *testing.T) {
 			f := newFixture(t, dialect)
 			c := f.create(podID, "wait")
-			if c.State() != Created || c.PID() == 0 || f.State() != Ready {
+			if c.State() != ContainerCreated || c.PID() == 0 || f.State() != StateReady {
 				t.Errorf("container %s, pid %d, sandbox %s", c.State(), c.PID(), f.State())
 			}
 			if err := c.Start(t.Context()); err != nil {
@@ -73,7 +73,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// lifeOfExec is that of an additional process.
+// lifeOfExec is that of an exec process.
 func (f *fixture) lifeOfExec(c *Container) {
 	f.t.Helper()
 	f.exec(c, "e", "exit", "3")
@@ -237,7 +237,7 @@ func TestExecAfterExit(t *testing.T) {
 	if _, err := c.Delete(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := never.Wait(t.Context()); err != nil { // nobody waits for ever
+	if err := never.Wait(t.Context()); err != nil { // nobody waits indefinitely
 		t.Error(err)
 	}
 }
@@ -280,7 +280,7 @@ func TestRootfsIsMountedAndGivenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared := filepath.Join(f.Sandbox.dir.Shared(), "c", "rootfs", "file")
+	shared := filepath.Join(f.record().Shared(), "c", "rootfs", "file")
 	if b, err := os.ReadFile(shared); err != nil || string(b) != "data" {
 		t.Errorf("in the share: %q, %v", b, err)
 	}

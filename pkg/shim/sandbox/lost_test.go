@@ -50,7 +50,7 @@ func TestVMLost(t *testing.T) {
 				if err == nil {
 					t.Error("created")
 				}
-				<-f.stopped
+				<-f.end.released
 				return
 			}
 			if err != nil {
@@ -63,7 +63,7 @@ func TestVMLost(t *testing.T) {
 			if status := f.wait(c, ""); status == 0 {
 				t.Error("ended with 0")
 			}
-			<-f.stopped
+			<-f.end.released
 			if err := c.Kill(t.Context(), "", 9, true); !errors.Is(err, errdefs.ErrNotFound) {
 				t.Errorf("kill: %v", err)
 			}
@@ -132,7 +132,7 @@ func TestStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, ended := range []*Container{pod, c, created} {
-		if f.wait(ended, "") == 0 || ended.State() != Exited {
+		if f.wait(ended, "") == 0 || ended.State() != ContainerExited {
 			t.Errorf("%s is %s", ended.ID, ended.State())
 		}
 		if _, err := ended.Delete(t.Context()); err != nil {
@@ -148,11 +148,12 @@ func TestStop(t *testing.T) {
 // SIGKILL is not worth keeping. State answers all the while.
 func TestKillThatIsNotAnswered(t *testing.T) {
 	f := newFixture(t, hyperstart.DialectCCv2)
-	f.opts.VM.CallTimeout = 300 * time.Millisecond
+	f.vm.Config.CallTimeout = 300 * time.Millisecond
+	f.Sandbox = f.sandbox()
 	c := f.run("c", "deaf")
 	done := make(chan error, 1)
 	go func() { done <- c.Kill(t.Context(), "", 9, true) }()
-	if c.State() != Running || f.State() != Ready {
+	if c.State() != ContainerRunning || f.State() != StateReady {
 		t.Errorf("%s, %s", c.State(), f.State())
 	}
 	if err := <-done; err != nil {
@@ -161,7 +162,7 @@ func TestKillThatIsNotAnswered(t *testing.T) {
 	if status := f.wait(c, ""); status == 0 {
 		t.Error("ended with 0")
 	}
-	<-f.stopped
+	<-f.end.released
 }
 
 // TestKillWaitsForTheStartOfAnExec: a signal that comes too early would be
@@ -209,16 +210,16 @@ func TestPause(t *testing.T) {
 			if err := c.Pause(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.Pause(t.Context()); !errors.Is(err, errdefs.ErrFailedPrecondition) || c.State() != Paused {
+			if err := c.Pause(t.Context()); !errors.Is(err, errdefs.ErrFailedPrecondition) || c.State() != ContainerPaused {
 				t.Errorf("second pause: %v, %s", err, c.State())
 			}
 			f.exec(c, fmt.Sprint("e", c.ID, time.Now().UnixNano()), "wait")
-			if err := c.Resume(t.Context()); err != nil || c.State() != Running {
+			if err := c.Resume(t.Context()); err != nil || c.State() != ContainerRunning {
 				t.Fatal(err)
 			}
 		}
 		// A signal wakes the vCPUs, because it must reach its process.
-		if c.isSandbox() {
+		if c.isSandboxContainer() {
 			if err := c.Pause(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -1,113 +1,73 @@
-// Package sandbox is the domain core of the shim: a sandbox is one VM, a
-// container is a group of processes in it, a process has streams and an exit.
-// It knows no protobuf and no ttrpc; pkg/shim/task translates.
-//
-// Lock order: Sandbox.mu, then Container.mu, then Process.mu. No lock is held
-// while the guest, the VMM or the disk is waited for: such waits happen in an
-// in-between state (Booting, Starting, Pausing, …), which is what a concurrent
-// State answers.
 package sandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // Options are what a sandbox is made with.
 type Options struct {
 	Namespace string
 	ID        string
-	Driver    hypervisor.Driver
-	VM        VMConfig
-	StateDir  string // root of the directories of all sandboxes
+	Machine   Machine
 	Sink      Sink
-	// Failed, when set, is why no container can be created: a configuration
-	// that cannot be used. The shim serves all the same, so that the error
+	// KillTimeout is how long a container may take to end after SIGKILL before
+	// the VM is killed.
+	KillTimeout time.Duration
+	// ConfigErr, when set, is why no container can be created: a configuration
+	// that cannot be used. The shim serves nevertheless, so that the error
 	// reaches the caller of Create.
-	Failed error
-}
-
-// VMConfig is the part of the configuration that makes the VM. Paths exist.
-type VMConfig struct {
-	Spec        hypervisor.Spec // without ID, Dir and ports
-	ShareType   string          // "virtiofs" or "9p"
-	VirtioFSD   string          // path of the binary
-	Dialect     hyperstart.Dialect
-	BootTimeout time.Duration // VMM start to READY
-	CallTimeout time.Duration // one command in the guest
-	ProxySocket bool          // serve proxy frames on a socket of the sandbox
+	ConfigErr error
 }
 
 // Sandbox is one VM and the containers in it. It is safe for concurrent use.
 type Sandbox struct {
-	opts   Options
-	dir    store.Dir
-	shares *share.Shares
+	opts    Options
+	machine Machine
+
+	ctx    context.Context //nolint:containedctx // of all goroutines; requests only wait for them
+	cancel context.CancelFunc
+	wg     goroutines // joined by Stop
+
+	boot    boot
+	end     end
+	creates goroutines // callers of Create between beginCreate and endCreate
 
 	mu         sync.Mutex // guards the fields below
 	state      State
 	containers map[string]*Container
-	booted     chan struct{} // closed when Boot has ended
-	bootErr    error         // valid after booted
-	stopped    chan struct{} // closed when Stop has ended
-	lost       error         // why the VM was lost; valid after ended
-	ended      chan struct{} // closed when it is known that and why the VM ends
-	oomKilled  bool          // the host killed the VM for want of memory; valid after ended
-	paused     bool          // the vCPUs stand still
-
-	abortBoot context.CancelFunc
-	creates   sync.WaitGroup // containers between enter and leave
-	changes   chan struct{}  // has room for one element per command of change
-	vm        hypervisor.VM  // set by boot as soon as it runs
-
-	// Set by boot before Ready, and not changed afterwards.
-	server       *proxy.Server
-	client       *proxy.Client
-	dialect      hyperstart.Dialect
-	undo         undoStack
-	network      *podnet.Network
-	guestNetwork *guestNetwork
-	cgroup       *hostcgroup.Group // nil when the sandbox has none of its own
-	timing       Timing
 }
 
-// Timing has the instants of a boot.
-type Timing struct {
-	Begin   time.Time // Boot was called
-	VM      hypervisor.Timeline
-	Ready   time.Time // the guest said READY and its version
-	Plugged time.Time // shares are there
-	Network time.Time // interfaces are there
-	Pod     time.Time // STARTPOD was acknowledged
+// boot is how the boot went.
+type boot struct {
+	done  chan struct{} // closed when it has ended, or there will be none
+	err   error         // valid after done
+	abort context.CancelFunc
 }
 
-// NewSandbox returns a sandbox that has taken nothing yet.
-func NewSandbox(opts Options) *Sandbox {
+// end is how the sandbox ended.
+type end struct {
+	known     chan struct{} // closed when it is known that and why the VM ends
+	cause     error         // valid after known
+	oomKilled bool          // the host killed the VM, out of memory; valid after known
+	released  chan struct{} // closed when everything was released
+}
+
+// New returns a sandbox that has acquired nothing yet.
+func New(opts Options) *Sandbox {
 	s := &Sandbox{
-		opts:       opts,
-		dir:        store.DirOf(opts.StateDir, opts.Namespace, opts.ID),
+		opts: opts, machine: opts.Machine,
+		boot:       boot{done: make(chan struct{})},
+		end:        end{known: make(chan struct{}), released: make(chan struct{})},
 		containers: make(map[string]*Container),
-		booted:     make(chan struct{}),
-		stopped:    make(chan struct{}),
-		ended:      make(chan struct{}),
-		changes:    make(chan struct{}, maxChanges),
 	}
-	s.shares = share.New(share.Options{Files: s.dir.Files(), Shared: s.dir.Shared(), Stage: s.dir.Stage()})
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
@@ -121,200 +81,99 @@ func (s *Sandbox) State() State {
 	return s.state
 }
 
-// PID is the process id of the VMM, which stands for all processes of the
-// sandbox on the host; 0 before the boot.
-func (s *Sandbox) PID() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.vm == nil {
-		return 0
-	}
-	return s.vm.PID()
-}
-
-// Timing returns the instants of the boot; zero before it has ended.
-func (s *Sandbox) Timing() Timing {
-	select {
-	case <-s.booted:
-		return s.timing
-	default:
-		return Timing{}
-	}
-}
-
 // Container returns a container. Unknown ids are errdefs.ErrNotFound.
 func (s *Sandbox) Container(id string) (*Container, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.containers[id]; c != nil && !c.unasked() {
+	if c := s.containers[id]; c != nil && !c.abandoned() {
 		return c, nil
 	}
 	return nil, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
 }
 
-// Containers returns how many containers there are, also half-made ones.
+// Containers returns how many containers there are, also partially created ones.
 func (s *Sandbox) Containers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.containers)
 }
 
+// list returns all containers.
+func (s *Sandbox) list() []*Container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*Container, 0, len(s.containers))
+	for _, c := range s.containers {
+		all = append(all, c)
+	}
+	return all
+}
+
 // EnsureReady boots the sandbox when nobody has, and waits until it is ready.
 // ctx bounds the wait alone: the boot has its own deadline, so that a caller
-// that gives up does not leave a VM half made.
+// that gives up does not leave a partially created VM.
 func (s *Sandbox) EnsureReady(ctx context.Context, pod bundle.Pod) error {
 	s.mu.Lock()
-	if s.state == New {
-		if err := s.opts.Failed; err != nil {
+	if s.state == StateNew {
+		if err := s.opts.ConfigErr; err != nil {
 			s.mu.Unlock()
 			return err
 		}
-		s.toLocked(Booting)
-		bootCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		s.abortBoot = cancel
-		go s.runBoot(bootCtx, pod)
+		s.toLocked(StateBooting)
+		bootCtx, cancel := context.WithCancel(s.ctx)
+		s.boot.abort = cancel
+		s.wg.Go(func() { s.runBoot(bootCtx, pod) })
 	}
 	s.mu.Unlock()
 	select {
-	case <-s.booted:
+	case <-s.boot.done:
 	case <-ctx.Done():
 		return fmt.Errorf("boot sandbox %s: %w", s.opts.ID, ctx.Err())
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.bootErr != nil:
-		return s.bootErr
-	case s.state != Ready:
-		return fmt.Errorf("sandbox %s is %s: %w", s.opts.ID, s.state, s.lostLocked())
+	if err := s.boot.err; err != nil {
+		return err
 	}
-	return nil
+	return s.ready()
 }
 
-// lostLocked is the reason why the VM is not usable any more.
-func (s *Sandbox) lostLocked() error {
-	if s.lost != nil {
-		return fmt.Errorf("%w: %w", s.lost, errdefs.ErrUnavailable)
-	}
-	return errdefs.ErrUnavailable
-}
+// isReady reports whether the guest accepts commands.
+func (s *Sandbox) isReady() bool { return s.State() == StateReady }
 
-// Stop ends the VM, with the guest's help when it is ready, gives everything
-// back and waits until that is done. It is idempotent. All processes of the
-// sandbox are reported as exited.
-func (s *Sandbox) Stop(ctx context.Context) error {
+// ready is nil when the guest accepts commands.
+func (s *Sandbox) ready() error {
 	s.mu.Lock()
-	was := s.state
-	switch was {
-	case New:
-		s.toLocked(Stopped)
-		close(s.booted) // nobody will boot it any more
-		close(s.stopped)
-	case Booting, Ready:
-		s.toLocked(Stopping)
-		go s.runStop(context.WithoutCancel(ctx), was == Ready)
-	case Stopping, Stopped:
-	}
+	state := s.state
 	s.mu.Unlock()
-	select {
-	case <-s.stopped:
+	if state == StateReady {
 		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("stop sandbox %s: %w", s.opts.ID, ctx.Err())
-	}
-}
-
-// powerOffTimeout bounds the guest's orderly end; a guest that is slower loses
-// nothing that was written through.
-const powerOffTimeout = 2 * time.Second
-
-// runStop ends the VM and cleans up. It runs once.
-func (s *Sandbox) runStop(ctx context.Context, orderly bool) {
-	if orderly {
-		s.powerOff(ctx)
-	}
-	s.abortBoot()
-	<-s.booted
-	s.killVM(ctx)
-	s.finish(ctx, errors.New("sandbox was stopped"))
-}
-
-// killVM ends the VMM, if there is one.
-func (s *Sandbox) killVM(ctx context.Context) {
-	s.mu.Lock()
-	vm := s.vm
-	s.mu.Unlock()
-	if vm == nil {
-		return
-	}
-	if err := vm.Kill(ctx); err != nil {
-		log.G(ctx).WithError(err).Error("kill vm")
-	}
-}
-
-// powerOff asks the guest to write its data and to end.
-func (s *Sandbox) powerOff(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, powerOffTimeout)
-	defer cancel()
-	s.mu.Lock()
-	paused := s.paused
-	s.mu.Unlock()
-	if paused {
-		return // the vCPUs stand still
-	}
-	if _, err := s.client.Hyper(ctx, "destroypod", "", nil); err != nil {
-		log.G(ctx).WithError(err).Debug("power off guest")
-		return
-	}
-	if s.dialect == hyperstart.DialectCCv2 {
-		return // its data was written when it answered; the rest of its end only takes time
 	}
 	select {
-	case <-s.vm.Done():
-	case <-ctx.Done():
+	case <-s.end.known:
+		return fmt.Errorf("sandbox %s is %s: %w: %w", s.opts.ID, state, s.end.cause, errdefs.ErrUnavailable)
+	default:
+		return fmt.Errorf("sandbox %s is %s: %w", s.opts.ID, state, errdefs.ErrUnavailable)
 	}
 }
 
-// toLocked moves the state; the caller holds s.mu. Every caller has looked at
-// the state first, so a step that the table lacks is a defect in this package.
-func (s *Sandbox) toLocked(next State) {
-	if err := move(sandboxNext, "sandbox "+s.opts.ID, &s.state, next); err != nil {
-		panic(err)
-	}
-}
-
-// call runs one command in the guest under the configured deadline.
-func (s *Sandbox) call(ctx context.Context, name, token string, data any) ([]byte, error) {
+// runBoot boots the machine. It runs once.
+func (s *Sandbox) runBoot(ctx context.Context, pod bundle.Pod) {
+	err := s.machine.Boot(ctx, pod, s.events())
 	s.mu.Lock()
-	state, paused, lost := s.state, s.paused, s.lostLocked()
+	s.boot.err = err
+	aborted := s.state == StateStopping // then Stop cleans up
+	switch {
+	case aborted:
+	case err == nil:
+		s.toLocked(StateReady)
+	default:
+		s.toLocked(StateStopping) // a Stop from here on waits, and does not clean up as well
+	}
 	s.mu.Unlock()
-	if state != Ready {
-		return nil, fmt.Errorf("%s: sandbox %s is %s: %w", name, s.opts.ID, state, lost)
+	if err != nil && !aborted {
+		s.release(err) // whoever waits gets the error when nothing is left
 	}
-	if paused {
-		return nil, fmt.Errorf("%s: sandbox %s is paused: %w", name, s.opts.ID, errdefs.ErrFailedPrecondition)
+	close(s.boot.done)
+	if err == nil && !aborted {
+		s.supervise()
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.VM.CallTimeout)
-	defer cancel()
-	answer, err := s.client.Hyper(ctx, name, token, data)
-	return answer, fromGuest(err)
-}
-
-// maxChanges is how many commands that take long run at once: half of what a
-// ccv2 guest takes before it refuses more. The rest is for signals and questions.
-const maxChanges = 32
-
-// change is call for a command that changes the guest. It waits for its turn.
-// Then it is waited for when its caller has gone, too: the guest carries it out in
-// any case, and what is known of the container must be what the guest has made
-// of it.
-func (s *Sandbox) change(ctx context.Context, name, token string, data any) error {
-	select {
-	case s.changes <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("%s: wait for %d earlier commands in the guest: %w", name, maxChanges, ctx.Err())
-	}
-	defer func() { <-s.changes }()
-	_, err := s.call(context.WithoutCancel(ctx), name, token, data)
-	return err
 }

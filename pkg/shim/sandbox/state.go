@@ -10,13 +10,13 @@ import (
 // State is where a sandbox is in its life.
 type State uint8
 
-// States of a sandbox. Any state may become Stopped when the VM is lost.
+// States of a sandbox.
 const (
-	New      State = iota // nothing taken yet
-	Booting               // Boot runs
-	Ready                 // the guest accepts commands
-	Stopping              // Stop runs
-	Stopped               // the VM is gone, everything was given back
+	StateNew      State = iota // nothing is acquired yet
+	StateBooting               // the boot runs
+	StateReady                 // the guest accepts commands
+	StateStopping              // the VM ends, is lost, or did not boot
+	StateStopped               // the VM is gone, everything was released
 )
 
 // ContainerState is where a container is in its life.
@@ -24,22 +24,22 @@ type ContainerState uint8
 
 // States of a container.
 const (
-	Creating ContainerState = iota // Create runs; the id is taken
-	Created
-	Starting
-	Running
-	Pausing
-	Paused
-	Resuming
-	Exited
-	Deleted
+	ContainerCreating ContainerState = iota // Create runs; the id is reserved
+	ContainerCreated
+	ContainerStarting
+	ContainerRunning
+	ContainerPausing
+	ContainerPaused
+	ContainerResuming
+	ContainerExited
+	ContainerDeleted
 )
 
-// ProcessState is where an additional process is in its life. A container's
-// first process follows the state of the container.
+// ProcessState is where an exec process is in its life. Of a container's init
+// process it says only whether it has exited; the rest is the container's state.
 type ProcessState uint8
 
-// States of an additional process.
+// States of an exec process.
 const (
 	ProcessCreated ProcessState = iota
 	ProcessStarting
@@ -61,22 +61,22 @@ func (s ProcessState) String() string   { return processStateNames[s] }
 // The transition tables: which states may follow each state.
 var (
 	sandboxNext = map[State][]State{
-		New:      {Booting, Stopped},
-		Booting:  {Ready, Stopping, Stopped},
-		Ready:    {Stopping, Stopped},
-		Stopping: {Stopped},
-		Stopped:  {},
+		StateNew:      {StateBooting, StateStopped},
+		StateBooting:  {StateReady, StateStopping},
+		StateReady:    {StateStopping},
+		StateStopping: {StateStopped},
+		StateStopped:  {},
 	}
 	containerNext = map[ContainerState][]ContainerState{
-		Creating: {Created},
-		Created:  {Starting, Exited},
-		Starting: {Running, Exited},
-		Running:  {Pausing, Exited},
-		Pausing:  {Paused, Running, Exited},
-		Paused:   {Resuming, Exited},
-		Resuming: {Running, Paused, Exited},
-		Exited:   {Deleted},
-		Deleted:  {},
+		ContainerCreating: {ContainerCreated},
+		ContainerCreated:  {ContainerStarting, ContainerExited},
+		ContainerStarting: {ContainerRunning, ContainerExited},
+		ContainerRunning:  {ContainerPausing, ContainerExited},
+		ContainerPausing:  {ContainerPaused, ContainerRunning, ContainerExited},
+		ContainerPaused:   {ContainerResuming, ContainerExited},
+		ContainerResuming: {ContainerRunning, ContainerPaused, ContainerExited},
+		ContainerExited:   {ContainerDeleted},
+		ContainerDeleted:  {},
 	}
 	processNext = map[ProcessState][]ProcessState{
 		ProcessCreated:  {ProcessStarting, ProcessExited},
@@ -112,4 +112,26 @@ func move[S interface {
 		return nil
 	}
 	return &TransitionError{Object: object, From: *state, To: to}
+}
+
+// toLocked moves the state; the caller holds s.mu, and has looked at the state
+// first, so a step that the table lacks is a defect in this package.
+func (s *Sandbox) toLocked(next State) {
+	if err := move(sandboxNext, "sandbox "+s.opts.ID, &s.state, next); err != nil {
+		panic(err)
+	}
+}
+
+// toLocked moves the state; the caller holds c.mu.
+func (c *Container) toLocked(next ContainerState) error {
+	err := move(containerNext, "container "+c.ID, &c.state, next)
+	c.cond.Broadcast()
+	return err
+}
+
+// toLocked moves the state; the caller holds p.mu.
+func (p *Process) toLocked(next ProcessState) error {
+	err := move(processNext, p.String(), &p.state, next)
+	p.cond.Broadcast()
+	return err
 }

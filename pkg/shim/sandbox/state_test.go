@@ -21,8 +21,8 @@ func TestTransitions(t *testing.T) {
 			name: "sandbox", states: len(stateNames),
 			//        new booting ready stopping stopped
 			allowed: ". x . . x" + // new
-				" . . x x x" + // booting
-				" . . . x x" + // ready
+				" . . x x ." + // booting
+				" . . . x ." + // ready
 				" . . . . x" + // stopping
 				" . . . . .", // stopped
 			try: func(from, to int) (int, error) {
@@ -81,8 +81,8 @@ func TestTransitions(t *testing.T) {
 }
 
 func TestTransitionErrorNamesAll(t *testing.T) {
-	s := Exited
-	err := move(containerNext, "container c", &s, Running)
+	s := ContainerExited
+	err := move(containerNext, "container c", &s, ContainerRunning)
 	if want := "container c is exited and cannot become running"; fmt.Sprint(err) != want {
 		t.Errorf("%v, want %s", err, want)
 	}

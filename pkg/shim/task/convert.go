@@ -3,12 +3,14 @@ package task
 import (
 	"fmt"
 	"math"
+	"time"
 
 	cgroup2stats "github.com/containerd/cgroups/v3/cgroup2/stats"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
@@ -16,15 +18,15 @@ import (
 
 func containerStatus(s sandbox.ContainerState) tasktypes.Status {
 	switch s {
-	case sandbox.Creating, sandbox.Created, sandbox.Starting:
+	case sandbox.ContainerCreating, sandbox.ContainerCreated, sandbox.ContainerStarting:
 		return tasktypes.Status_CREATED
-	case sandbox.Running, sandbox.Resuming:
+	case sandbox.ContainerRunning, sandbox.ContainerResuming:
 		return tasktypes.Status_RUNNING
-	case sandbox.Pausing:
+	case sandbox.ContainerPausing:
 		return tasktypes.Status_PAUSING
-	case sandbox.Paused:
+	case sandbox.ContainerPaused:
 		return tasktypes.Status_PAUSED
-	case sandbox.Exited, sandbox.Deleted:
+	case sandbox.ContainerExited, sandbox.ContainerDeleted:
 		return tasktypes.Status_STOPPED
 	}
 	return tasktypes.Status_UNKNOWN
@@ -118,4 +120,12 @@ func unlimited(limit uint64) uint64 {
 		return math.MaxUint64
 	}
 	return limit
+}
+
+// timestamp is nil for a process that has not ended.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
 }

@@ -6,13 +6,11 @@ import (
 	"time"
 
 	cgroup2stats "github.com/containerd/cgroups/v3/cgroup2/stats"
-	eventsapi "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/typeurl/v2"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
@@ -20,16 +18,16 @@ import (
 
 func TestStatus(t *testing.T) {
 	for state, want := range map[sandbox.ContainerState]tasktypes.Status{
-		sandbox.Creating: tasktypes.Status_CREATED,
-		sandbox.Created:  tasktypes.Status_CREATED,
-		sandbox.Starting: tasktypes.Status_CREATED,
-		sandbox.Running:  tasktypes.Status_RUNNING,
-		sandbox.Pausing:  tasktypes.Status_PAUSING,
-		sandbox.Paused:   tasktypes.Status_PAUSED,
-		sandbox.Resuming: tasktypes.Status_RUNNING,
-		sandbox.Exited:   tasktypes.Status_STOPPED,
-		sandbox.Deleted:  tasktypes.Status_STOPPED,
-		99:               tasktypes.Status_UNKNOWN,
+		sandbox.ContainerCreating: tasktypes.Status_CREATED,
+		sandbox.ContainerCreated:  tasktypes.Status_CREATED,
+		sandbox.ContainerStarting: tasktypes.Status_CREATED,
+		sandbox.ContainerRunning:  tasktypes.Status_RUNNING,
+		sandbox.ContainerPausing:  tasktypes.Status_PAUSING,
+		sandbox.ContainerPaused:   tasktypes.Status_PAUSED,
+		sandbox.ContainerResuming: tasktypes.Status_RUNNING,
+		sandbox.ContainerExited:   tasktypes.Status_STOPPED,
+		sandbox.ContainerDeleted:  tasktypes.Status_STOPPED,
+		99:                        tasktypes.Status_UNKNOWN,
 	} {
 		if got := containerStatus(state); got != want {
 			t.Errorf("container state %d: %s, want %s", state, got, want)
@@ -96,35 +94,8 @@ func TestConvertStats(t *testing.T) {
 	}
 }
 
-func TestConvertEvent(t *testing.T) {
+func TestTimestamp(t *testing.T) {
 	at := time.Unix(5, 6).UTC()
-	for _, tt := range []struct {
-		event sandbox.Event
-		want  proto.Message
-	}{
-		{sandbox.TaskStarted{ContainerID: "c", PID: 1}, &eventsapi.TaskStart{ContainerID: "c", Pid: 1}},
-		{sandbox.ExecAdded{ContainerID: "c", ExecID: "e"}, &eventsapi.TaskExecAdded{ContainerID: "c", ExecID: "e"}},
-		{sandbox.ExecStarted{ContainerID: "c", ExecID: "e", PID: 1}, &eventsapi.TaskExecStarted{ContainerID: "c", ExecID: "e", Pid: 1}},
-		{
-			sandbox.TaskExited{ContainerID: "c", PID: 1, Status: 2, At: at},
-			&eventsapi.TaskExit{ContainerID: "c", ID: "c", Pid: 1, ExitStatus: 2, ExitedAt: timestamppb.New(at)},
-		},
-		{
-			sandbox.TaskExited{ContainerID: "c", ExecID: "e", PID: 1, Status: 2, At: at},
-			&eventsapi.TaskExit{ContainerID: "c", ID: "e", Pid: 1, ExitStatus: 2, ExitedAt: timestamppb.New(at)},
-		},
-		{
-			sandbox.TaskDeleted{ContainerID: "c", PID: 1, Status: 2, At: at},
-			&eventsapi.TaskDelete{ContainerID: "c", ID: "c", Pid: 1, ExitStatus: 2, ExitedAt: timestamppb.New(at)},
-		},
-		{sandbox.TaskPaused{ContainerID: "c"}, &eventsapi.TaskPaused{ContainerID: "c"}},
-		{sandbox.TaskResumed{ContainerID: "c"}, &eventsapi.TaskResumed{ContainerID: "c"}},
-		{sandbox.TaskOOM{ContainerID: "c"}, &eventsapi.TaskOOM{ContainerID: "c"}},
-	} {
-		if got, ok := convertEvent(tt.event).(proto.Message); !ok || !proto.Equal(got, tt.want) {
-			t.Errorf("%T: got %v, want %v", tt.event, got, tt.want)
-		}
-	}
 	if got := timestamp(time.Time{}); got != nil {
 		t.Errorf("a process that has not ended exited at %v", got)
 	}

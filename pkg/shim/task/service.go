@@ -1,6 +1,3 @@
-// Package task is containerd's task service (version 3) over pkg/shim/sandbox.
-// Each method looks up, calls and converts; nothing is decided here.
-// docs/mapping.md says what becomes of each method.
 package task
 
 import (
@@ -32,19 +29,9 @@ var (
 	_ shim.TTRPCServerUnaryOptioner = (*Service)(nil)
 )
 
-// New returns the service of a sandbox that is made by newSandbox with the
-// sink that forwards its events to publisher. The shim's shutdown stops the
-// sandbox and forwards what is left.
-func New(ctx context.Context, publisher shim.Publisher, sd shutdown.Service, newSandbox func(sandbox.Sink) *sandbox.Sandbox) *Service {
-	events := newQueue(ctx, publisher)
-	s := &Service{sandbox: newSandbox(events), shutdown: sd}
-	sd.RegisterCallback(func(ctx context.Context) error {
-		if err := s.sandbox.Stop(ctx); err != nil {
-			log.G(ctx).WithError(err).Error("stop sandbox")
-		}
-		return events.close(ctx)
-	})
-	return s
+// New returns the service of a sandbox. Its Shutdown asks sd to end the process.
+func New(s *sandbox.Sandbox, sd shutdown.Service) *Service {
+	return &Service{sandbox: s, shutdown: sd}
 }
 
 // RegisterTTRPC implements [shim.TTRPCService].
@@ -53,7 +40,7 @@ func (s *Service) RegisterTTRPC(server *ttrpc.Server) error {
 	return nil
 }
 
-// Create makes a container; the first one boots the VM.
+// Create creates a container; the first one boots the VM.
 func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
 	if r.Checkpoint != "" || r.ParentCheckpoint != "" {
 		return nil, fmt.Errorf("create container %s from a checkpoint: %w", r.ID, errdefs.ErrNotImplemented)
@@ -65,13 +52,13 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		Stdio:  stdio.Config{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
 	})
 	if err != nil {
-		s.endUnheard(ctx, nil)
+		s.shutdownIfOrphaned(ctx, nil)
 		return nil, err
 	}
 	return &taskapi.CreateTaskResponse{Pid: uint32(c.PID())}, nil
 }
 
-// Start runs a container's first process or an exec.
+// Start runs a container's init process or an exec process.
 func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
 	c, err := s.sandbox.Container(r.ID)
 	if err != nil {
@@ -88,7 +75,7 @@ func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	return &taskapi.StartResponse{Pid: uint32(c.PID())}, nil
 }
 
-// Delete forgets a container or an exec that has ended.
+// Delete removes a container or an exec process that has ended.
 func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
 	c, err := s.sandbox.Container(r.ID)
 	if err != nil {
@@ -97,8 +84,8 @@ func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	var exit sandbox.Exit
 	if r.ExecID == "" {
 		exit, err = c.Delete(ctx)
-		if c.State() == sandbox.Deleted {
-			s.endUnheard(ctx, c.Removed())
+		if c.State() == sandbox.ContainerDeleted {
+			s.shutdownIfOrphaned(ctx, c.Removed())
 		}
 	} else {
 		exit, err = c.DeleteExec(ctx, r.ExecID)
@@ -109,7 +96,7 @@ func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	return &taskapi.DeleteResponse{Pid: uint32(c.PID()), ExitStatus: exit.Status, ExitedAt: timestamp(exit.At)}, nil
 }
 
-// Exec registers an additional process.
+// Exec registers an exec process.
 func (s *Service) Exec(_ context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
 	c, err := s.sandbox.Container(r.ID)
 	if err != nil {
@@ -128,7 +115,7 @@ func (s *Service) ResizePty(ctx context.Context, r *taskapi.ResizePtyRequest) (*
 	return &emptypb.Empty{}, p.Resize(ctx, r.Height, r.Width)
 }
 
-// CloseIO closes the stdin of a process behind what was written to it.
+// CloseIO closes the stdin of a process after what was written to it.
 func (s *Service) CloseIO(_ context.Context, r *taskapi.CloseIORequest) (*emptypb.Empty, error) {
 	p, err := s.process(r.ID, r.ExecID)
 	if err != nil {
@@ -172,7 +159,7 @@ func (s *Service) Pause(ctx context.Context, r *taskapi.PauseRequest) (*emptypb.
 	return &emptypb.Empty{}, c.Pause(ctx)
 }
 
-// Resume lets a paused container go on.
+// Resume lets a paused container continue.
 func (s *Service) Resume(ctx context.Context, r *taskapi.ResumeRequest) (*emptypb.Empty, error) {
 	c, err := s.sandbox.Container(r.ID)
 	if err != nil {
@@ -257,7 +244,7 @@ func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskap
 }
 
 // Shutdown ends the shim when no container is left. It answers when the VM is
-// gone and everything was given back.
+// gone and everything was released.
 func (s *Service) Shutdown(ctx context.Context, _ *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
 	if s.sandbox.Containers() > 0 {
 		return &emptypb.Empty{}, nil
@@ -267,13 +254,13 @@ func (s *Service) Shutdown(ctx context.Context, _ *taskapi.ShutdownRequest) (*em
 	return &emptypb.Empty{}, err
 }
 
-// endUnheard ends a shim without containers when the client of the call has
-// gone, which is how the end of a containerd looks. The next containerd may have
-// asked for the container when it was still there: it would keep the shim and
-// its VM, never to ask again. after is what has to come first, or nil.
-func (s *Service) endUnheard(ctx context.Context, after <-chan struct{}) {
+// shutdownIfOrphaned ends a shim without containers when the client of the call
+// has gone, which is how the end of a containerd looks. The next containerd may
+// have looked for the container when it was still there: it would keep the shim
+// and its VM, and never call again. after is what has to come first, or nil.
+func (s *Service) shutdownIfOrphaned(ctx context.Context, after <-chan struct{}) {
 	if ctx.Err() == nil {
-		return // who hears the answer decides
+		return // the client, which gets the answer, decides
 	}
 	ctx = context.WithoutCancel(ctx)
 	go func() { // ends with the removal, which has deadlines of its own
@@ -281,7 +268,7 @@ func (s *Service) endUnheard(ctx context.Context, after <-chan struct{}) {
 			<-after
 		}
 		if _, err := s.Shutdown(ctx, &taskapi.ShutdownRequest{}); err != nil {
-			log.G(ctx).WithError(err).Error("stop sandbox that nobody asks for")
+			log.G(ctx).WithError(err).Error("stop orphaned sandbox")
 		}
 	}()
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// TestAskerGoes takes the caller of Create away while the guest makes the
+// TestCallerGoes takes the caller of Create away while the guest makes the
 // container: it must not stay in the guest, must not be seen meanwhile, and can
 // be created again at once.
-func TestAskerGoes(t *testing.T) {
+func TestCallerGoes(t *testing.T) {
 	f := newFixture(t, hyperstart.DialectCCv2)
 	f.run(podID, "wait")
 	asked, goOn := make(chan struct{}), make(chan struct{})
@@ -62,9 +62,9 @@ func TestAskerGoes(t *testing.T) {
 	}
 }
 
-// TestAskerGoesAtStart takes the caller of Start away while the guest starts the
+// TestCallerGoesAtStart takes the caller of Start away while the guest starts the
 // container, which therefore runs.
-func TestAskerGoesAtStart(t *testing.T) {
+func TestCallerGoesAtStart(t *testing.T) {
 	f := newFixture(t, hyperstart.DialectCCv2)
 	c := f.create(podID, "wait")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -76,7 +76,7 @@ func TestAskerGoesAtStart(t *testing.T) {
 	if err := c.Start(ctx); err != nil {
 		t.Errorf("Start: %v", err)
 	}
-	if got := c.State(); got != Running {
+	if got := c.State(); got != ContainerRunning {
 		t.Errorf("the container is %s", got)
 	}
 }

@@ -1,4 +1,4 @@
-package task
+package events
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 
 	eventsapi "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/events"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
@@ -52,12 +54,12 @@ func (p *publisher) Close() error {
 // TestQueueKeepsTheOrder and forwards what is left when it is closed.
 func TestQueueKeepsTheOrder(t *testing.T) {
 	p := &publisher{}
-	q := newQueue(t.Context(), p)
+	q := New(t.Context(), p)
 	const n = 1000
 	for i := range n {
 		q.Publish(sandbox.TaskStarted{ContainerID: fmt.Sprint(i)})
 	}
-	if err := q.close(t.Context()); err != nil {
+	if err := q.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if len(p.got) != n || !p.closed {
@@ -70,8 +72,8 @@ func TestQueueKeepsTheOrder(t *testing.T) {
 	}
 }
 
-// TestQueueNeverWaits for containerd, and an event that cannot be told does
-// not hold up those behind it for ever.
+// TestQueueNeverWaits for containerd, and an event that cannot be published does
+// not hold up those after it.
 func TestQueueNeverWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := 2
@@ -82,7 +84,7 @@ func TestQueueNeverWaits(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}}
-		q := newQueue(t.Context(), p)
+		q := New(t.Context(), p)
 		begin := time.Now()
 		for i := range 10 {
 			q.Publish(sandbox.TaskStarted{ContainerID: fmt.Sprint(i)})
@@ -90,7 +92,7 @@ func TestQueueNeverWaits(t *testing.T) {
 		if took := time.Since(begin); took != 0 {
 			t.Errorf("publishing took %s", took)
 		}
-		if err := q.close(t.Context()); err != nil {
+		if err := q.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if len(p.got) != 8 || p.got[0] != "2" {
@@ -102,14 +104,45 @@ func TestQueueNeverWaits(t *testing.T) {
 func TestQueueCloseGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		q := newQueue(t.Context(), &publisher{publish: func(context.Context) error { <-release; return nil }})
+		q := New(t.Context(), &publisher{publish: func(context.Context) error { <-release; return nil }})
 		q.Publish(sandbox.TaskStarted{ContainerID: "c"})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := q.close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := q.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v", err)
 		}
 		close(release)
 		<-q.done
 	})
+}
+
+func TestConvertEvent(t *testing.T) {
+	at := time.Unix(5, 6).UTC()
+	for _, tt := range []struct {
+		event sandbox.Event
+		want  proto.Message
+	}{
+		{sandbox.TaskStarted{ContainerID: "c", PID: 1}, &eventsapi.TaskStart{ContainerID: "c", Pid: 1}},
+		{sandbox.ExecAdded{ContainerID: "c", ExecID: "e"}, &eventsapi.TaskExecAdded{ContainerID: "c", ExecID: "e"}},
+		{sandbox.ExecStarted{ContainerID: "c", ExecID: "e", PID: 1}, &eventsapi.TaskExecStarted{ContainerID: "c", ExecID: "e", Pid: 1}},
+		{
+			sandbox.TaskExited{ContainerID: "c", PID: 1, Status: 2, At: at},
+			&eventsapi.TaskExit{ContainerID: "c", ID: "c", Pid: 1, ExitStatus: 2, ExitedAt: timestamppb.New(at)},
+		},
+		{
+			sandbox.TaskExited{ContainerID: "c", ExecID: "e", PID: 1, Status: 2, At: at},
+			&eventsapi.TaskExit{ContainerID: "c", ID: "e", Pid: 1, ExitStatus: 2, ExitedAt: timestamppb.New(at)},
+		},
+		{
+			sandbox.TaskDeleted{ContainerID: "c", PID: 1, Status: 2, At: at},
+			&eventsapi.TaskDelete{ContainerID: "c", ID: "c", Pid: 1, ExitStatus: 2, ExitedAt: timestamppb.New(at)},
+		},
+		{sandbox.TaskPaused{ContainerID: "c"}, &eventsapi.TaskPaused{ContainerID: "c"}},
+		{sandbox.TaskResumed{ContainerID: "c"}, &eventsapi.TaskResumed{ContainerID: "c"}},
+		{sandbox.TaskOOM{ContainerID: "c"}, &eventsapi.TaskOOM{ContainerID: "c"}},
+	} {
+		if got, ok := convertEvent(tt.event).(proto.Message); !ok || !proto.Equal(got, tt.want) {
+			t.Errorf("%T: got %v, want %v", tt.event, got, tt.want)
+		}
+	}
 }

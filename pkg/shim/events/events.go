@@ -1,12 +1,12 @@
-package task
+package events
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	eventsapi "github.com/containerd/containerd/api/events"
-	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/containerd/v2/pkg/shim"
@@ -19,10 +19,10 @@ import (
 // publishTimeout bounds one attempt; the publisher retries by itself.
 const publishTimeout = 5 * time.Second
 
-// queue forwards events to containerd in their order. It is unbounded, because
+// Queue forwards events to containerd in their order. It is unbounded, because
 // the domain must not wait for containerd: an event is small, and each one
-// belongs to a request or to a process that somebody started.
-type queue struct {
+// belongs to a request or to a process that a request started.
+type Queue struct {
 	publisher shim.Publisher
 	done      chan struct{} // closed when all events were forwarded after close
 
@@ -32,23 +32,26 @@ type queue struct {
 	closed bool
 }
 
-func newQueue(ctx context.Context, publisher shim.Publisher) *queue {
-	q := &queue{publisher: publisher, done: make(chan struct{})}
+// New returns a queue that forwards to publisher, which becomes its own, until
+// Close.
+func New(ctx context.Context, publisher shim.Publisher) *Queue {
+	q := &Queue{publisher: publisher, done: make(chan struct{})}
 	q.cond = sync.NewCond(&q.mu)
 	go q.forward(context.WithoutCancel(ctx))
 	return q
 }
 
 // Publish implements [sandbox.Sink].
-func (q *queue) Publish(e sandbox.Event) {
+func (q *Queue) Publish(e sandbox.Event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.events = append(q.events, e)
 	q.cond.Signal()
 }
 
-// close forwards what is left and ends the forwarder, or gives up with ctx.
-func (q *queue) close(ctx context.Context) error {
+// Close forwards what is left, ends the forwarder and closes the publisher, or
+// gives up with ctx. It is called once.
+func (q *Queue) Close(ctx context.Context) error {
 	q.mu.Lock()
 	q.closed = true
 	q.cond.Signal()
@@ -57,11 +60,11 @@ func (q *queue) close(ctx context.Context) error {
 	case <-q.done:
 		return q.publisher.Close()
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("forward the last events: %w", ctx.Err())
 	}
 }
 
-func (q *queue) forward(ctx context.Context) {
+func (q *Queue) forward(ctx context.Context) {
 	defer close(q.done)
 	for {
 		q.mu.Lock()
@@ -80,7 +83,7 @@ func (q *queue) forward(ctx context.Context) {
 	}
 }
 
-func (q *queue) send(ctx context.Context, e any) {
+func (q *Queue) send(ctx context.Context, e any) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	if err := q.publisher.Publish(ctx, runtime.GetTopic(e), e); err != nil {
@@ -97,7 +100,7 @@ func convertEvent(event sandbox.Event) any {
 		return &eventsapi.TaskCreate{
 			ContainerID: e.Container.ID,
 			Bundle:      e.Container.Bundle,
-			Rootfs:      convertMounts(e.Container.Rootfs),
+			Rootfs:      mount.ToProto(e.Container.Rootfs),
 			IO:          &eventsapi.TaskIO{Stdin: io.Stdin, Stdout: io.Stdout, Stderr: io.Stderr, Terminal: io.Terminal},
 			Pid:         uint32(e.PID),
 		}
@@ -114,7 +117,7 @@ func convertEvent(event sandbox.Event) any {
 		}
 		return &eventsapi.TaskExit{ContainerID: e.ContainerID, ID: id, Pid: uint32(e.PID), ExitStatus: e.Status, ExitedAt: timestamppb.New(e.At)}
 	case sandbox.TaskDeleted:
-		return &eventsapi.TaskDelete{ContainerID: e.ContainerID, ID: e.ContainerID, Pid: uint32(e.PID), ExitStatus: e.Status, ExitedAt: timestamp(e.At)}
+		return &eventsapi.TaskDelete{ContainerID: e.ContainerID, ID: e.ContainerID, Pid: uint32(e.PID), ExitStatus: e.Status, ExitedAt: timestamppb.New(e.At)}
 	case sandbox.TaskPaused:
 		return &eventsapi.TaskPaused{ContainerID: e.ContainerID}
 	case sandbox.TaskResumed:
@@ -123,14 +126,4 @@ func convertEvent(event sandbox.Event) any {
 		return &eventsapi.TaskOOM{ContainerID: e.ContainerID}
 	}
 	return nil
-}
-
-func convertMounts(mounts []mount.Mount) []*types.Mount { return mount.ToProto(mounts) }
-
-// timestamp is nil for a process that has not ended.
-func timestamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

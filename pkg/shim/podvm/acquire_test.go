@@ -1,4 +1,4 @@
-package sandbox
+package podvm
 
 import (
 	"errors"
@@ -9,10 +9,10 @@ import (
 
 // TestCgroupOfOthers: its processes would be killed with the sandbox.
 func TestCgroupOfOthers(t *testing.T) {
-	if err := mustBeFree("/ccv2-test-nothing/here"); err != nil {
+	if err := mustBeEmpty("/ccv2-test-nothing/here"); err != nil {
 		t.Skipf("no cgroups: %v", err)
 	}
-	if err := mustBeFree("/"); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+	if err := mustBeEmpty("/"); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		t.Errorf("a cgroup with processes was taken: %v", err)
 	}
 }

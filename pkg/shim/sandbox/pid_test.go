@@ -15,60 +15,49 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
-// TestStandIn looks at what stands for the containers of a pod on the host.
-func TestStandIn(t *testing.T) {
+// TestPID looks at what represents the containers of a pod on the host.
+func TestPID(t *testing.T) {
 	f := newFixture(t, hyperstart.DialectCCv2)
 	pod, one, two := f.create(podID, "a"), f.create("one", "b"), f.create("two", "c")
 	if pod.PID() != f.driver.machine().PID() {
-		t.Errorf("pid of the sandbox's own container: %d, want the VMM's", pod.PID())
+		t.Errorf("pid of the sandbox container: %d, want the VMM's", pod.PID())
 	}
 	if one.PID() == two.PID() || one.PID() == pod.PID() || one.PID() == os.Getpid() {
 		t.Errorf("pids %d, %d and %d, want three", pod.PID(), one.PID(), two.PID())
-	}
-	want, err := f.network.File().Stat()
-	if err != nil {
-		t.Fatal(err)
 	}
 	for _, c := range []*Container{pod, one, two} {
 		if b, err := bundle.LoadNote(c.Bundle); err != nil || b.PID != c.PID() {
 			t.Errorf("container %s: pid %d in the bundle, want %d (%v)", c.ID, b.PID, c.PID(), err)
 		}
-		got, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", c.PID()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c != pod && !os.SameFile(got, want) { // the VMM of this test does not enter the namespace
-			t.Errorf("container %s stands in another network namespace", c.ID)
-		}
 	}
-	joiner := &Container{ID: "joiner", sandbox: f.Sandbox, bundle: &bundle.Bundle{Spec: &specs.Spec{Linux: &specs.Linux{}}}}
+	joiner := &specs.Spec{Linux: &specs.Linux{}}
 	for path, want := range map[string]string{
 		fmt.Sprintf("/proc/%d/ns/pid", pod.PID()): podID,
 		fmt.Sprintf("/proc/%d/ns/pid", two.PID()): "two",
 		"/run/pidns/somewhere":                    podID,
 	} {
-		joiner.bundle.Spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"}, {Type: specs.PIDNamespace, Path: path}}
-		if got, err := joiner.pidsOf(); got != want || err != nil {
+		joiner.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"}, {Type: specs.PIDNamespace, Path: path}}
+		if got, err := f.pidNamespaceOwner(joiner); got != want || err != nil {
 			t.Errorf("%s: got %q, %v, want %q", path, got, err, want)
 		}
 	}
-	joiner.bundle.Spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace, Path: "/proc/1/ns/pid"}}
-	if got, err := joiner.pidsOf(); !errdefs.IsInvalidArgument(err) {
+	joiner.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace, Path: "/proc/1/ns/pid"}}
+	if got, err := f.pidNamespaceOwner(joiner); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("the host's pid namespace: got %q, %v", got, err)
 	}
-	stand := filepath.Join("/proc", fmt.Sprint(one.PID()))
+	placeholder := filepath.Join("/proc", fmt.Sprint(one.PID()))
 	if _, err := one.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for { // the thread ends soon after
-		if _, err := os.Stat(stand); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(placeholder); errors.Is(err, os.ErrNotExist) {
 			return
 		}
 		runtime.Gosched()
 	}
 }
 
-// TestOutlived: the bundle says that others are left when the sandbox's own
+// TestOutlived: the bundle says that others are left when the sandbox
 // container is deleted.
 func TestOutlived(t *testing.T) {
 	for _, others := range []bool{false, true} {

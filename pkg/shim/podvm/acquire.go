@@ -1,0 +1,214 @@
+package podvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/virtiofsd"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+// createStateDir makes the sandbox's directory. One that a dead shim left is
+// cleaned up.
+func (b *boot) createStateDir(ctx context.Context) error {
+	self, err := hostproc.Of("shim", os.Getpid())
+	if err != nil {
+		return err
+	}
+	record := store.State{Namespace: b.opts.Namespace, ID: b.opts.ID, Created: time.Now(), Shim: self}
+	err = b.dir.Create(record)
+	if errors.Is(err, errdefs.ErrAlreadyExists) {
+		old, loadErr := b.dir.Load()
+		if loadErr == nil && old.Shim.Alive() {
+			return fmt.Errorf("the shim with pid %d runs a sandbox of this id already: %w", old.Shim.PID, err)
+		}
+		if err := b.dir.Remove(ctx); err != nil {
+			return fmt.Errorf("clean up after a dead shim: %w", err)
+		}
+		err = b.dir.Create(record)
+	}
+	if !errors.Is(err, errdefs.ErrAlreadyExists) {
+		// From here on Remove finds everything that this sandbox acquires.
+		b.undo.Add(b.dir.Remove)
+	}
+	return err
+}
+
+// update changes the record of the sandbox.
+func (b *boot) update(change func(*store.State)) error {
+	record, err := b.dir.Load()
+	if err != nil {
+		return err
+	}
+	change(&record)
+	return b.dir.Save(record)
+}
+
+// recordProcess records a process that must not outlive the sandbox. Until then
+// its parent-death signal ends it when the shim dies.
+func (b *boot) recordProcess(name string, pid int) error {
+	p, err := hostproc.Of(name, pid)
+	if err != nil {
+		return fmt.Errorf("record %s: %w", name, err)
+	}
+	return b.update(func(s *store.State) { s.Processes = append(s.Processes, p) })
+}
+
+// setUpCgroup makes the cgroup that containerd names for the sandbox, below the
+// pod's. The VMM joins it in two steps: where memory is counted at once, where
+// processor time is limited once it has booted, so that a small quota does not
+// make the boot miss its deadline.
+func (b *boot) setUpCgroup(context.Context) error {
+	if b.pod.CgroupsPath == "" {
+		return nil
+	}
+	path, err := hostcgroup.Path(b.pod.CgroupsPath)
+	if err != nil {
+		return err
+	}
+	if err := mustBeEmpty(path); err != nil {
+		return err
+	}
+	if err := b.update(func(s *store.State) { s.Cgroup = path }); err != nil {
+		return err
+	}
+	if b.cgroup, err = hostcgroup.Create(path); err != nil {
+		return err
+	}
+	b.undo.Add(func(context.Context) error { return b.cgroup.Leave() })
+	return nil
+}
+
+// mustBeEmpty refuses a cgroup that has processes: the end of the sandbox is the
+// end of all that is in its cgroup.
+func mustBeEmpty(path string) error {
+	group, err := hostcgroup.Open(path)
+	if err != nil {
+		return err
+	}
+	pids, err := group.Processes()
+	if err != nil {
+		return err
+	}
+	if len(pids) > 0 {
+		return fmt.Errorf("cgroup %s has %d processes already, it must be the sandbox's own: %w", path, len(pids), errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// enterCgroup moves all processes of the sandbox into its cgroup.
+func (b *boot) enterCgroup(context.Context) error {
+	if b.cgroup == nil {
+		return nil
+	}
+	record, err := b.dir.Load()
+	if err != nil {
+		return err
+	}
+	for _, p := range record.Processes {
+		if err := b.cgroup.Add(p.PID); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+	}
+	return b.cgroup.Enter()
+}
+
+// openNetwork opens and records the pod's network namespace. Its links are
+// released by the removal of the record, after the VMM has ended.
+func (b *boot) openNetwork(context.Context) error {
+	where := b.pod.Network
+	n, err := podnet.Open(where, b.opts.Config.CallTimeout)
+	if err != nil {
+		return err
+	}
+	b.network = n
+	b.undo.Add(func(context.Context) error { return n.Close() })
+	if where.Path == "" {
+		return nil // ends with the sandbox
+	}
+	return b.update(func(s *store.State) { s.NetNS = where.Path })
+}
+
+// prepareShare makes the directories of the share.
+func (b *boot) prepareShare(context.Context) error { return b.shares.Prepare() }
+
+func (b *boot) virtiofs() bool { return b.opts.Config.ShareType == "virtiofs" }
+
+func (b *boot) virtiofsSocket() string { return filepath.Join(b.dir.VM(), "virtiofs.sock") }
+
+// startShareServer starts the daemon that serves the share, unless QEMU does. It
+// is awaited no further: the device is plugged long after.
+func (b *boot) startShareServer(ctx context.Context) error {
+	if !b.virtiofs() {
+		return nil
+	}
+	d, err := virtiofsd.Start(ctx, virtiofsd.Options{
+		Binary: b.opts.Config.VirtioFSD, SharedDir: b.dir.Shared(), Socket: b.virtiofsSocket(),
+	})
+	if err != nil {
+		return err
+	}
+	b.undo.Add(d.Kill)
+	b.wg.Go(func() {
+		<-d.Done()
+		b.loss.report(fmt.Errorf("virtiofsd ended by itself: it %s", d.Exit()))
+	})
+	b.shareServer = d.PID()
+	return b.recordProcess("virtiofsd", d.PID())
+}
+
+// enterShare makes mounts where the server of the share has its own. The server
+// has entered the share when the guest has mounted it.
+func (b *boot) enterShare(context.Context) error {
+	if !b.virtiofs() {
+		return nil
+	}
+	b.undo.Add(func(context.Context) error { return b.shares.Close() })
+	return b.shares.Enter(b.shareServer)
+}
+
+// startVM starts the VMM in the pod's network namespace: nothing of the host's
+// network is in its reach, and a look at the network of its pid shows the pod's.
+func (b *boot) startVM(ctx context.Context) error {
+	spec := b.opts.Config.Spec
+	spec.ID = b.opts.ID
+	spec.Dir = b.dir.VM()
+	spec.NetNS = b.network.File()
+	spec.Setup = func(pid int) error { // before the guest runs
+		if b.cgroup == nil {
+			return nil
+		}
+		return b.cgroup.AddMemory(pid)
+	}
+	spec.Ports = []hypervisor.Port{
+		{Name: layout.CtlPort, Socket: b.portSocket(layout.CtlPort)},
+		{Name: layout.TTYPort, Socket: b.portSocket(layout.TTYPort)},
+	}
+	if !b.virtiofs() { // cannot be plugged
+		spec.Shares9P = []hypervisor.Share9P{{Tag: layout.ShareTag, Dir: b.dir.Shared()}}
+	}
+	vm, err := b.opts.Source.Acquire(ctx, spec)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.vm = vm
+	b.mu.Unlock()
+	b.undo.Add(vm.Kill)
+	b.wg.Go(func() {
+		<-vm.Done()
+		b.loss.report(vmEnded(vm))
+	})
+	return b.recordProcess("qemu", vm.PID())
+}

@@ -1,0 +1,120 @@
+package podvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+)
+
+// consoleLines is how many of the guest's last lines an error or a log entry has.
+const consoleLines = 20
+
+// boot is what one Boot works with.
+type boot struct {
+	*Machine
+
+	pod         bundle.Pod
+	events      client.Events
+	shareServer int // pid; 0 when QEMU serves the share
+}
+
+// step is one step of a boot.
+type step struct {
+	phase string // what an error calls it
+	do    func(context.Context) error
+}
+
+// Boot acquires what the pod needs and boots its VM. ctx ends it; events get
+// what the guest reports, but for its loss, which is Lost. It is called once.
+// After an error the caller releases what there is.
+func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events) error {
+	b := &boot{Machine: m, pod: pod, events: events}
+	m.timing.Begin = time.Now()
+	for _, do := range []func(context.Context) error{
+		b.createStateDir, b.setUpCgroup, b.openNetwork, b.prepareShare, b.startShareServer,
+	} {
+		if err := do(ctx); err != nil {
+			return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.opts.Config.BootTimeout)
+	defer cancel()
+	if err := b.startVM(ctx); err != nil {
+		return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, err)
+	}
+	for _, s := range []step{
+		{"connect network", b.connectNetwork}, // while the guest's kernel boots
+		{"guest not ready", b.connectGuest},
+		{"enter cgroup", b.enterCgroup},
+		{"plug share", b.plugShare},
+		{"set up network", b.attachNetwork}, // the pod's kernel parameters can be about interfaces
+		{"start pod", b.startPod},
+		{"open share", b.enterShare},
+	} {
+		if err := s.do(ctx); err != nil {
+			return b.describe(s.phase, err)
+		}
+	}
+	m.network.Follow(ctx)
+	b.forwardPorts(ctx)
+	b.logTiming(ctx)
+	return nil
+}
+
+// endGrace is how much later than the connection to the guest the end of the
+// VMM may be noticed.
+const endGrace = 200 * time.Millisecond
+
+// describe tells an operator how far the boot came, and what the guest said. The
+// end of something that the VM depends on says more than err, which is what came
+// of it.
+func (b *boot) describe(phase string, err error) error {
+	took := time.Since(b.timing.Begin).Round(time.Millisecond)
+	text := fmt.Sprintf("boot sandbox %s: %s after %s", b.opts.ID, phase, took)
+	vm := b.running()
+	select {
+	case <-vm.Done():
+		err = vmEnded(vm)
+	case <-time.After(endGrace):
+		if cause := b.Err(); cause != nil {
+			err = cause
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w (raise [guest] boot_timeout if the host is only slow)", err)
+	}
+	if lines := b.Console(); len(lines) > 0 {
+		return fmt.Errorf("%s: %w; last console lines:\n  %s", text, err, strings.Join(lines, "\n  "))
+	}
+	return fmt.Errorf("%s: %w; the guest's console is empty", text, err)
+}
+
+// vmEnded describes how the VMM ended.
+func vmEnded(vm hypervisor.VM) error {
+	return fmt.Errorf("vm ended by itself: qemu %s", vm.Exit())
+}
+
+// logTiming writes the phases of the boot as one line.
+func (b *boot) logTiming(ctx context.Context) {
+	t := b.timing
+	log.G(ctx).WithFields(log.Fields{
+		"sandbox": b.opts.ID,
+		"dialect": b.guest.Dialect().String(),
+		"accel":   string(b.opts.Config.Spec.Accelerator),
+		"prepare": t.VM.Exec.Sub(t.Begin).String(),
+		"monitor": t.VM.Monitor.Sub(t.VM.Exec).String(),
+		"ready":   t.Ready.Sub(t.VM.Monitor).String(),
+		"plug":    t.Plugged.Sub(t.Ready).String(),
+		"network": t.Network.Sub(t.Plugged).String(),
+		"pod":     t.Pod.Sub(t.Network).String(),
+		"took":    t.Pod.Sub(t.Begin).String(),
+	}).Info("sandbox ready")
+}

@@ -1,0 +1,136 @@
+package podvm
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/portforward"
+)
+
+// portSocket is the socket of a port of the guest, whose path has to be short.
+func (b *boot) portSocket(port string) string {
+	name := "ctl.sock"
+	if port == layout.TTYPort {
+		name = "tty.sock"
+	}
+	return filepath.Join(b.dir.VM(), name)
+}
+
+// connectNetwork makes a tap for each link of the pod's network.
+func (b *boot) connectNetwork(context.Context) error { return b.network.Connect() }
+
+// connectGuest puts the proxy between the shim and the guest, and waits for
+// READY.
+func (b *boot) connectGuest(ctx context.Context) error {
+	b.server = proxy.NewServer(proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect})
+	ctl, err := b.dial(ctx, layout.CtlPort)
+	if err != nil {
+		return err
+	}
+	tty, err := b.dial(ctx, layout.TTYPort)
+	if err != nil {
+		_ = ctl.Close()
+		return err
+	}
+	events := b.events
+	events.Lost = func(err error) { b.loss.report(fmt.Errorf("guest connection lost: %w", err)) }
+	guest, err := client.Dial(ctx, client.Options{
+		Server: b.server, VM: b.opts.ID, Ctl: ctl, TTY: tty, Events: events,
+		CallTimeout: b.opts.Config.CallTimeout, Gate: b.gate,
+		Warn: func(message string) { log.G(ctx).WithField("sandbox", b.opts.ID).Warn(message) },
+	})
+	if err != nil {
+		return err
+	}
+	b.guest = guest
+	b.timing.Ready = time.Now()
+	return b.listenProxy(ctx)
+}
+
+// dial connects to a port of the guest.
+func (b *boot) dial(ctx context.Context, port string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", b.portSocket(port))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the guest's port %s: %w", port, err)
+	}
+	return conn, nil
+}
+
+// listenProxy serves the proxy's frames to others on the host.
+func (b *boot) listenProxy(ctx context.Context) error {
+	if !b.opts.Config.ProxySocket {
+		return nil
+	}
+	l, err := net.Listen("unix", b.ProxySocket()) //nolint:noctx // a Unix socket does not wait
+	if err != nil {
+		return fmt.Errorf("serve proxy frames: %w", err)
+	}
+	if err := os.Chmod(b.ProxySocket(), 0o600); err != nil {
+		_ = l.Close()
+		return fmt.Errorf("serve proxy frames: %w", err)
+	}
+	b.wg.Go(func() { // ends with the server
+		if err := b.server.Listen(l); err != nil {
+			log.G(ctx).WithError(err).Error("serve proxy frames")
+		}
+	})
+	return nil
+}
+
+// plugShare gives the guest the shared directory.
+func (b *boot) plugShare(ctx context.Context) error {
+	if b.virtiofs() {
+		err := b.running().Plug(ctx, hypervisor.FSDevice{ID: "share", Tag: layout.ShareTag, Socket: b.virtiofsSocket()})
+		if err != nil {
+			return err
+		}
+	}
+	b.timing.Plugged = time.Now()
+	return nil
+}
+
+// attachNetwork gives the guest its interfaces.
+func (b *boot) attachNetwork(ctx context.Context) error {
+	err := b.network.Attach(ctx, b.running(), b.guest)
+	b.timing.Network = time.Now()
+	return err
+}
+
+// startPod tells the guest about its pod.
+func (b *boot) startPod(ctx context.Context) error {
+	err := b.guest.StartPod(ctx, client.Pod{
+		Hostname: b.pod.Hostname, DNS: b.pod.DNS, ShareType: b.opts.Config.ShareType,
+		Sysctls: b.pod.Sysctls, ShmSize: b.pod.ShmSize,
+	})
+	b.timing.Pod = time.Now()
+	b.timing.VM = b.running().Timeline()
+	return err
+}
+
+// forwardPorts forwards connections to the pod's loopback. A host that cannot do
+// it has pods without that.
+func (b *boot) forwardPorts(ctx context.Context) {
+	guest, ok := b.guest.(portforward.Guest)
+	// Where other processes live in the namespace, its loopback is theirs.
+	if !ok || !b.pod.Network.Own {
+		return
+	}
+	loopback, err := b.network.ListenLoopback()
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("sandbox", b.opts.ID).Warn("ports of the pod cannot be forwarded")
+		return
+	}
+	f := portforward.Start(ctx, loopback, guest)
+	b.undo.Add(func(context.Context) error { return f.Close() })
+}

@@ -1,0 +1,246 @@
+package podvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/cleanup"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+// Config is the part of the configuration that makes the VM. Paths exist.
+type Config struct {
+	Spec        hypervisor.Spec // without ID, Dir and ports
+	ShareType   string          // "virtiofs" or "9p"
+	VirtioFSD   string          // path of the binary
+	Dialect     hyperstart.Dialect
+	BootTimeout time.Duration // VMM start to the start of the pod
+	CallTimeout time.Duration // one command in the guest
+	ProxySocket bool          // serve proxy frames on a socket of the sandbox
+}
+
+// Options are what a Machine is made with.
+type Options struct {
+	Namespace string
+	ID        string // of the sandbox
+	StateDir  string // root of the directories of all sandboxes
+	Source    Source
+	Config    Config
+}
+
+// Source has VMs to run pods in.
+type Source interface {
+	// Acquire returns a VM made after spec whose guest is booting, or has
+	// booted. It is the caller's, who ends it.
+	Acquire(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error)
+}
+
+// Cold is the source that starts a VMM for each pod.
+type Cold struct{ Driver hypervisor.Driver }
+
+// Acquire implements [Source].
+func (c Cold) Acquire(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error) {
+	return c.Driver.Start(ctx, spec)
+}
+
+// Machine is the VM of one pod. All methods but Boot are safe for concurrent
+// use; those that say so need a Boot that has succeeded.
+type Machine struct {
+	opts   Options
+	dir    store.Dir
+	shares *share.Shares
+	undo   cleanup.Stack
+	wg     sync.WaitGroup // all goroutines
+	loss   loss
+	vcpus  vcpus
+
+	mu sync.Mutex    // guards vm
+	vm hypervisor.VM // nil before its start
+
+	// Set by Boot and not changed afterwards.
+	server  *proxy.Server
+	guest   client.Guest
+	network *podnet.Network
+	cgroup  *hostcgroup.Group // nil when the sandbox has none of its own
+	timing  Timing
+}
+
+// loss is the end of the VM or of what it depends on.
+type loss struct {
+	known chan struct{} // closed when there is a cause
+
+	mu    sync.Mutex // guards cause
+	cause error
+}
+
+// report reports an end; the first one counts.
+func (l *loss) report(cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cause == nil {
+		l.cause = cause
+		close(l.known)
+	}
+}
+
+// err is the cause, nil before there is one.
+func (l *loss) err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cause
+}
+
+// Timing has the instants of a boot.
+type Timing struct {
+	Begin   time.Time // Boot was called
+	VM      hypervisor.Timeline
+	Ready   time.Time // the guest said READY and its version
+	Plugged time.Time // shares are there
+	Network time.Time // interfaces are there
+	Pod     time.Time // STARTPOD was acknowledged
+}
+
+// New returns a machine that has acquired nothing yet.
+func New(opts Options) *Machine {
+	dir := store.DirOf(opts.StateDir, opts.Namespace, opts.ID)
+	return &Machine{
+		opts: opts, dir: dir, loss: loss{known: make(chan struct{})}, vcpus: vcpus{turn: make(chan struct{}, 1)},
+		shares: share.New(share.Options{Files: dir.Files(), Shared: dir.Shared(), Stage: dir.Stage()}),
+	}
+}
+
+// Dir is the path of the state directory.
+func (m *Machine) Dir() string { return m.dir.Path() }
+
+// ProxySocket is where proxy frames are served, when the configuration says so.
+func (m *Machine) ProxySocket() string { return filepath.Join(m.dir.VM(), "proxy.sock") }
+
+// PID is the process id of the VMM; 0 before its start.
+func (m *Machine) PID() int {
+	if vm := m.running(); vm != nil {
+		return vm.PID()
+	}
+	return 0
+}
+
+// running is the VM, nil before its start. It may have ended.
+func (m *Machine) running() hypervisor.VM {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.vm
+}
+
+// Guest is the client of the guest. It needs a Boot that has succeeded.
+func (m *Machine) Guest() client.Guest { return m.guest }
+
+// Timing returns the instants of the boot. It needs a Boot that has succeeded.
+func (m *Machine) Timing() Timing { return m.timing }
+
+// Lost is closed when the VM has ended, or something that it depends on.
+func (m *Machine) Lost() <-chan struct{} { return m.loss.known }
+
+// Err is why; nil before Lost is closed.
+func (m *Machine) Err() error { return m.loss.err() }
+
+// gate is why no command can be sent to the guest; nil when one can.
+func (m *Machine) gate() error {
+	if cause := m.loss.err(); cause != nil {
+		return fmt.Errorf("sandbox %s: %w: %w", m.opts.ID, cause, errdefs.ErrUnavailable)
+	}
+	if m.vcpus.isPaused() {
+		return fmt.Errorf("sandbox %s is paused: %w", m.opts.ID, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// Console returns the last lines of the guest's console, for a log entry.
+func (m *Machine) Console() []string {
+	if vm := m.running(); vm != nil {
+		return vm.ConsoleTail(consoleLines)
+	}
+	return nil
+}
+
+// Files makes the view that a container has of the share. The caller closes it.
+// It needs a Boot that has succeeded.
+func (m *Machine) Files(container string) (*share.View, error) { return m.shares.Container(container) }
+
+// RefreshNetwork returns when the guest has what is in the pod's network
+// namespace now. It needs a Boot that has succeeded.
+func (m *Machine) RefreshNetwork(ctx context.Context) error {
+	if err := m.network.Refresh(ctx); err != nil {
+		return fmt.Errorf("set up network: %w", err)
+	}
+	return nil
+}
+
+// Placeholder makes a pid for a container, until release is called. It needs a
+// Boot that has succeeded.
+func (m *Machine) Placeholder() (pid int, release func(), err error) {
+	p, err := placeholder.New(m.network.File())
+	if err != nil {
+		return 0, nil, err
+	}
+	once := sync.OnceFunc(p.Release)
+	m.undo.Add(func(context.Context) error {
+		once()
+		return nil
+	})
+	return p.PID(), once, nil
+}
+
+// OOMKilled reports whether the host's kernel has killed a process of the
+// sandbox because the pod's memory limit was reached.
+func (m *Machine) OOMKilled() (bool, error) {
+	if m.cgroup == nil {
+		return false, nil
+	}
+	n, err := m.cgroup.OOMKills()
+	if err != nil {
+		return false, fmt.Errorf("read oom kills of the sandbox's cgroup: %w", err)
+	}
+	return n > 0, nil
+}
+
+// Disconnect ends the connection to the guest, and all sessions with it. It is
+// idempotent.
+func (m *Machine) Disconnect() {
+	if m.server != nil {
+		_ = m.server.Close() // it has no errors
+	}
+}
+
+// Release releases everything that Boot has acquired, ends the VMM if it runs,
+// and joins all goroutines. Doing it again is not an error.
+func (m *Machine) Release(ctx context.Context) error {
+	m.Disconnect()
+	err := m.undo.Run(ctx)
+	if m.guest != nil {
+		err = errors.Join(err, m.guest.Close())
+	}
+	ended := make(chan struct{})
+	go func() { // ends with the processes, which were killed above
+		defer close(ended)
+		m.wg.Wait()
+	}()
+	select {
+	case <-ended:
+		return err
+	case <-ctx.Done():
+		return errors.Join(err, fmt.Errorf("release sandbox %s: a process of it has not ended: %w", m.opts.ID, ctx.Err()))
+	}
+}

@@ -1,0 +1,111 @@
+package podvm
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+)
+
+// powerOffTimeout bounds the guest's orderly end; a guest that is slower loses
+// nothing that was written through.
+const powerOffTimeout = 2 * time.Second
+
+// PowerOff asks the guest to write its data and to end. It returns when the data
+// is written, or powerOffTimeout is over; the VMM is still to be killed.
+func (m *Machine) PowerOff(ctx context.Context) {
+	if m.guest == nil || m.Paused() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, powerOffTimeout)
+	defer cancel()
+	synced, err := m.guest.StopPod(ctx)
+	if err != nil {
+		log.G(ctx).WithError(err).Debug("power off guest")
+		return
+	}
+	if synced {
+		return // the rest of its end only takes time
+	}
+	select {
+	case <-m.running().Done():
+	case <-ctx.Done():
+	}
+}
+
+// Kill ends the VMM, if there is one, and waits for it.
+func (m *Machine) Kill(ctx context.Context) {
+	vm := m.running()
+	if vm == nil {
+		return
+	}
+	if err := vm.Kill(ctx); err != nil {
+		log.G(ctx).WithError(err).Error("kill vm")
+	}
+}
+
+// Paused reports whether the vCPUs are stopped, or about to be.
+func (m *Machine) Paused() bool { return m.vcpus.isPaused() }
+
+// Pause stops the vCPUs. From its begin on commands for the guest are refused
+// with errdefs.ErrFailedPrecondition. It needs a Boot that has succeeded.
+func (m *Machine) Pause(ctx context.Context) error {
+	if err := m.vcpus.begin(ctx); err != nil {
+		return fmt.Errorf("pause vm: %w", err)
+	}
+	defer m.vcpus.end()
+	m.vcpus.set(true) // before the fact: who has to reach a process must know
+	if err := m.running().Pause(ctx); err != nil {
+		m.vcpus.set(false)
+		return err
+	}
+	return nil
+}
+
+// Resume starts the vCPUs again. It waits for a Pause that is under way. It
+// needs a Boot that has succeeded.
+func (m *Machine) Resume(ctx context.Context) error {
+	if err := m.vcpus.begin(ctx); err != nil {
+		return fmt.Errorf("resume vm: %w", err)
+	}
+	defer m.vcpus.end()
+	if err := m.running().Resume(ctx); err != nil {
+		return err
+	}
+	m.vcpus.set(false)
+	return nil
+}
+
+// vcpus is whether the vCPUs run.
+type vcpus struct {
+	turn chan struct{} // has room for one: who pauses or resumes
+
+	mu     sync.Mutex // guards paused
+	paused bool       // stopped, or about to be
+}
+
+// begin waits until nobody else pauses or resumes.
+func (v *vcpus) begin(ctx context.Context) error {
+	select {
+	case v.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (v *vcpus) end() { <-v.turn }
+
+func (v *vcpus) set(paused bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.paused = paused
+}
+
+func (v *vcpus) isPaused() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.paused
+}

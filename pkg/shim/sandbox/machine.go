@@ -1,0 +1,79 @@
+package sandbox
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/mount"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
+)
+
+// Machine is the VM of a sandbox with all that it needs on the host.
+// [*podvm.Machine] is one behind [OnVM]; sandboxtest has one in memory.
+type Machine interface {
+	Power
+	Host
+
+	// Boot acquires what the pod needs and boots the VM. It is called once.
+	Boot(ctx context.Context, pod bundle.Pod, events client.Events) error
+	// Guest is the guest of a machine that has booted.
+	Guest() client.Guest
+	// Lost is closed when the VM has ended by itself; Err says why.
+	Lost() <-chan struct{}
+	Err() error
+	// Disconnect ends the connection to the guest, and all sessions with it.
+	Disconnect()
+	// Release releases what Boot has acquired, whatever came of it.
+	Release(ctx context.Context) error
+}
+
+// Power is the VM as such.
+type Power interface {
+	PID() int // of the VMM; 0 before there is one
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+	Paused() bool
+	PowerOff(ctx context.Context) // the guest's orderly end
+	Kill(ctx context.Context)     // the VMM's end
+	Console() []string            // the guest's last words, for a log entry
+}
+
+// Host is what a container needs of the host. The VM has booted.
+type Host interface {
+	Dir() string // path of the state directory
+	// Files makes the container's view of the share.
+	Files(container string) (Files, error)
+	// Placeholder makes a pid for a container, until release is called.
+	Placeholder() (pid int, release func(), err error)
+	// RefreshNetwork brings the guest's network up to date.
+	RefreshNetwork(ctx context.Context) error
+	// OOMKilled reports whether the host killed a process of the sandbox
+	// because the pod was out of memory.
+	OOMKilled() (bool, error)
+}
+
+// Files is what a container has in the share; [*share.View] is one.
+type Files interface {
+	Rootfs(all []mount.Mount) error
+	RootfsDir(path string) error
+	RootfsPath() string
+	Bind(b share.Bind) (path string, guard bool, err error)
+	Close() error
+}
+
+// OnVM makes a real VM the machine of a sandbox.
+func OnVM(m *podvm.Machine) Machine { return onVM{Machine: m} }
+
+type onVM struct{ *podvm.Machine }
+
+// Files implements [Host].
+func (m onVM) Files(container string) (Files, error) {
+	view, err := m.Machine.Files(container)
+	if err != nil {
+		return nil, err
+	}
+	return view, nil
+}

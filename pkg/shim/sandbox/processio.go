@@ -1,0 +1,175 @@
+package sandbox
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
+)
+
+// processIO connects the streams of a process at its two ends: what containerd
+// named, and the session with the guest.
+type processIO struct {
+	copied chan struct{} // closed when all output is with containerd
+	moved  *atomic.Int64 // bytes of output given to containerd
+
+	mu      sync.Mutex     // guards the fields below
+	streams *stdio.Streams // nil before the start
+	guest   client.Session // nil before the start
+	copying bool           // copied will be closed
+	noStdin bool           // CloseIO came before the start
+}
+
+func newProcessIO() processIO {
+	return processIO{copied: make(chan struct{}), moved: new(atomic.Int64)}
+}
+
+// opened takes over both ends; close closes them.
+func (p *processIO) opened(streams *stdio.Streams, session client.Session) error {
+	p.mu.Lock()
+	p.streams, p.guest = streams, session
+	closed := p.noStdin
+	p.mu.Unlock()
+	if closed {
+		return p.closeStdin()
+	}
+	return nil
+}
+
+// session is the guest's end, nil before the start.
+func (p *processIO) session() client.Session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.guest
+}
+
+// start copies between the two ends until they end. ctx is that of the copies;
+// process is what log entries call it.
+func (p *processIO) start(all *goroutines, ctx context.Context, process string) { //nolint:revive // the goroutines own the context
+	ctx = log.WithLogger(ctx, log.G(ctx).WithField("process", process))
+	p.mu.Lock()
+	streams, session := p.streams, p.guest
+	p.copying = true
+	p.mu.Unlock()
+	var outputs sync.WaitGroup
+	outputs.Go(func() { p.copyOutput(ctx, session.Stdout(), streams.Stdout) })
+	outputs.Go(func() { p.copyOutput(ctx, session.Stderr(), streams.Stderr) })
+	all.Go(func() {
+		outputs.Wait()
+		streams.CloseOutput() // clients wait for the end of the fifos before they delete
+		close(p.copied)
+	})
+	all.Go(func() { copyStdin(ctx, streams, session) })
+}
+
+func (p *processIO) copyOutput(ctx context.Context, from client.Stream, to io.Writer) {
+	if to == nil {
+		from.Discard()
+		return
+	}
+	if _, err := from.WriteTo(&countingWriter{w: to, n: p.moved}); err != nil {
+		log.G(ctx).WithError(err).Warn("copy output")
+		from.Discard() // nothing reads any more; the process must not notice
+	}
+}
+
+func copyStdin(ctx context.Context, streams *stdio.Streams, session client.Session) {
+	if streams.Stdin != nil {
+		if err := session.WriteStdin(ctx, streams.Stdin); err != nil {
+			log.G(ctx).WithError(err).Debug("copy stdin")
+			return // the process or the stream has gone, there is nothing to close
+		}
+	}
+	if err := session.CloseStdin(); err != nil {
+		log.G(ctx).WithError(err).Debug("close stdin")
+	}
+}
+
+// countingWriter counts what its writer accepted.
+type countingWriter struct {
+	w io.Writer
+	n *atomic.Int64
+}
+
+func (c *countingWriter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// closeStdin ends the stdin after what clients have written.
+func (p *processIO) closeStdin() error {
+	p.mu.Lock()
+	p.noStdin = true
+	streams := p.streams
+	p.mu.Unlock()
+	if streams == nil || streams.Stdin == nil {
+		return nil
+	}
+	return streams.Stdin.Finish()
+}
+
+// neverStarted says that there is no output to wait for.
+func (p *processIO) neverStarted() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.copying = false
+}
+
+const (
+	// drainStall is how long a reader of output may take nothing before the exit
+	// is reported anyway. The output stays until Delete.
+	drainStall = 2 * time.Second
+	// drainLimit bounds in bytes what a process that has ended may still have on
+	// its way: buffers of pipes, of the agent, and one window at each hop. A guest
+	// that keeps sending must not keep the exit from being reported.
+	drainLimit = 16 << 20
+)
+
+// drain waits until containerd has all output, as long as that makes progress.
+func (p *processIO) drain() {
+	p.mu.Lock()
+	copying := p.copying
+	p.mu.Unlock()
+	if !copying {
+		return
+	}
+	timer := time.NewTicker(drainStall)
+	defer timer.Stop()
+	last := p.moved.Load()
+	for limit := last + drainLimit; last < limit; {
+		select {
+		case <-p.copied:
+			return
+		case <-timer.C:
+			now := p.moved.Load()
+			if now == last {
+				return
+			}
+			last = now
+		}
+	}
+}
+
+// close closes both ends. Output that is still under way is given some time. It
+// is idempotent.
+func (p *processIO) close(ctx context.Context) {
+	p.drain()
+	p.mu.Lock()
+	streams, session := p.streams, p.guest
+	p.mu.Unlock()
+	if streams != nil {
+		if err := streams.Close(); err != nil {
+			log.G(ctx).WithError(err).Warn("close streams")
+		}
+	}
+	if session != nil {
+		_ = session.Close() // a lost connection is closed already
+	}
+}

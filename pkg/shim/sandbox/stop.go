@@ -1,0 +1,149 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+// Stop ends the VM, with the guest's help when it is ready, releases everything
+// and joins the goroutines of the sandbox. It is idempotent. All processes of
+// the sandbox are reported as exited; containers stay until they are deleted.
+// ctx bounds the wait alone.
+func (s *Sandbox) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	was := s.state
+	switch was {
+	case StateNew:
+		s.toLocked(StateStopped)
+		close(s.boot.done) // nobody will boot it any more
+		close(s.end.released)
+	case StateBooting, StateReady:
+		s.toLocked(StateStopping)
+		s.wg.Go(func() { s.runStop(was == StateReady) })
+	case StateStopping, StateStopped:
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.end.released:
+	case <-ctx.Done():
+		return fmt.Errorf("stop sandbox %s: %w", s.opts.ID, ctx.Err())
+	}
+	return s.join(ctx)
+}
+
+// runStop ends the VM and cleans up. It runs once.
+func (s *Sandbox) runStop(orderly bool) {
+	if orderly {
+		s.machine.PowerOff(s.ctx)
+	}
+	s.boot.abort()
+	<-s.boot.done
+	s.release(errors.New("sandbox was stopped"))
+}
+
+// join waits for the goroutines of the sandbox. Streams that a client does not
+// read are closed for that, after their time.
+func (s *Sandbox) join(ctx context.Context) error {
+	for _, c := range s.list() {
+		for _, p := range c.all() {
+			s.wg.Go(func() { p.io.close(s.ctx) })
+		}
+	}
+	select {
+	case <-s.wg.idle():
+		s.cancel()
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop sandbox %s: join its goroutines: %w", s.opts.ID, ctx.Err())
+	}
+}
+
+// supervise waits for the end of the VM or of what it depends on. It is the
+// only place that notices a loss.
+func (s *Sandbox) supervise() {
+	select {
+	case <-s.machine.Lost():
+	case <-s.end.released:
+		return
+	}
+	s.mu.Lock()
+	lost := s.state == StateReady // otherwise a stop is under way, which cleans up
+	if lost {
+		s.toLocked(StateStopping)
+	}
+	s.mu.Unlock()
+	if !lost {
+		return
+	}
+	cause := s.machine.Err()
+	log.G(s.ctx).WithError(cause).WithField("sandbox", s.opts.ID).WithField("console", s.machine.Console()).Error("sandbox lost")
+	s.release(cause)
+}
+
+// release is the last step of every end: the VM is killed, processes exit,
+// everything is released. It runs once.
+func (s *Sandbox) release(cause error) {
+	s.machine.Kill(s.ctx)
+	oom, err := s.machine.OOMKilled()
+	if err != nil {
+		log.G(s.ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("find out whether the host was out of memory")
+	}
+	s.end.cause, s.end.oomKilled = cause, oom
+	close(s.end.known)
+	containers := s.list()
+	if oom {
+		for _, c := range containers {
+			c.reportOOM()
+		}
+	}
+	s.machine.Disconnect()
+	s.awaitCreates()
+	for _, c := range containers {
+		c.awaitExits(s.ctx)
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, store.Timeout)
+	defer cancel()
+	if err := s.machine.Release(ctx); err != nil {
+		log.G(s.ctx).WithError(err).WithField("sandbox", s.opts.ID).Error("clean up sandbox")
+	}
+	s.mu.Lock()
+	s.toLocked(StateStopped)
+	s.mu.Unlock()
+	close(s.end.released)
+}
+
+// beginCreate says that a container acquires things of the machine, until
+// endCreate.
+func (s *Sandbox) beginCreate() error {
+	s.mu.Lock()
+	ready := s.state == StateReady
+	if ready {
+		s.creates.add()
+	}
+	s.mu.Unlock()
+	if !ready {
+		return s.ready()
+	}
+	return nil
+}
+
+func (s *Sandbox) endCreate() { s.creates.end() }
+
+// createsLimit bounds the wait for containers that are being created when the
+// VM is lost: they fail at their next step.
+const createsLimit = 10 * time.Second
+
+// awaitCreates waits until nothing is mounted for a container any more, so that
+// the clean-up finds all of it.
+func (s *Sandbox) awaitCreates() {
+	select {
+	case <-s.creates.idle():
+	case <-time.After(createsLimit):
+	}
+}
