@@ -47,9 +47,6 @@ func newCaller(o Options, dialect hyperstart.Dialect) *caller {
 // Dialect implements [Guest].
 func (c *caller) Dialect() hyperstart.Dialect { return c.dialect }
 
-// Close implements [Guest].
-func (c *caller) Close() error { return nil }
-
 // bounded is ctx with the limit of one command.
 func (c *caller) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if c.timeout <= 0 || !c.podStarted.Load() {

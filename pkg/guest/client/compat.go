@@ -51,6 +51,9 @@ func newCompat(c *caller) *compat {
 
 var _ Guest = (*compat)(nil)
 
+// Close implements [Guest]. Nothing runs in the background.
+func (c *compat) Close() error { return nil }
+
 // StartPod implements [Guest].
 func (c *compat) StartPod(ctx context.Context, pod Pod) error {
 	c.mu.Lock()

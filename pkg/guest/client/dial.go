@@ -35,7 +35,8 @@ type Options struct {
 	// StopPod; its error is the command's. It is not asked for what goes through
 	// a session. It must not block.
 	Gate func() error
-	// Warn, when set, gets what the guest was not told because it cannot have it.
+	// Warn, when set, gets what no caller is told: settings that the guest cannot
+	// have, and what could not be undone in it.
 	Warn func(message string)
 }
 
@@ -52,11 +53,11 @@ func Dial(ctx context.Context, o Options) (Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := newCaller(o, dialect)
+	c := newCaller(o, dialect)
 	if dialect == hyperstart.DialectCCv2 {
-		return &native{caller: b}, nil
+		return newNative(c), nil
 	}
-	return newCompat(b), nil
+	return newCompat(c), nil
 }
 
 func (e Events) lost(err error) {

@@ -19,8 +19,10 @@
 // even in a compat guest. A compat container is created, starting and started,
 // or was killed before the guest knew of it (compatState).
 //
-// Goroutines: one reader per session, joined by Session.Close. Locks:
-// compat.mu, compatSession.mu, Output.mu and commandWriter.mu are leaves, none
-// is held across I/O. commandWriter.wmu, which keeps the order of frames, comes
+// Goroutines: one reader per session, joined by Session.Close; in a native guest
+// one per command that creates something, which outlives a caller that gives up
+// (attempts), joined by Guest.Close. Locks: attempts.mu, compat.mu,
+// compatSession.mu, Output.mu and commandWriter.mu are leaves, none is held
+// across I/O. commandWriter.wmu, which keeps the order of frames, comes
 // before commandWriter.mu.
 package client

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"net"
 	"strings"
 	"testing"
 
@@ -20,11 +21,16 @@ type fixture struct {
 	server *proxy.Server
 }
 
+// pipeServer has connections that work inside of a synctest bubble.
+type pipeServer struct{ *proxy.Server }
+
+func (s pipeServer) Pipe() (net.Conn, error) { return dialer(s.Server)() }
+
 // newFixture connects a client. What o leaves open is filled in.
 func newFixture(t *testing.T, dialect hyperstart.Dialect, answer reply, o client.Options) *fixture {
 	t.Helper()
-	o.Server = proxy.NewServer(proxy.Options{Dialect: dialect})
-	f := &fixture{t: t, server: o.Server.(*proxy.Server)}
+	f := &fixture{t: t, server: proxy.NewServer(proxy.Options{Dialect: dialect})}
+	o.Server = pipeServer{f.server}
 	f.wire, o.Ctl, o.TTY = newGuest(t, answer)
 	o.VM = "pod"
 	var err error

@@ -7,7 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
@@ -19,7 +21,16 @@ const ShareTag = "hyperShared"
 // native is a ccv2 guest.
 type native struct {
 	*caller
+	attempts *attempts
 	forwards atomic.Uint64 // connections so far, for their ids
+}
+
+func newNative(c *caller) *native { return &native{caller: c, attempts: newAttempts()} }
+
+// Close implements [Guest].
+func (n *native) Close() error {
+	n.attempts.close()
+	return nil
 }
 
 var _ interface {
@@ -76,14 +87,45 @@ func (n *native) CreateContainer(ctx context.Context, s Session, c Container) er
 	process := &hyperstart.Process{ID: hyperstart.InitProcess, Terminal: c.Terminal}
 	setSize(process, c.Spec.Process)
 	request := hyperstart.NewContainerRequest{ID: c.ID, Process: process, Spec: spec}
-	if err := n.mutate(ctx, "newcontainer", frames.Token(), request); err != nil {
+	return n.create(ctx, attempt{
+		id: c.ID, name: "newcontainer",
+		run: func(ctx context.Context) error { return n.send(ctx, "newcontainer", frames.Token(), request) },
+		undo: func(ctx context.Context) {
+			n.undo(ctx, "removecontainer", hyperstart.ContainerRef{Container: c.ID})
+		},
+	})
+}
+
+// create runs an attempt with the limits of a command.
+func (n *native) create(ctx context.Context, t attempt) error {
+	waitCtx, cancelWait := n.bounded(ctx)
+	defer cancelWait()
+	if err := n.attempts.free(waitCtx, t); err != nil {
 		return err
 	}
-	if ctx.Err() != nil { // it is there, but nobody would ever start it
-		_ = n.RemoveContainer(context.WithoutCancel(ctx), c.ID)
-		return fmt.Errorf("newcontainer: %w", ctx.Err())
+	if err := n.turn(ctx, t.name); err != nil {
+		return err
 	}
-	return nil
+	defer n.endTurn()
+	if err := n.open(t.name); err != nil {
+		return err
+	}
+	ctx, cancel := n.bounded(ctx)
+	defer cancel()
+	return n.attempts.do(ctx, t)
+}
+
+// send sends a command without any limit but ctx.
+func (n *native) send(ctx context.Context, name, token string, data any) error {
+	_, err := n.frames.Hyper(ctx, name, token, data)
+	return Classify(err)
+}
+
+// undo sends a command that undoes an abandoned one.
+func (n *native) undo(ctx context.Context, name string, data any) {
+	if err := n.send(ctx, name, "", data); err != nil && !errdefs.IsNotFound(err) && ctx.Err() == nil {
+		n.warn(fmt.Sprintf("undo what the guest did too late: %s", err))
+	}
 }
 
 // StartContainer implements [Guest].
@@ -113,7 +155,25 @@ func (n *native) Exec(ctx context.Context, s Session, e Exec) error {
 	}
 	process := &hyperstart.Process{ID: processIDOf(e.ID), Terminal: e.Terminal, OCI: raw}
 	setSize(process, e.Process)
-	return n.mutate(ctx, "execcmd", frames.Token(), hyperstart.ExecCmdRequest{Container: e.Container, Process: process})
+	return n.exec(ctx, frames, hyperstart.ExecCmdRequest{Container: e.Container, Process: process})
+}
+
+// exec starts a process. One that starts too late is killed, and its id is free
+// when it has exited.
+func (n *native) exec(ctx context.Context, s *FrameSession, request hyperstart.ExecCmdRequest) error {
+	return n.create(ctx, attempt{
+		id: request.Container + "/" + request.Process.ID, name: "execcmd",
+		run: func(ctx context.Context) error { return n.send(ctx, "execcmd", s.Token(), request) },
+		undo: func(ctx context.Context) {
+			n.undo(ctx, "signalprocess", hyperstart.SignalProcessRequest{
+				Container: request.Container, Process: request.Process.ID, Signal: int(unix.SIGKILL),
+			})
+			select {
+			case <-s.Done():
+			case <-ctx.Done():
+			}
+		},
+	})
 }
 
 // setSize sets the initial size of a process's terminal.
@@ -134,7 +194,7 @@ func (n *native) Forward(ctx context.Context, s Session, port uint16) error {
 		return err
 	}
 	process := &hyperstart.Process{ID: fmt.Sprintf("forward-%d", n.forwards.Add(1)), Port: port}
-	return n.mutate(ctx, "execcmd", frames.Token(), hyperstart.ExecCmdRequest{Container: n.vm, Process: process})
+	return n.exec(ctx, frames, hyperstart.ExecCmdRequest{Container: n.vm, Process: process})
 }
 
 // Signal implements [Guest]. A session's frames have no room for real-time
