@@ -1,7 +1,7 @@
 // Package proxy is the Clear Containers proxy, in process: it turns proxy
 // frames into hyperstart messages and back.
 //
-//	client ── frames ──▶ Server ── pkg/guest/host ──▶ agent in the guest
+//	client ── frames ──▶ Server ── pkg/guest/guestconn ──▶ agent in the guest
 //
 // A [Server] has a registry of VMs. A connection that registers or attaches to
 // a VM sends commands to its guest with CmdHyper. Every token stands for one
@@ -23,7 +23,7 @@
 // guest, as fast as the guest grants.
 //
 // Goroutines: one per connection (the caller's of Serve), two per session, two
-// per VM, and those of host.Conn. Lock order: Server.mu, then VM.mu, then
+// per VM, and those of guestconn.Conn. Lock order: Server.mu, then VM.mu, then
 // Session.mu; none of them is held across I/O. The locks that keep the order of
 // frames on a connection (clientConn.wmu, sessionWriter.wmu) come before all
 // others.

@@ -6,7 +6,7 @@ import (
 	"net"
 	"sync"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/host"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guestconn"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
@@ -22,7 +22,7 @@ const maxSessions = 4096
 type vm struct {
 	id         string
 	reattached bool // processes of an earlier connection have numbers too
-	conn       *host.Conn
+	conn       *guestconn.Conn
 	wg         sync.WaitGroup // session goroutines and the granter
 
 	owing chan struct{} // says to the granter that owed is not empty
@@ -53,7 +53,7 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h h
 		late:       make(map[uint64]int),
 		owing:      make(chan struct{}, 1),
 	}
-	conn, err := host.Open(ctx, ctl, tty, host.Options{
+	conn, err := guestconn.Open(ctx, ctl, tty, guestconn.Options{
 		Reattach: opts.Reattach,
 		Dialect:  opts.Dialect,
 		TTY:      v.receive,

@@ -1,4 +1,4 @@
-package host_test
+package guestconn_test
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/host"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guestconn"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -53,7 +53,7 @@ func TestGarbageEndsTheConnection(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, g := open(t, tt.dialect, host.Options{TTY: func(seq uint64, _ []byte) error {
+			c, g := open(t, tt.dialect, guestconn.Options{TTY: func(seq uint64, _ []byte) error {
 				if seq == 666 {
 					return errors.New("bad number")
 				}
@@ -79,7 +79,7 @@ func TestGarbageEndsTheConnection(t *testing.T) {
 
 // TestGarbageFailsWaitingCommand: the reason reaches who waits.
 func TestGarbageFailsWaitingCommand(t *testing.T) {
-	c, g := open(t, hyperstart.DialectCCv2, host.Options{})
+	c, g := open(t, hyperstart.DialectCCv2, guestconn.Options{})
 	waiting := start(t.Context(), c, hyperstart.GuestInfo, nil)
 	g.expectCall(hyperstart.GuestInfo)
 	g.say(hyperstart.Ready, nil)
@@ -93,7 +93,7 @@ func TestGarbageFailsWaitingCommand(t *testing.T) {
 // is the guest's, and no memory.
 func TestFloodIsBounded(t *testing.T) {
 	var events, messages int
-	c, g := open(t, hyperstart.DialectCCv2, host.Options{
+	c, g := open(t, hyperstart.DialectCCv2, guestconn.Options{
 		TTY:   func(uint64, []byte) error { messages++; return nil },
 		Event: func(hyperstart.EventMessage) { events++ },
 	})
@@ -146,7 +146,7 @@ func FuzzHostile(f *testing.F) {
 		g, ctl, tty := ports(t)
 		reads := play(func() { _, _ = io.Copy(io.Discard, g.ctl) })
 		ready := play(func() { g.say(hyperstart.Ready, nil) })
-		c, err := host.Open(t.Context(), ctl, tty, host.Options{
+		c, err := guestconn.Open(t.Context(), ctl, tty, guestconn.Options{
 			Dialect: hyperstart.Dialect(dialect),
 			TTY:     func(uint64, []byte) error { return nil },
 			Exited:  func(hyperstart.AsyncEvent) {},

@@ -1,4 +1,4 @@
-package host_test
+package guestconn_test
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/host"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guestconn"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/trace"
 )
@@ -71,11 +71,11 @@ type replay struct {
 	played <-chan struct{}
 }
 
-func (r *replay) open() (*host.Conn, *guest) {
+func (r *replay) open() (*guestconn.Conn, *guest) {
 	r.t.Helper()
 	g, ctl, tty := ports(r.t)
 	r.played = play(func() { r.guest(g) })
-	c, err := host.Open(r.t.Context(), ctl, tty, host.Options{
+	c, err := guestconn.Open(r.t.Context(), ctl, tty, guestconn.Options{
 		TTY: func(seq uint64, payload []byte) error {
 			r.got = append(r.got, message{seq, string(payload)})
 			return nil
@@ -122,7 +122,7 @@ func (r *replay) guest(g *guest) {
 }
 
 // drive does what the recorded host did after the handshake and checks each reply.
-func (r *replay) drive(c *host.Conn) (commands, refused int) {
+func (r *replay) drive(c *guestconn.Conn) (commands, refused int) {
 	r.t.Helper()
 	for i, line := range r.lines {
 		if line.In {

@@ -1,4 +1,4 @@
-// Package host is the host's side of the hyperstart protocol: the handshake,
+// Package guestconn is the host's side of the hyperstart protocol: the handshake,
 // one command in flight on the control port, asynchronous events, and the
 // shared tty port.
 //
@@ -8,7 +8,7 @@
 //
 // Goroutines: two readers per Conn and one writer per command, joined by Close. Lock order: Conn.mu is
 // the innermost lock; no lock is held while a handler runs or a port is written.
-package host
+package guestconn
 
 import (
 	"bufio"

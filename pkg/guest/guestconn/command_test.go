@@ -1,4 +1,4 @@
-package host_test
+package guestconn_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/host"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guestconn"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -24,7 +24,7 @@ func TestReattach(t *testing.T) {
 		g.expect(hyperstart.GetVersion)
 		g.say(hyperstart.Ack, binary.BigEndian.AppendUint32(nil, hyperstart.VersionHyperhq1))
 	})
-	c, err := host.Open(t.Context(), ctl, tty, host.Options{Reattach: true, TTY: func(uint64, []byte) error { return nil }})
+	c, err := guestconn.Open(t.Context(), ctl, tty, guestconn.Options{Reattach: true, TTY: func(uint64, []byte) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestDialectIsNotAskedForWhenGiven(t *testing.T) {
 		g.expect(hyperstart.Ping)
 		g.say(hyperstart.Ack, nil)
 	})
-	c, err := host.Open(t.Context(), ctl, tty, host.Options{Dialect: hyperstart.DialectClearC, TTY: func(uint64, []byte) error { return nil }})
+	c, err := guestconn.Open(t.Context(), ctl, tty, guestconn.Options{Dialect: hyperstart.DialectClearC, TTY: func(uint64, []byte) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestHandshakeFails(t *testing.T) {
 				if tt.guest != nil {
 					defer func(done <-chan struct{}) { <-done }(play(func() { tt.guest(g) }))
 				}
-				_, err := host.Open(ctx, ctl, tty, host.Options{TTY: func(uint64, []byte) error { return nil }})
+				_, err := guestconn.Open(ctx, ctl, tty, guestconn.Options{TTY: func(uint64, []byte) error { return nil }})
 				if err == nil || err.Error() != tt.want {
 					t.Errorf("error %v, want %s", err, tt.want)
 				}
@@ -117,7 +117,7 @@ func TestHandshakeFails(t *testing.T) {
 // for any more is that command's, not the next one's.
 func TestAbandonedCommandKeepsItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, g := open(t, hyperstart.DialectHyperhq, host.Options{})
+		c, g := open(t, hyperstart.DialectHyperhq, guestconn.Options{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		first := start(ctx, c, hyperstart.StartPod, []byte("{}"))
@@ -146,7 +146,7 @@ func TestAbandonedCommandKeepsItsTurn(t *testing.T) {
 // message cannot be written.
 func TestGuestThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, g := open(t, hyperstart.DialectClearC, host.Options{})
+		c, g := open(t, hyperstart.DialectClearC, guestconn.Options{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := c.Command(ctx, hyperstart.Ping, nil); !errors.Is(err, context.DeadlineExceeded) {
@@ -169,7 +169,7 @@ func TestGuestThatDoesNotRead(t *testing.T) {
 // command's.
 func TestCallsRunSideBySide(t *testing.T) {
 	const n = 20
-	c, g := open(t, hyperstart.DialectCCv2, host.Options{})
+	c, g := open(t, hyperstart.DialectCCv2, guestconn.Options{})
 	done := play(func() {
 		tickets := make(map[uint32][]byte)
 		for range n {
@@ -211,7 +211,7 @@ func TestCallsRunSideBySide(t *testing.T) {
 func TestAbandonedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const many = 300
-		c, g := open(t, hyperstart.DialectCCv2, host.Options{})
+		c, g := open(t, hyperstart.DialectCCv2, guestconn.Options{})
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		first := start(t.Context(), c, hyperstart.GuestInfo, nil)
@@ -252,7 +252,7 @@ func TestPendingCommandsFailOnClose(t *testing.T) {
 	for dialect := range versions {
 		t.Run(dialect.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, g := open(t, dialect, host.Options{})
+				c, g := open(t, dialect, guestconn.Options{})
 				var all []<-chan result
 				for range 3 {
 					all = append(all, start(t.Context(), c, hyperstart.Ping, nil))
@@ -261,8 +261,8 @@ func TestPendingCommandsFailOnClose(t *testing.T) {
 				synctest.Wait()
 				_ = c.Close()
 				for _, r := range all {
-					if r := <-r; !errors.Is(r.err, host.ErrClosed) {
-						t.Errorf("error %v, want %v", r.err, host.ErrClosed)
+					if r := <-r; !errors.Is(r.err, guestconn.ErrClosed) {
+						t.Errorf("error %v, want %v", r.err, guestconn.ErrClosed)
 					}
 				}
 				for _, err := range []error{
@@ -271,7 +271,7 @@ func TestPendingCommandsFailOnClose(t *testing.T) {
 					(<-start(t.Context(), c, hyperstart.Ping, nil)).err,
 					c.Err(),
 				} {
-					if !errors.Is(err, host.ErrClosed) {
+					if !errors.Is(err, guestconn.ErrClosed) {
 						t.Errorf("after Close: %v", err)
 					}
 				}
@@ -282,7 +282,7 @@ func TestPendingCommandsFailOnClose(t *testing.T) {
 
 func TestTooManyCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, g := open(t, hyperstart.DialectCCv2, host.Options{})
+		c, g := open(t, hyperstart.DialectCCv2, guestconn.Options{})
 		const limit = 256
 		for range limit {
 			start(t.Context(), c, hyperstart.DumpStacks, nil)

@@ -1,4 +1,4 @@
-package host_test
+package guestconn_test
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/host"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guestconn"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -105,14 +105,14 @@ var versions = map[hyperstart.Dialect]uint32{
 }
 
 // open connects to a guest of a dialect; the test ends the connection.
-func open(t testing.TB, dialect hyperstart.Dialect, opts host.Options) (*host.Conn, *guest) {
+func open(t testing.TB, dialect hyperstart.Dialect, opts guestconn.Options) (*guestconn.Conn, *guest) {
 	t.Helper()
 	g, ctl, tty := ports(t)
 	if opts.TTY == nil {
 		opts.TTY = func(uint64, []byte) error { return nil }
 	}
 	done := play(func() { g.handshake(versions[dialect]) })
-	c, err := host.Open(t.Context(), ctl, tty, opts)
+	c, err := guestconn.Open(t.Context(), ctl, tty, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ type result struct {
 }
 
 // start runs a command in the background.
-func start(ctx context.Context, c *host.Conn, code hyperstart.Code, payload []byte) <-chan result {
+func start(ctx context.Context, c *guestconn.Conn, code hyperstart.Code, payload []byte) <-chan result {
 	results := make(chan result, 1)
 	go func() {
 		answer, err := c.Command(ctx, code, payload)
