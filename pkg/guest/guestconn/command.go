@@ -12,15 +12,9 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// errUnasked is a reply to no command.
-var errUnasked = errors.New("guest sent a reply that nobody asked for")
-
-// maxCalls bounds the commands that a ccv2 guest works on at a time.
-const maxCalls = 256
-
 // Command sends a command and returns the payload of its ACK. An ERROR reply
 // is a [*hyperstart.CommandError]. When ctx ends first the command is
-// abandoned: the guest still carries it out.
+// abandoned: the guest still carries it out, and its answer is dropped.
 //
 // With a ccv2 guest commands do not wait for each other; with others they are
 // sent one after the other.
@@ -31,11 +25,11 @@ func (c *Conn) Command(ctx context.Context, code hyperstart.Code, payload []byte
 	if c.Dialect().HasCalls() {
 		return c.call(ctx, code, payload)
 	}
-	return c.bare(ctx, code, payload)
+	return c.roundTrip(ctx, code, payload)
 }
 
-// bare sends the command as it is and holds the control port until the reply.
-func (c *Conn) bare(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
+// roundTrip sends the command as it is and holds the control port until the reply.
+func (c *Conn) roundTrip(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
 	p := newPending(code)
 	if err := c.send(ctx, p, hyperstart.AppendCtl(nil, code, payload)); err != nil {
 		return nil, err
@@ -43,7 +37,7 @@ func (c *Conn) bare(ctx context.Context, code hyperstart.Code, payload []byte) (
 	return p.wait(ctx)
 }
 
-// send takes the control port for p and sends its message. An error means that
+// send acquires the control port for p and sends its message. An error means that
 // nothing was sent and that the port is free.
 func (c *Conn) send(ctx context.Context, p *pending, message []byte) error {
 	select {
@@ -60,63 +54,63 @@ func (c *Conn) send(ctx context.Context, p *pending, message []byte) error {
 		return fmt.Errorf("send %s: %w", p.code, c.err)
 	}
 	c.pending = p
-	c.sent += uint64(len(message))
+	c.flow.sent += uint64(len(message))
 	// A guest that does not read its port must not keep the caller beyond ctx.
 	// Under the lock, so that Close waits for the goroutine.
 	c.wg.Go(func() {
 		if _, err := c.ctl.Write(message); err != nil {
 			c.fail(fmt.Errorf("control port: %w", err))
 		}
-		c.settle(p)
+		c.release(p)
 	})
 	return nil
 }
 
-// settle frees the control port once p has been both written and answered: a
+// release frees the control port once p has been both written and answered: a
 // guest that answers what it does not read must not pile up writers.
-func (c *Conn) settle(p *pending) {
+func (c *Conn) release(p *pending) {
 	if p.open.Add(-1) == 0 {
 		<-c.slot
 	}
 }
 
 // call wraps the command in CALL, so that the control port is free again as
-// soon as the guest has taken it.
+// soon as the guest has accepted it.
 func (c *Conn) call(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
 	result, err := c.newCall(code)
 	if err != nil {
 		return nil, err
 	}
-	taken := newPending(code)
-	taken.ticket = result.ticket
+	accepted := newPending(code)
+	accepted.ticket = result.ticket
 	message := hyperstart.AppendCtl(nil, hyperstart.Call, hyperstart.AppendCall(nil, result.ticket, code, payload))
-	if err := c.send(ctx, taken, message); err != nil {
+	if err := c.send(ctx, accepted, message); err != nil {
 		c.mu.Lock()
-		delete(c.calls, result.ticket) // no RESULT will come
+		c.calls.remove(result.ticket) // no RESULT will come
 		c.mu.Unlock()
 		return nil, err
 	}
-	if _, err := taken.wait(ctx); err != nil {
+	if _, err = accepted.wait(ctx); err == nil {
+		payload, err = result.wait(ctx)
+	}
+	if err != nil {
+		c.mu.Lock()
+		c.calls.abandon(result.ticket) // unless it was answered
+		c.mu.Unlock()
 		return nil, err
 	}
-	return result.wait(ctx)
+	return payload, nil
 }
 
-// newCall takes a ticket.
+// newCall acquires a ticket.
 func (c *Conn) newCall(code hyperstart.Code) (*pending, error) {
 	p := newPending(code)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.err != nil:
+	if c.err != nil {
 		return nil, fmt.Errorf("send %s: %w", code, c.err)
-	case len(c.calls) >= maxCalls:
-		return nil, fmt.Errorf("send %s: the guest has not answered %d earlier commands", code, maxCalls)
 	}
-	c.ticket++
-	p.ticket = c.ticket
-	c.calls[p.ticket] = p
-	return p, nil
+	return p, c.calls.add(p)
 }
 
 func (p *pending) wait(ctx context.Context) ([]byte, error) {
@@ -183,13 +177,13 @@ func (c *Conn) handleReply(dialect hyperstart.Dialect, code hyperstart.Code, pay
 	p := c.pending
 	c.pending = nil
 	if p != nil && code == hyperstart.Error {
-		delete(c.calls, p.ticket) // a CALL that was refused has no RESULT
+		c.calls.remove(p.ticket) // a CALL that was refused has no RESULT
 	}
 	c.mu.Unlock()
 	if p == nil {
 		return errUnasked
 	}
-	c.settle(p)
+	c.release(p)
 	p.reply <- makeReply(dialect, p.code, code, payload)
 	return nil
 }
@@ -209,9 +203,9 @@ func (c *Conn) handleNext(payload []byte) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.consumed += uint64(binary.BigEndian.Uint32(payload))
-	if c.consumed > c.sent && !c.opts.Reattach {
-		return fmt.Errorf("guest acknowledged %d bytes of %d sent", c.consumed, c.sent)
+	c.flow.consumed += uint64(binary.BigEndian.Uint32(payload))
+	if c.flow.consumed > c.flow.sent && !c.opts.Reattach {
+		return fmt.Errorf("guest acknowledged %d bytes of %d sent", c.flow.consumed, c.flow.sent)
 	}
 	return nil
 }
@@ -225,11 +219,10 @@ func (c *Conn) handleResult(dialect hyperstart.Dialect, payload []byte) error {
 		return fmt.Errorf("guest sent RESULT with code %d", uint32(code))
 	}
 	c.mu.Lock()
-	p := c.calls[ticket]
-	delete(c.calls, ticket)
+	p, err := c.calls.answer(ticket)
 	c.mu.Unlock()
 	if p == nil {
-		return errUnasked
+		return err
 	}
 	p.reply <- makeReply(dialect, p.code, code, payload)
 	return nil

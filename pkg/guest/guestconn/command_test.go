@@ -298,3 +298,75 @@ func TestTooManyCalls(t *testing.T) {
 		}
 	})
 }
+
+// TestAbandonedCallsAreFree: commands whose callers have gone do not count, also
+// if the guest never answers them. Their late results are dropped; those of
+// calls that were answered or never made are not.
+func TestAbandonedCallsAreFree(t *testing.T) {
+	for name, last := range map[string]func(tickets []uint32) uint32{
+		"answered twice": func(tickets []uint32) uint32 { return tickets[0] },
+		"never made":     func(tickets []uint32) uint32 { return tickets[len(tickets)-1] + 100 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const many = 300
+				c, g := open(t, hyperstart.DialectCCv2, guestconn.Options{})
+				var tickets []uint32
+				for range many {
+					ctx, cancel := context.WithCancel(t.Context())
+					silent := start(ctx, c, hyperstart.DumpStacks, nil)
+					ticket, _ := g.expectCall(hyperstart.DumpStacks)
+					tickets = append(tickets, ticket)
+					synctest.Wait()
+					cancel()
+					if r := <-silent; !errors.Is(r.err, context.Canceled) {
+						t.Fatalf("error %v", r.err)
+					}
+				}
+				for _, ticket := range tickets {
+					g.say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Ack, nil))
+				}
+				alive := start(t.Context(), c, hyperstart.Ping, nil)
+				ticket, _ := g.expectCall(hyperstart.Ping)
+				g.say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Ack, nil))
+				if r := <-alive; r.err != nil {
+					t.Fatal(r.err)
+				}
+				g.say(hyperstart.Result, hyperstart.AppendCall(nil, last(tickets), hyperstart.Ack, nil))
+				<-c.Done()
+				if got, want := c.Err().Error(), "control port: guest sent a reply that nobody asked for"; got != want {
+					t.Errorf("error %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+// TestManyAbandonedCalls: what a guest never answers takes bounded memory.
+func TestManyAbandonedCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, g := open(t, hyperstart.DialectCCv2, guestconn.Options{})
+		first := uint32(0)
+		for range guestconn.MaxAbandoned + 10 {
+			ctx, cancel := context.WithCancel(t.Context())
+			silent := start(ctx, c, hyperstart.DumpStacks, nil)
+			ticket, _ := g.expectCall(hyperstart.DumpStacks)
+			synctest.Wait()
+			cancel()
+			<-silent
+			if first == 0 {
+				first = ticket
+			}
+		}
+		if n := c.Abandoned(); n > guestconn.MaxAbandoned {
+			t.Errorf("%d tickets are kept", n)
+		}
+		g.say(hyperstart.Result, hyperstart.AppendCall(nil, first, hyperstart.Ack, nil))
+		alive := start(t.Context(), c, hyperstart.Ping, nil)
+		ticket, _ := g.expectCall(hyperstart.Ping)
+		g.say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Ack, nil))
+		if r := <-alive; r.err != nil {
+			t.Error(r.err)
+		}
+	})
+}

@@ -1,13 +1,3 @@
-// Package guestconn is the host's side of the hyperstart protocol: the handshake,
-// one command in flight on the control port, asynchronous events, and the
-// shared tty port.
-//
-// Nothing here trusts the guest. Whatever breaks the protocol ends the
-// connection with an error that says what the guest did; the owner of the VM
-// then ends the pod.
-//
-// Goroutines: two readers per Conn and one writer per command, joined by Close. Lock order: Conn.mu is
-// the innermost lock; no lock is held while a handler runs or a port is written.
 package guestconn
 
 import (
@@ -51,20 +41,29 @@ type Conn struct {
 	opts     Options
 	dialect  hyperstart.Dialect
 
-	slot  chan struct{} // holds a token while a command is in flight
+	slot  chan struct{} // holds an element while a command is in flight
 	ready chan struct{} // closed at READY
 	done  chan struct{} // closed by fail
 	wg    sync.WaitGroup
 
-	ttyMu  sync.Mutex // serialises writes to tty; guards ttyBuf
-	ttyBuf []byte
+	out ttyWriter
 
 	mu       sync.Mutex // guards the fields below
 	pending  *pending   // the command in flight, nil when none is
-	calls    map[uint32]*pending
-	ticket   uint32
+	calls    calls
 	gotReady bool
 	err      error // why the connection ended; set before done is closed
+	flow     flow
+}
+
+// ttyWriter writes to the tty port.
+type ttyWriter struct {
+	mu  sync.Mutex // serialises writes; guards buf
+	buf []byte
+}
+
+// flow has bytes of the control port.
+type flow struct {
 	sent     uint64
 	consumed uint64 // sum of all NEXT
 }
@@ -88,7 +87,7 @@ type reply struct {
 	err     error
 }
 
-// Open takes over the two ports, waits for the guest to be ready and asks for
+// Open takes ownership of the two ports, waits for the guest to be ready and asks for
 // its version. ctx bounds the handshake. On error both ports are closed.
 func Open(ctx context.Context, ctl, tty net.Conn, opts Options) (*Conn, error) {
 	c := &Conn{
@@ -96,7 +95,7 @@ func Open(ctx context.Context, ctl, tty net.Conn, opts Options) (*Conn, error) {
 		slot:  make(chan struct{}, 1),
 		ready: make(chan struct{}),
 		done:  make(chan struct{}),
-		calls: make(map[uint32]*pending),
+		calls: newCalls(),
 		// A READY to a connection that does not wait for one is a guest that
 		// has booted again, and has lost what this side knows of it.
 		gotReady: opts.Reattach,
@@ -112,7 +111,7 @@ func Open(ctx context.Context, ctl, tty net.Conn, opts Options) (*Conn, error) {
 
 func (c *Conn) handshake(ctx context.Context) error {
 	if c.opts.Reattach {
-		if _, err := c.bare(ctx, hyperstart.Ping, nil); err != nil {
+		if _, err := c.roundTrip(ctx, hyperstart.Ping, nil); err != nil {
 			return fmt.Errorf("reattach to guest: %w", err)
 		}
 	} else {
@@ -127,7 +126,7 @@ func (c *Conn) handshake(ctx context.Context) error {
 	if c.dialect != hyperstart.DialectUnknown {
 		return nil
 	}
-	payload, err := c.bare(ctx, hyperstart.GetVersion, nil)
+	payload, err := c.roundTrip(ctx, hyperstart.GetVersion, nil)
 	var refused *hyperstart.CommandError
 	if err != nil && !errors.As(err, &refused) {
 		return fmt.Errorf("ask guest for its version: %w", err)
@@ -183,8 +182,7 @@ func (c *Conn) fail(err error) {
 		return
 	}
 	c.err = err
-	waiting := c.calls
-	c.calls = nil
+	waiting := c.calls.clear()
 	if c.pending != nil {
 		c.pending.reply <- reply{err: err}
 		c.pending = nil
@@ -202,22 +200,22 @@ func (c *Conn) fail(err error) {
 // hyperstart.MaxTTYPayload bytes; an empty one closes the stdin of the process.
 // It blocks while the guest does not read its port.
 func (c *Conn) WriteTTY(seq uint64, payload []byte) error {
-	c.ttyMu.Lock()
-	defer c.ttyMu.Unlock()
-	c.ttyBuf = hyperstart.AppendTTY(c.ttyBuf[:0], seq, payload)
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.buf = hyperstart.AppendTTY(c.out.buf[:0], seq, payload)
 	return c.writeTTYLocked()
 }
 
 // Grant gives the guest more credit on one stream.
 func (c *Conn) Grant(credit hyperstart.Credit) error {
-	c.ttyMu.Lock()
-	defer c.ttyMu.Unlock()
-	c.ttyBuf = hyperstart.AppendCredit(c.ttyBuf[:0], credit)
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.buf = hyperstart.AppendCredit(c.out.buf[:0], credit)
 	return c.writeTTYLocked()
 }
 
 func (c *Conn) writeTTYLocked() error {
-	if _, err := c.tty.Write(c.ttyBuf); err != nil {
+	if _, err := c.tty.Write(c.out.buf); err != nil {
 		if ended := c.Err(); ended != nil {
 			err = ended
 		}
