@@ -134,6 +134,8 @@ func (c *clientConn) register(ctx context.Context, f proxyproto.Frame) (any, err
 	if err := f.Decode(&r); err != nil {
 		return nil, err
 	}
+	ctx, stop := c.watch(ctx)
+	defer stop()
 	v, err := c.server.register(ctx, r)
 	if err != nil {
 		return nil, err
@@ -191,6 +193,8 @@ func (c *clientConn) signal(ctx context.Context, f proxyproto.Frame) error {
 		// The process will never run; to its shim that is an exit.
 		return c.write(func(w *proxyproto.Writer) error { return w.WriteProcessExited(0) })
 	}
+	ctx, stop := c.watch(ctx)
+	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	if err := s.waitStarted(ctx); err != nil {

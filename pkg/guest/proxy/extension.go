@@ -50,5 +50,7 @@ func runDrainStdin(ctx context.Context, c *clientConn, r proxyproto.Hyper) error
 	if err != nil {
 		return err
 	}
+	ctx, stop := c.watch(ctx)
+	defer stop()
 	return s.drainStdin(ctx, drain.Below)
 }

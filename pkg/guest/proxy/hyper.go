@@ -43,6 +43,8 @@ func (c *clientConn) hyper(ctx context.Context, f proxyproto.Frame) (any, error)
 	if len(r.Tokens) > 0 {
 		return nil, fmt.Errorf("%s doesn't need tokens but %d token(s) were given", r.HyperName, len(r.Tokens))
 	}
+	ctx, stop := c.watch(ctx)
+	defer stop()
 	return c.vm.conn.Command(ctx, code, r.Data)
 }
 
@@ -65,7 +67,7 @@ func (c *clientConn) startProcess(ctx context.Context, code hyperstart.Code, r p
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
-	answer, err := c.askForProcess(ctx, s, code, r.Data)
+	answer, err := c.startInGuest(ctx, s, code, r.Data)
 	s.began(err == nil)
 	if err != nil && s.token == "" {
 		c.vm.drop(s)
@@ -73,23 +75,33 @@ func (c *clientConn) startProcess(ctx context.Context, code hyperstart.Code, r p
 	return answer, err
 }
 
-// askForProcess waits for the shim and asks the guest.
-func (c *clientConn) askForProcess(ctx context.Context, s *session, code hyperstart.Code, data []byte) (any, error) {
-	payload, err := s.relocate(code, data)
+// startInGuest waits for the shim and asks the guest.
+func (c *clientConn) startInGuest(ctx context.Context, s *session, code hyperstart.Code, data []byte) (any, error) {
+	payload, err := s.assignStreams(code, data)
 	if err != nil {
 		return nil, err
 	}
+	watched, stop := c.watch(ctx)
+	defer stop()
 	if s.token != "" {
-		if err := s.waitClaimed(ctx); err != nil {
+		if err := s.waitClaimed(watched); err != nil {
 			return nil, err
 		}
 	}
+	// When the client hangs up the shim still waits for its process, as long as
+	// there is a shim.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(watched, func() {
+		_ = s.waitFor(ctx, func() bool { return s.client == nil })
+		cancel()
+	})()
 	return c.vm.conn.Command(ctx, code, payload)
 }
 
-// relocate fills in the sequence numbers of the process. Everything else in
+// assignStreams fills in the sequence numbers of the process. Everything else in
 // data passes as it is: dialects differ in the keys that they know.
-func (s *session) relocate(code hyperstart.Code, data []byte) ([]byte, error) {
+func (s *session) assignStreams(code hyperstart.Code, data []byte) ([]byte, error) {
 	var outer map[string]json.RawMessage
 	if err := json.Unmarshal(data, &outer); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", code, err)
