@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
+
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/socketpair"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
@@ -99,20 +102,53 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// Listen serves every connection that l accepts until l or the server is closed.
+// Pauses after an error of Accept: too many open files end at some time.
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// Listen serves every connection that l accepts until l or the server is
+// closed, and then returns nil. Errors are logged, and accepting is tried again.
 func (s *Server) Listen(l net.Listener) error {
 	stop := context.AfterFunc(s.ctx, func() { _ = l.Close() })
 	defer stop()
+	pause := minAcceptPause
 	for {
 		conn, err := l.Accept()
-		if err != nil {
-			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return fmt.Errorf("accept client: %w", err)
+		if err == nil {
+			pause = minAcceptPause
+			s.serve(conn)
+			continue
 		}
-		s.wg.Go(func() { _ = s.Serve(conn) }) // a client's error is the client's
+		if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		log.L.WithError(err).Error("accept client of the proxy")
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, maxAcceptPause)
+		case <-s.ctx.Done():
+			return nil
+		}
 	}
+}
+
+// serve serves a connection in a goroutine that Close joins. A connection to a
+// closed server is closed.
+func (s *Server) serve(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		_ = conn.Close()
+		return
+	}
+	s.wg.Go(func() {
+		err := s.Serve(conn)
+		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
+			log.L.WithError(err).Warn("client of the proxy was cut off")
+		}
+	})
 }
 
 // Serve serves one connection until it ends, and closes it. It returns nil
@@ -153,22 +189,14 @@ func (s *Server) Serve(conn net.Conn) error {
 	}
 }
 
-// Pipe returns a connection to the server within this process.
+// Pipe returns a connection to the server within this process. A closed server
+// closes it.
 func (s *Server) Pipe() (net.Conn, error) {
 	ours, theirs, err := socketpair.New()
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	ended := s.ended
-	if !ended {
-		s.wg.Go(func() { _ = s.Serve(theirs) }) // a client's error is the client's
-	}
-	s.mu.Unlock()
-	if ended {
-		_, _ = ours.Close(), theirs.Close()
-		return nil, net.ErrClosed
-	}
+	s.serve(theirs)
 	return ours, nil
 }
 
