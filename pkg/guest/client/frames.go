@@ -11,8 +11,9 @@ import (
 
 // Frames is a client of a proxy for one VM that speaks in frames and knows no
 // payloads. It uses one connection per command as the original runtime does:
-// commands run side by side, and ending a wait is closing a connection. It is
-// safe for concurrent use.
+// commands run side by side, and a caller that gives up closes its connection,
+// which is how the proxy learns that nobody waits any longer. It is safe for
+// concurrent use.
 type Frames struct {
 	dial func() (net.Conn, error)
 	vm   string
@@ -81,10 +82,26 @@ func (c *Frames) commands(ctx context.Context, list ...command) ([]byte, error) 
 		return nil, fmt.Errorf("connect to proxy: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	w, r := proxyproto.NewWriter(conn), proxyproto.NewReader(conn)
-	var payload []byte
+	return exchange(ctx, conn, proxyproto.NewWriter(conn), proxyproto.NewReader(conn), list...)
+}
+
+// exchange sends the commands one after the other and returns the payload of the
+// last response. After an error the connection is of no use.
+func exchange(ctx context.Context, conn net.Conn, w *proxyproto.Writer, r *proxyproto.Reader, list ...command) (payload []byte, err error) {
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		_ = conn.SetDeadline(time.Unix(1, 0))
+	})
+	defer func() {
+		if stop() {
+			return
+		}
+		<-interrupted
+		if err == nil { // it came with the last response
+			err = conn.SetDeadline(time.Time{})
+		}
+	}()
 	for _, next := range list {
 		if payload, err = roundTrip(w, r, next); err != nil {
 			if ctx.Err() != nil {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -305,5 +306,51 @@ func TestClientDistrustsTheProxy(t *testing.T) {
 	frames := client.NewFrames("pod", func() (net.Conn, error) { return nil, refused })
 	if err := frames.Register(t.Context(), "c", "t"); !errors.Is(err, refused) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestConnectEndsWithItsContext: whichever step the proxy does not answer.
+func TestConnectEndsWithItsContext(t *testing.T) {
+	for silent, command := range []proxyproto.Command{proxyproto.CmdAttachVM, proxyproto.CmdConnectShim, proxyproto.CmdHyper} {
+		t.Run(command.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				answers := make(chan []byte, 3)
+				for _, answer := range []string{`{"io":{"tokens":["t"]}}`, "", ""}[:silent] {
+					answers <- []byte(answer)
+				}
+				frames := client.NewFrames("pod", func() (net.Conn, error) {
+					ours, theirs := net.Pipe()
+					go answerFrames(theirs, answers)
+					return ours, nil
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				begin := time.Now()
+				_, err := frames.Connect(ctx)
+				if want := "proxy: " + command.String() + ": context deadline exceeded"; err == nil || err.Error() != want {
+					t.Errorf("error %v, want %s", err, want)
+				}
+				if took := time.Since(begin); took != time.Second {
+					t.Errorf("after %s", took)
+				}
+			})
+		})
+	}
+}
+
+// answerFrames answers commands for as long as there are answers.
+func answerFrames(conn net.Conn, answers <-chan []byte) {
+	defer func() { _ = conn.Close() }()
+	r, w := proxyproto.NewReader(conn), proxyproto.NewWriter(conn)
+	for {
+		f, err := r.ReadFrame()
+		if err != nil {
+			return
+		}
+		select {
+		case answer := <-answers:
+			_ = w.WriteResponse(f.Command(), answer)
+		default:
+		}
 	}
 }

@@ -31,7 +31,7 @@ type FrameSession struct {
 	read   chan struct{} // closed when the reader has ended
 }
 
-// Connect takes a new token, claims it and returns its session. The caller
+// Connect acquires a new token, claims it and returns its session. The caller
 // must Close it.
 func (c *Frames) Connect(ctx context.Context) (*FrameSession, error) {
 	token, err := c.newToken(ctx)
@@ -42,16 +42,13 @@ func (c *Frames) Connect(ctx context.Context) (*FrameSession, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to proxy: %w", err)
 	}
-	r := proxyproto.NewReader(conn)
-	w := proxyproto.NewWriter(conn)
-	for _, next := range []command{
-		{proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: token}},
-		{proxyproto.CmdHyper, proxyproto.Hyper{HyperName: proxyproto.HyperCredit, Data: []byte("{}")}},
-	} {
-		if _, err := roundTrip(w, r, next); err != nil {
-			_ = conn.Close()
-			return nil, err
-		}
+	w, r := proxyproto.NewWriter(conn), proxyproto.NewReader(conn)
+	_, err = exchange(ctx, conn, w, r,
+		command{proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: token}},
+		command{proxyproto.CmdHyper, proxyproto.Hyper{HyperName: proxyproto.HyperCredit, Data: []byte("{}")}})
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
 	}
 	s := &FrameSession{
 		client: c, conn: conn, token: token,
