@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/condwait"
 )
 
 // Options say what a guest does beside what it is asked. All may be left out.
@@ -219,21 +220,9 @@ func (g *Guest) SetStats(stats hyperstart.Stats) {
 
 // wait waits until cond, which runs under g.mu, holds.
 func (g *Guest) wait(ctx context.Context, cond func() bool) error {
-	stop := context.AfterFunc(ctx, func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.cond.Broadcast()
-	})
-	defer stop()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !cond() {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		g.cond.Wait()
-	}
-	return nil
+	return condwait.Until(ctx, g.cond, cond)
 }
 
 // enter notes a call and returns its error, if it is to fail.

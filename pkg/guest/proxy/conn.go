@@ -60,7 +60,7 @@ func (c *clientConn) stream(f proxyproto.Frame) error {
 		if c.session == nil {
 			return errors.New("client sent stdin without having claimed a token")
 		}
-		err := c.session.pushStdin(f.Payload)
+		err := c.session.stdin.push(f.Payload)
 		if errors.Is(err, errSessionEnded) {
 			return nil // the process is gone, its stdin goes nowhere
 		}

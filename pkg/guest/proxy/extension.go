@@ -23,13 +23,11 @@ func runCredit(_ context.Context, c *clientConn, r proxyproto.Hyper) error {
 	if err := json.Unmarshal(r.Data, &consumed); err != nil {
 		return fmt.Errorf("decode %s: %w", r.HyperName, err)
 	}
-	s := c.session
-	s.mu.Lock()
-	s.windowed = true
-	s.mu.Unlock()
+	out := &c.session.out
+	out.setWindowed()
 	for i, n := range []int{consumed.Stdout, consumed.Stderr} {
 		if n > 0 {
-			s.consumed(i, n)
+			out.consumed(i, n)
 		}
 	}
 	return nil
@@ -52,5 +50,5 @@ func runDrainStdin(ctx context.Context, c *clientConn, r proxyproto.Hyper) error
 	}
 	ctx, stop := c.watch(ctx)
 	defer stop()
-	return s.drainStdin(ctx, drain.Below)
+	return s.stdin.drain(ctx, drain.Below)
 }

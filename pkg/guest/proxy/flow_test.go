@@ -125,8 +125,8 @@ func TestSlowClientOfOriginalGuest(t *testing.T) {
 			g.Exit(3, 9)
 		}()
 		synctest.Wait()
-		if sent < legacyBacklog || sent > legacyBacklog+3*size {
-			t.Errorf("%d bytes taken, the backlog is %d", sent, legacyBacklog)
+		if sent < compatBacklog || sent > compatBacklog+3*size {
+			t.Errorf("%d bytes taken, the backlog is %d", sent, compatBacklog)
 		}
 		runtime.must(proxyproto.CmdHyper, hyper("ping", "", "")) // the control port goes on
 		r, got := proxyproto.NewReader(conn), 0

@@ -64,11 +64,11 @@ func (c *clientConn) startProcess(ctx context.Context, code hyperstart.Code, r p
 	if err != nil {
 		return nil, err
 	}
-	if err := s.begin(); err != nil {
+	if err := s.reserveStart(); err != nil {
 		return nil, err
 	}
 	answer, err := c.startInGuest(ctx, s, code, r.Data)
-	s.began(err == nil)
+	s.completeStart(err == nil)
 	if err != nil && s.token == "" {
 		c.vm.drop(s)
 	}
@@ -109,8 +109,8 @@ func (s *session) assignStreams(code hyperstart.Code, data []byte) ([]byte, erro
 	if len(outer["process"]) == 0 || bytes.Equal(outer["process"], []byte("null")) {
 		return nil, fmt.Errorf("%s has no process", code)
 	}
-	var process map[string]json.RawMessage
-	if err := json.Unmarshal(outer["process"], &process); err != nil {
+	var inner map[string]json.RawMessage
+	if err := json.Unmarshal(outer["process"], &inner); err != nil {
 		return nil, fmt.Errorf("decode process of %s: %w", code, err)
 	}
 	var known struct {
@@ -126,21 +126,21 @@ func (s *session) assignStreams(code hyperstart.Code, data []byte) ([]byte, erro
 	if known.Process.Stderr != 0 {
 		return nil, fmt.Errorf("expected process.Stderr to be 0, got %d", known.Process.Stderr)
 	}
-	process["stdio"] = fmt.Appendf(nil, "%d", s.base)
-	delete(process, "stderr")
+	inner["stdio"] = fmt.Appendf(nil, "%d", s.base)
+	delete(inner, "stderr")
 	if !known.Process.Terminal {
-		process["stderr"] = fmt.Appendf(nil, "%d", s.base+1)
+		inner["stderr"] = fmt.Appendf(nil, "%d", s.base+1)
 	}
 	var err error
-	if outer["process"], err = proxyproto.Marshal(process); err != nil {
+	if outer["process"], err = proxyproto.Marshal(inner); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	s.exec = code == hyperstart.ExecCmd
-	s.container, s.process = known.ID, known.Process.ID
-	if s.exec {
-		s.container = known.Container
+	named := process{container: known.ID, id: known.Process.ID}
+	if code == hyperstart.ExecCmd {
+		named = process{container: known.Container, id: known.Process.ID, exec: true}
 	}
+	s.mu.Lock()
+	s.process = named
 	s.mu.Unlock()
 	return proxyproto.Marshal(outer)
 }
@@ -149,7 +149,7 @@ func (s *session) assignStreams(code hyperstart.Code, data []byte) ([]byte, erro
 func (s *session) signalCommand(sig proxyproto.Signal) (hyperstart.Code, []byte, error) {
 	dialect := s.vm.conn.Dialect()
 	s.mu.Lock()
-	container, process, exec := s.container, s.process, s.exec
+	p := s.process
 	s.mu.Unlock()
 	var code hyperstart.Code
 	var request any
@@ -160,63 +160,20 @@ func (s *session) signalCommand(sig proxyproto.Signal) (hyperstart.Code, []byte,
 		request = hyperstart.WinSizeBySeq{Seq: s.base, Row: uint16(sig.Rows), Column: uint16(sig.Columns)}
 	case syscall.Signal(sig.SignalNumber) == syscall.SIGWINCH:
 		code = hyperstart.WinSize
-		request = hyperstart.WinSizeByName{Container: container, Process: process, Row: uint16(sig.Rows), Column: uint16(sig.Columns)}
-	case exec && !canSignal:
+		request = hyperstart.WinSizeByName{Container: p.container, Process: p.id, Row: uint16(sig.Rows), Column: uint16(sig.Columns)}
+	case p.exec && !canSignal:
 		return 0, nil, &proxyproto.RemoteError{
 			Command: proxyproto.CmdSignal,
 			Msg:     "Could not send the signal: Sending a signal to a process different from the initial container process is not supported",
 			Class:   string(hyperstart.ClassNotImplemented),
 		}
-	case exec:
+	case p.exec:
 		code = signals
-		request = hyperstart.SignalProcessRequest{Container: container, Process: process, Signal: sig.SignalNumber}
+		request = hyperstart.SignalProcessRequest{Container: p.container, Process: p.id, Signal: sig.SignalNumber}
 	default:
 		code = hyperstart.KillContainer
-		request = hyperstart.KillContainerRequest{Container: container, Signal: sig.SignalNumber}
+		request = hyperstart.KillContainerRequest{Container: p.container, Signal: sig.SignalNumber}
 	}
 	payload, err := proxyproto.Marshal(request)
 	return code, payload, err
-}
-
-func (s *session) isStarted() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.started
-}
-
-// waitStarted waits until the guest has acknowledged the process.
-func (s *session) waitStarted(ctx context.Context) error {
-	return s.waitFor(ctx, func() bool { return s.started })
-}
-
-// waitClaimed waits until a shim has claimed the token.
-func (s *session) waitClaimed(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
-	defer cancel()
-	if err := s.waitFor(ctx, func() bool { return s.client != nil }); err != nil {
-		return fmt.Errorf("timeout waiting for shim with token %s", s.token)
-	}
-	return nil
-}
-
-// waitFor waits until cond, which runs under s.mu, holds.
-func (s *session) waitFor(ctx context.Context, cond func() bool) error {
-	stop := context.AfterFunc(ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.cond.Broadcast()
-	})
-	defer stop()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for !cond() && !s.ended && ctx.Err() == nil {
-		s.cond.Wait()
-	}
-	switch {
-	case cond():
-		return nil
-	case s.ended:
-		return errSessionEnded
-	}
-	return ctx.Err()
 }

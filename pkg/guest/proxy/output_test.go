@@ -123,8 +123,8 @@ func checkEmpty(t *testing.T, v *vm) {
 	t.Helper()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.bySeq)+len(v.byToken)+len(v.owed) != 0 || len(v.freed) > freedTokens {
-		t.Errorf("left: %d numbers, %d tokens, %d owed, %d freed", len(v.bySeq), len(v.byToken), len(v.owed), len(v.freed))
+	if len(v.bySeq)+len(v.byToken)+len(v.uncredited) != 0 || len(v.freed) > freedTokens {
+		t.Errorf("left: %d numbers, %d tokens, %d uncredited, %d freed", len(v.bySeq), len(v.byToken), len(v.uncredited), len(v.freed))
 	}
 }
 

@@ -1,18 +1,19 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/internal/outqueue"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/condwait"
 )
 
 const (
-	// legacyBacklog bounds in bytes what a session of a guest without credits
+	// compatBacklog bounds in bytes what a session of a guest without credits
 	// may hold for a slow client before the guest's tty port waits.
-	legacyBacklog = 1 << 20
+	compatBacklog = 1 << 20
 	// stdinBacklog bounds in bytes the stdin that waits for the guest; beyond
 	// it the client's connection is not read.
 	stdinBacklog = 1 << 20
@@ -27,89 +28,60 @@ type session struct {
 	token string // "" for a session whose output is discarded
 	base  uint64 // stdin and stdout; base+1 is stderr
 
-	mu        sync.Mutex // guards the fields below
-	cond      *sync.Cond // on mu; signals every change
-	claimed   bool       // a client has it, or had it
-	client    *clientConn
-	container string
-	process   string
-	exec      bool // created by execcmd
-	used      bool // a command that starts its process is under way, or was
-	started   bool // the guest has acknowledged the process
-	ended     bool // disconnected, or VM lost
-
-	out       outqueue.Queue
-	outBytes  int             // bytes in out
-	writing   *outqueue.Chunk // what the session writer has in its hands
-	unacked   [2]int          // bytes given to the client and not credited back: stdout, stderr
-	windowed  bool            // the client credits what it has consumed
-	remaining map[uint64]int  // what the guest may still send, per sequence number
-
-	eof       bool   // the zero-length message has come
-	exited    bool   // the exit status has come
-	exit      *uint8 // the status while it is not delivered
-	exitAsync *uint8 // exit status from the control port (hyperhq)
-
-	stdin       []stdinItem
-	stdinBytes  int // what stdin and the hands of the pump cost
-	stdinCredit int
+	mu      sync.Mutex // guards the fields below, and what is in them
+	cond    *sync.Cond // on mu; signals every change
+	claimed bool       // a client has it, or had it
+	client  *clientConn
+	process process
+	start   startState
+	ended   bool // disconnected, or VM lost
+	out     output
+	exit    exit
+	stdin   stdin
 }
 
+// process is what the guest calls the session's process.
+type process struct {
+	container string
+	id        string
+	exec      bool // created by execcmd
+}
+
+// startState is how far the guest is with the process.
+type startState uint8
+
+const (
+	processNew      startState = iota
+	processStarting            // the command is under way
+	processStarted             // the guest has acknowledged the process
+)
+
 func newSession(v *vm, token string, base uint64) *session {
-	s := &session{
-		vm: v, token: token, base: base,
-		remaining:   map[uint64]int{base: hyperstart.CreditWindow, base + 1: hyperstart.CreditWindow},
-		stdinCredit: hyperstart.CreditWindow,
-	}
+	s := &session{vm: v, token: token, base: base}
 	s.cond = sync.NewCond(&s.mu)
+	s.out = output{session: s, remaining: [2]int{hyperstart.CreditWindow, hyperstart.CreditWindow}}
+	s.exit = exit{session: s}
+	s.stdin = stdin{session: s, credit: hyperstart.CreditWindow}
 	return s
 }
 
-// exitedAsync takes the exit status that came on the control port, when it is
-// this session's process that has ended.
-func (s *session) exitedAsync(container, process string, status uint8) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.container != container || s.process != process || s.ended || s.exitAsync != nil {
-		return false
-	}
-	s.exitAsync = &status
-	s.settleExitLocked()
-	return true
-}
-
-// settleExitLocked makes the exit known once both halves have come: the order
-// between the control port and the tty port is not defined.
-func (s *session) settleExitLocked() {
-	if s.eof && s.exitAsync != nil && !s.exited {
-		s.setExitLocked(*s.exitAsync)
-	}
-}
-
-// setExitLocked takes the exit status. Nobody reads stdin any more.
-func (s *session) setExitLocked(status uint8) {
-	s.exited, s.exit = true, &status
-	s.stdin, s.stdinBytes = nil, 0
-	s.cond.Broadcast()
-}
-
 // end ends the session: the goroutines stop and nothing is accepted any more.
-// It returns what credit a process that goes on has not got back.
-func (s *session) end() (owed map[uint64]int) {
+// It returns what credit a process that keeps running has not got back, by
+// sequence number.
+func (s *session) end() (uncredited map[uint64]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.started && !s.ended && !s.eof && s.vm.conn.Dialect().HasCredits() {
-		owed = make(map[uint64]int)
-		for seq, n := range s.remaining {
-			owed[seq] = hyperstart.CreditWindow - n
+	if s.start == processStarted && !s.ended && !s.exit.eof && s.vm.conn.Dialect().HasCredits() {
+		uncredited = make(map[uint64]int)
+		for side, n := range s.out.remaining {
+			uncredited[s.base+uint64(side)] = hyperstart.CreditWindow - n
 		}
 	}
 	s.ended = true
-	s.out.Clear()
-	s.outBytes = 0
-	s.stdin, s.stdinBytes = nil, 0
+	s.out.clear()
+	s.stdin.clear()
 	s.cond.Broadcast()
-	return owed
+	return uncredited
 }
 
 // attach makes client the one that gets the output. The token can be claimed
@@ -122,17 +94,17 @@ func (s *session) attach(client *clientConn) error {
 	}
 	first := !s.claimed
 	s.client, s.claimed = client, true
-	s.windowed = false
+	s.out.windowed = false
 	s.cond.Broadcast()
 	if first {
-		s.vm.wg.Go(s.writeOutput)
-		s.vm.wg.Go(s.pumpStdin)
+		s.vm.wg.Go(s.out.run)
+		s.vm.wg.Go(s.stdin.run)
 	}
 	return nil
 }
 
-// detach forgets a client that has gone. What it was given and had not
-// consumed is lost, so the guest may send as much again.
+// detach drops a client that has gone. What it was given and had not consumed
+// is lost, so the guest may send as much again.
 func (s *session) detach(client *clientConn) {
 	s.mu.Lock()
 	if s.client != client {
@@ -140,39 +112,72 @@ func (s *session) detach(client *clientConn) {
 		return
 	}
 	s.client = nil
-	lost := s.unacked
-	if s.writing != nil { // the writer decides about that
-		lost[outqueue.Side(s.writing.Stream)] -= len(s.writing.Buf)
-	}
+	lost := s.out.given()
 	s.cond.Broadcast()
 	s.mu.Unlock()
-	s.consumed(0, lost[0])
-	s.consumed(1, lost[1])
+	s.out.consumed(0, lost[0])
+	s.out.consumed(1, lost[1])
 }
 
-// begin reserves the session for one command that starts its process.
-func (s *session) begin() error {
+// reserveStart reserves the session for one command that starts its process.
+func (s *session) reserveStart() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used {
+	if s.start != processNew {
 		return fmt.Errorf("token %s has a process already", s.token)
 	}
-	s.used = true
+	s.start = processStarting
 	return nil
 }
 
-// began ends what begin started: the process runs, or another one may be tried.
-func (s *session) began(ok bool) {
+// completeStart ends what reserveStart began: the process runs, or another one
+// may be tried.
+func (s *session) completeStart(ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used, s.started = ok, ok
+	s.start = processNew
+	if ok {
+		s.start = processStarted
+	}
 	s.cond.Broadcast()
 }
 
-// discarded reports whether the session belongs to a process that nobody
-// watches and that has ended.
-func (s *session) discarded() bool {
+// isDiscarded reports whether the session belongs to a process without a token
+// that has exited.
+func (s *session) isDiscarded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.token == "" && s.exited
+	return s.token == "" && s.exit.known
+}
+
+func (s *session) isStarted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.start == processStarted
+}
+
+// waitStarted waits until the guest has acknowledged the process.
+func (s *session) waitStarted(ctx context.Context) error {
+	return s.waitFor(ctx, func() bool { return s.start == processStarted })
+}
+
+// waitClaimed waits until a shim has claimed the token.
+func (s *session) waitClaimed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	if err := s.waitFor(ctx, func() bool { return s.client != nil }); err != nil {
+		return fmt.Errorf("timeout waiting for shim with token %s", s.token)
+	}
+	return nil
+}
+
+// waitFor waits until cond, which runs under s.mu, holds.
+func (s *session) waitFor(ctx context.Context, cond func() bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := condwait.Until(ctx, s.cond, func() bool { return s.ended || cond() })
+	if err == nil && !cond() {
+		return errSessionEnded
+	}
+	return err
 }

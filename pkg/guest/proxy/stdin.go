@@ -6,101 +6,110 @@ import (
 	"errors"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/condwait"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
+
+// stdin is the way of a session's stdin to the guest. session.mu guards it.
+type stdin struct {
+	session *session
+	queue   []stdinItem
+	bytes   int // what queue and the item that the pump sends cost
+	credit  int // bytes that the guest accepts
+}
 
 // stdinItem is data for the process; no data closes its stdin.
 type stdinItem struct{ data []byte }
 
-// pushStdin takes data for the process; empty data closes its stdin. It blocks
-// while too much waits already. An error means that the process has gone.
-func (s *session) pushStdin(data []byte) error {
+// push takes data for the process; empty data closes its stdin. It blocks while
+// too much waits already. An error means that the process has gone.
+func (i *stdin) push(data []byte) error {
+	s := i.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.stdinBytes >= stdinBacklog && !s.noStdinLocked() {
+	for i.bytes >= stdinBacklog && !i.closedLocked() {
 		s.cond.Wait()
 	}
-	if s.noStdinLocked() {
+	if i.closedLocked() {
 		return errSessionEnded
 	}
-	s.stdin = append(s.stdin, stdinItem{data: bytes.Clone(data)})
-	s.stdinBytes += len(data) + proxyproto.StdinOverhead
+	i.queue = append(i.queue, stdinItem{data: bytes.Clone(data)})
+	i.bytes += len(data) + proxyproto.StdinOverhead
 	s.cond.Broadcast()
 	return nil
 }
 
-// noStdinLocked reports whether nobody will ever read stdin any more.
-func (s *session) noStdinLocked() bool { return s.ended || s.exited }
+// closedLocked reports whether nobody will ever read stdin any more.
+func (i *stdin) closedLocked() bool { return i.session.ended || i.session.exit.known }
 
-// drainStdin waits until at most below bytes of stdin wait for the guest.
-func (s *session) drainStdin(ctx context.Context, below int) error {
-	stop := context.AfterFunc(ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.cond.Broadcast()
-	})
-	defer stop()
+// clear drops what waits. The caller holds session.mu.
+func (i *stdin) clear() { i.queue, i.bytes = nil, 0 }
+
+// drain waits until at most below bytes of stdin wait for the guest.
+func (i *stdin) drain(ctx context.Context, below int) error {
+	s := i.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.stdinBytes > below && !s.noStdinLocked() && ctx.Err() == nil {
-		s.cond.Wait()
-	}
-	if s.noStdinLocked() {
+	err := condwait.Until(ctx, s.cond, func() bool { return i.bytes <= below || i.closedLocked() })
+	if i.closedLocked() {
 		return errSessionEnded
 	}
-	return ctx.Err()
+	return err
 }
 
-// pumpStdin sends stdin to the guest in order, in pieces that the guest can
-// take, until nobody reads it any more.
-func (s *session) pumpStdin() {
+// run is the stdin pump: it sends stdin to the guest in order, in pieces that
+// the guest accepts, until nobody reads it any more.
+func (i *stdin) run() {
 	for {
-		data, ok := s.nextStdin()
+		data, ok := i.next()
 		if !ok {
 			return
 		}
 		for first := true; first || len(data) > 0; first = false {
-			n := s.takeCredit(len(data))
+			n := i.acquireCredit(len(data))
 			if n == 0 && len(data) > 0 {
 				return
 			}
-			if err := s.sendStdin(data[:n]); err != nil {
+			if err := i.send(data[:n]); err != nil {
 				return // a lost VM ends the session
 			}
 			data = data[n:]
-			s.stdinSent(n)
+			i.sent(n)
 		}
-		s.stdinSent(proxyproto.StdinOverhead)
+		i.sent(proxyproto.StdinOverhead)
 	}
 }
 
-// nextStdin waits for the next item and for the start of the process.
-func (s *session) nextStdin() (data []byte, ok bool) {
+// next waits for the next item and for the start of the process.
+func (i *stdin) next() (data []byte, ok bool) {
+	s := i.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.noStdinLocked() && (len(s.stdin) == 0 || !s.started) {
+	for !i.closedLocked() && (len(i.queue) == 0 || s.start != processStarted) {
 		s.cond.Wait()
 	}
-	if s.noStdinLocked() {
+	if i.closedLocked() {
 		return nil, false
 	}
-	data = s.stdin[0].data
-	s.stdin[0] = stdinItem{}
-	s.stdin = s.stdin[1:]
+	data = i.queue[0].data
+	i.queue[0] = stdinItem{}
+	i.queue = i.queue[1:]
 	return data, true
 }
 
-// stdinSent makes room for n more bytes.
-func (s *session) stdinSent(n int) {
+// sent makes room for n more bytes.
+func (i *stdin) sent(n int) {
+	s := i.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stdinBytes = max(0, s.stdinBytes-n)
+	i.bytes = max(0, i.bytes-n)
 	s.cond.Broadcast()
 }
 
-// takeCredit waits until the guest takes stdin and returns how many of n bytes
-// it takes; 0 when nobody reads any more.
-func (s *session) takeCredit(n int) int {
+// acquireCredit waits until the guest accepts stdin and returns how many of n
+// bytes it accepts; 0 when nobody reads any more.
+func (i *stdin) acquireCredit(n int) int {
+	s := i.session
 	dialect := s.vm.conn.Dialect()
 	n = min(n, dialect.MaxStdin())
 	if !dialect.HasCredits() {
@@ -108,31 +117,33 @@ func (s *session) takeCredit(n int) int {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n > 0 && s.stdinCredit <= 0 && !s.noStdinLocked() {
+	for n > 0 && i.credit <= 0 && !i.closedLocked() {
 		s.cond.Wait()
 	}
-	if s.noStdinLocked() {
+	if i.closedLocked() {
 		return 0
 	}
-	n = min(n, s.stdinCredit)
-	s.stdinCredit -= n
+	n = min(n, i.credit)
+	i.credit -= n
 	return n
 }
 
-// addStdinCredit takes a grant of the guest. More than the window is a guest
-// that cannot count; it harms nobody but itself.
-func (s *session) addStdinCredit(n uint32) {
+// addCredit takes a grant of the guest. More than the window is a guest that
+// cannot count; it harms nobody but itself.
+func (i *stdin) addCredit(n uint32) {
+	s := i.session
 	s.mu.Lock()
-	s.stdinCredit = int(min(int64(s.stdinCredit)+int64(n), hyperstart.CreditWindow))
+	defer s.mu.Unlock()
+	i.credit = int(min(int64(i.credit)+int64(n), hyperstart.CreditWindow))
 	s.cond.Broadcast()
-	s.mu.Unlock()
 }
 
-// sendStdin sends one piece. The C agents drop what does not fit into 512
-// bytes and cannot say so; two PING round trips after each piece give their
-// single thread time to hand it on. There is no time limit: another command may
-// keep that thread for long, and sending on regardless would lose data.
-func (s *session) sendStdin(piece []byte) error {
+// send sends one piece. The C agents drop what does not fit into 512 bytes and
+// cannot say so; two PING round trips after each piece give their single thread
+// time to hand it on. There is no time limit: another command may keep that
+// thread for long, and sending regardless would lose data.
+func (i *stdin) send(piece []byte) error {
+	s := i.session
 	if err := s.vm.conn.WriteTTY(s.base, piece); err != nil {
 		return err
 	}

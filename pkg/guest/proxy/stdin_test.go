@@ -181,7 +181,7 @@ func TestStdinAfterExit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := len(session.stdin); n != 0 {
+		if n := len(session.stdin.queue); n != 0 {
 			t.Errorf("%d items are kept", n)
 		}
 	})

@@ -23,25 +23,25 @@ type vm struct {
 	id         string
 	reattached bool // processes of an earlier connection have numbers too
 	conn       *guestconn.Conn
-	wg         sync.WaitGroup // session goroutines and the granter
+	wg         sync.WaitGroup // session goroutines and the credit loop
 
-	owing chan struct{} // says to the granter that owed is not empty
+	creditWake chan struct{} // wakes the credit loop; capacity 1
 
-	mu       sync.Mutex // guards the fields below
-	nextBase uint64
-	byToken  map[string]*session
-	freed    []string // the last tokens that were disconnected, oldest first
-	bySeq    map[uint64]*session
-	owed     map[*session]struct{} // sessions with discarded output to be credited
-	late     map[uint64]int        // output of disconnected sessions to be credited, by sequence number
-	lost     bool
+	mu         sync.Mutex // guards the fields below
+	nextBase   uint64
+	byToken    map[string]*session
+	freed      []string // the last tokens that were disconnected, oldest first
+	bySeq      map[uint64]*session
+	uncredited map[*session]struct{} // sessions with discarded output to be credited
+	lateBytes  map[uint64]int        // output of disconnected sessions to be credited, by sequence number
+	lost       bool
 }
 
 // freedTokens is how many disconnected tokens are remembered, so that claiming
 // one again gets the answer that the original gives.
 const freedTokens = 64
 
-// openVM takes over the two ports of a guest. ctx bounds the wait for READY.
+// openVM takes ownership of the two ports of a guest. ctx bounds the wait for READY.
 func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h handlers) (*vm, error) {
 	v := &vm{
 		id:         id,
@@ -49,9 +49,9 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h h
 		nextBase:   firstBase,
 		byToken:    make(map[string]*session),
 		bySeq:      make(map[uint64]*session),
-		owed:       make(map[*session]struct{}),
-		late:       make(map[uint64]int),
-		owing:      make(chan struct{}, 1),
+		uncredited: make(map[*session]struct{}),
+		lateBytes:  make(map[uint64]int),
+		creditWake: make(chan struct{}, 1),
 	}
 	conn, err := guestconn.Open(ctx, ctl, tty, guestconn.Options{
 		Reattach: opts.Reattach,
@@ -70,7 +70,7 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h h
 	v.mu.Lock() // receive may run already
 	v.conn = conn
 	v.mu.Unlock()
-	v.wg.Go(v.granter)
+	v.wg.Go(v.creditLoop)
 	v.wg.Go(func() {
 		<-conn.Done()
 		v.endSessions()
@@ -128,7 +128,7 @@ func (v *vm) receive(seq uint64, payload []byte) error {
 	case s == nil: // late output of a process that was disconnected
 		if credits {
 			v.mu.Lock()
-			v.lateLocked(seq, len(payload))
+			v.addLateLocked(seq, len(payload))
 			v.mu.Unlock()
 		}
 		return nil
@@ -136,11 +136,11 @@ func (v *vm) receive(seq uint64, payload []byte) error {
 	err := s.receive(seq, payload)
 	switch {
 	case s.token != "":
-	case s.discarded():
+	case s.isDiscarded():
 		v.drop(s)
 	default:
 		// This reader must not write to the port: the guest may be writing too.
-		v.grantLater(s)
+		v.creditLater(s)
 	}
 	return err
 }
@@ -150,7 +150,7 @@ func (v *vm) addStdinCredit(c hyperstart.Credit) {
 	s := v.bySeq[c.Seq]
 	v.mu.Unlock()
 	if s != nil && c.Seq == s.base {
-		s.addStdinCredit(c.Bytes)
+		s.stdin.addCredit(c.Bytes)
 	}
 }
 
@@ -160,7 +160,7 @@ func (v *vm) exited(e hyperstart.AsyncEvent) {
 	defer v.mu.Unlock()
 	for seq, s := range v.bySeq {
 		if seq == s.base && s.exitedAsync(e.Container, e.Process, uint8(e.Status)) {
-			if s.discarded() {
+			if s.isDiscarded() {
 				v.dropLocked(s)
 			}
 			return
@@ -171,44 +171,44 @@ func (v *vm) exited(e hyperstart.AsyncEvent) {
 // grant gives the guest credit. It is called by session writers.
 func (v *vm) grant(c hyperstart.Credit) { _ = v.conn.Grant(c) } // a lost VM needs none
 
-// grantLater has the granter credit the discarded output of s.
-func (v *vm) grantLater(s *session) {
+// creditLater has the credit loop credit the discarded output of s.
+func (v *vm) creditLater(s *session) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.owed[s] = struct{}{}
-	v.wakeGranter()
+	v.uncredited[s] = struct{}{}
+	v.wakeCreditLoop()
 }
 
-// lateLocked has the granter credit output that came or comes after a
+// addLateLocked has the credit loop credit output that came or comes after a
 // disconnect: what a process has left behind must not notice that.
-func (v *vm) lateLocked(seq uint64, n int) {
+func (v *vm) addLateLocked(seq uint64, n int) {
 	if n > 0 {
-		v.late[seq] += n
-		v.wakeGranter()
+		v.lateBytes[seq] += n
+		v.wakeCreditLoop()
 	}
 }
 
-func (v *vm) wakeGranter() {
+func (v *vm) wakeCreditLoop() {
 	select {
-	case v.owing <- struct{}{}:
+	case v.creditWake <- struct{}{}:
 	default:
 	}
 }
 
-// granter credits output that nobody consumes.
-func (v *vm) granter() {
+// creditLoop credits output that nobody consumes.
+func (v *vm) creditLoop() {
 	for {
 		select {
-		case <-v.owing:
+		case <-v.creditWake:
 		case <-v.conn.Done():
 			return
 		}
 		v.mu.Lock()
-		owed, late := v.owed, v.late
-		v.owed, v.late = make(map[*session]struct{}), make(map[uint64]int)
+		uncredited, late := v.uncredited, v.lateBytes
+		v.uncredited, v.lateBytes = make(map[*session]struct{}), make(map[uint64]int)
 		v.mu.Unlock()
-		for s := range owed {
-			s.creditDiscarded()
+		for s := range uncredited {
+			s.out.creditDiscarded()
 		}
 		for seq, n := range late {
 			v.grant(hyperstart.Credit{Seq: seq, Bytes: uint32(n)})
@@ -273,8 +273,8 @@ func (v *vm) dropLocked(s *session) {
 	delete(v.byToken, s.token)
 	delete(v.bySeq, s.base)
 	delete(v.bySeq, s.base+1)
-	delete(v.owed, s)
+	delete(v.uncredited, s)
 	for seq, n := range s.end() {
-		v.lateLocked(seq, n)
+		v.addLateLocked(seq, n)
 	}
 }
