@@ -2,7 +2,6 @@ package proxyproto_test
 
 import (
 	"encoding/base64"
-	"strings"
 	"testing"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
@@ -119,29 +118,11 @@ func TestTokens(t *testing.T) {
 	seen := make(map[string]bool)
 	for range 100 {
 		token := proxyproto.NewToken()
-		if !proxyproto.ValidToken(token) || len(token) != proxyproto.TokenLen || seen[token] {
-			t.Fatalf("token of %d characters, valid %t, seen %t",
-				len(token), proxyproto.ValidToken(token), seen[token])
+		b, err := base64.URLEncoding.DecodeString(token)
+		if err != nil || len(b) != 32 || seen[token] {
+			t.Fatalf("token of %d bytes, %v, seen %t", len(b), err, seen[token])
 		}
 		seen[token] = true
-	}
-	if !proxyproto.ValidToken(token1) {
-		t.Error("a recorded token is not valid")
-	}
-	for name, s := range map[string]string{
-		"empty":             "",
-		"short":             "AAAA",
-		"31 bytes":          base64.URLEncoding.EncodeToString(make([]byte, 31)),
-		"33 bytes":          base64.URLEncoding.EncodeToString(make([]byte, 33)),
-		"no padding":        base64.RawURLEncoding.EncodeToString(make([]byte, 33)),
-		"standard alphabet": strings.Repeat("+", 43) + "=",
-		"line break":        strings.Repeat("A", 41) + "\nA=",
-		"bits after end":    strings.Repeat("A", 42) + "B=",
-		"padding inside":    strings.Repeat("=", 44),
-	} {
-		if proxyproto.ValidToken(s) {
-			t.Errorf("%s: %q is valid", name, s)
-		}
 	}
 }
 

@@ -102,19 +102,6 @@ func (w *Writer) WriteStream(s Stream, p []byte) error {
 	return w.WriteFrame(Frame{Header: h, Payload: p})
 }
 
-// WriteLog writes a log entry, which it validates first: the original proxy
-// closes the connection on an invalid one.
-func (w *Writer) WriteLog(e LogEntry) error {
-	if err := e.Validate(); err != nil {
-		return err
-	}
-	b, err := marshal(e)
-	if err != nil {
-		return fmt.Errorf("encode log entry: %w", err)
-	}
-	return w.WriteStream(StreamLog, b)
-}
-
 // WriteNotification writes one notification.
 func (w *Writer) WriteNotification(n Notification, p []byte) error {
 	return w.WriteFrame(Frame{Header: Header{Type: TypeNotification, Opcode: uint8(n)}, Payload: p})

@@ -48,9 +48,6 @@ func TestWrite(t *testing.T) {
 		{"R3: error", func(w *proxyproto.Writer) error { return w.WriteError(proxyproto.CmdHyper, errors.New("no")) }, "\x11\x03\x00\x00\x00\x0c" + `{"msg":"no"}`},
 		{"stream", func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStderr, []byte("x")) }, "\x02\x02\x00\x00\x00\x01x"},
 		{"S1: end of stdin", func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStdin, nil) }, "\x02\x00\x00\x00\x00\x00"},
-		{"S2: log", func(w *proxyproto.Writer) error {
-			return w.WriteLog(proxyproto.LogEntry{Source: proxyproto.SourceShim, Level: proxyproto.LevelWarn, Msg: "m"})
-		}, "\x02\x03\x00\x00\x00\x2a" + `{"source":"shim","level":"warn","msg":"m"}`},
 		{"N1: exit", func(w *proxyproto.Writer) error { return w.WriteProcessExited(42) }, "\x03\x00\x00\x00\x00\x01*"},
 	}
 	for _, tt := range tests {
@@ -100,7 +97,6 @@ func TestWriteRefuses(t *testing.T) {
 		{"R3: no error", func(w *proxyproto.Writer) error { return w.WriteError(proxyproto.CmdHyper, nil) }, nil},
 		{"command that is not JSON", func(w *proxyproto.Writer) error { return w.WriteCommand(proxyproto.CmdHyper, func() {}) }, nil},
 		{"response that is not JSON", func(w *proxyproto.Writer) error { return w.WriteResponseJSON(proxyproto.CmdHyper, func() {}) }, nil},
-		{"S2: log entry", func(w *proxyproto.Writer) error { return w.WriteLog(proxyproto.LogEntry{}) }, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

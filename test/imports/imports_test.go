@@ -56,6 +56,11 @@ var rules = []rule{
 		why:    "all that speaks to containerd stands under pkg/shim",
 	},
 	{
+		from: "pkg/guest/client/...",
+		not:  []string{module + "pkg/guest/proxy/...", module + "pkg/guest/guestconn/...", module + "pkg/guest/agent/..."},
+		why:  "client and server share the frames alone",
+	},
+	{
 		from: "pkg/hypervisor/...",
 		not:  []string{module + "pkg/shim/...", module + "config/...", module + "pkg/guest/...", "github.com/containerd/containerd/..."},
 		why:  "a VM knows nothing of what runs in it, or for whom",
@@ -93,7 +98,7 @@ var rules = []rule{
 		why: "the agent runs in the guest",
 	},
 	{
-		from: "cmd/...", not: []string{"testing"},
+		from: "cmd/...", not: []string{"testing", module + "pkg/guest/guesttest/..."},
 		why: "test helpers do not belong into binaries",
 	},
 }

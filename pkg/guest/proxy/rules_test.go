@@ -65,7 +65,7 @@ func TestRegister(t *testing.T) {
 		t.Fatalf("answer %s, %s", answer, failure)
 	}
 	for _, token := range r.IO.Tokens {
-		if !proxyproto.ValidToken(token) {
+		if len(token) != len(proxyproto.NewToken()) {
 			t.Errorf("token %q", token)
 		}
 	}
@@ -291,7 +291,11 @@ func TestClientsThatAreCutOff(t *testing.T) {
 	}
 	p := newPeer(t, dial(s))
 	want := proxyproto.LogEntry{Source: proxyproto.SourceShim, Level: proxyproto.LevelWarn, Msg: "hello", ContainerID: "c"}
-	if err := p.w.WriteLog(want); err != nil {
+	payload, err := proxyproto.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.w.WriteStream(proxyproto.StreamLog, payload); err != nil {
 		t.Fatal(err)
 	}
 	p.must(proxyproto.CmdAttachVM, proxyproto.AttachVM{ContainerID: "pod"}) // not answered, not cut off

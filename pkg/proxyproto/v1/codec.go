@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
 const (
@@ -109,25 +111,15 @@ func rawData(data any) (json.RawMessage, error) {
 	if data == nil {
 		return nil, nil
 	}
-	return encode(nil, data)
-}
-
-// encode appends the JSON of v to head. HTML characters stay as they are.
-func encode(head []byte, v any) ([]byte, error) {
-	b := bytes.NewBuffer(head)
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return proxyproto.Marshal(data)
 }
 
 func (w *Writer) write(v any) error {
-	b, err := encode(make([]byte, HeaderLen, 256), v)
+	payload, err := proxyproto.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
+	b := append(make([]byte, HeaderLen, HeaderLen+len(payload)), payload...)
 	n := len(b) - HeaderLen
 	if n > MaxMessage {
 		return fmt.Errorf("write message of %d bytes, the limit is %d: %w", n, MaxMessage, ErrTooLarge)

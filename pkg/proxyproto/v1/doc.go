@@ -26,6 +26,8 @@
 //	  │ 'F' + file descriptor          │
 //	  │◀───────────────────────────────┤
 //
+// It is a codec that waits for its server: no proxy in this module speaks it yet.
+//
 // PROTOCOL.md has the numbered rules that the tests cite. The package uses the
 // standard library only, starts no goroutine and logs nothing.
 package v1
