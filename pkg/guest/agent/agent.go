@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/netconf"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
@@ -42,7 +43,7 @@ type Agent struct {
 	pod    pod
 	huge   cgroups.HugePages
 
-	network network
+	network *netconf.Network
 	tables  sync.Once // loads the modules of iptables
 	drivers drivers
 
@@ -64,7 +65,6 @@ func Run(ctx context.Context, cfg Config) error {
 	a := &Agent{
 		version:    cfg.Version,
 		containers: map[string]*container{},
-		network:    network{interfaces: map[int]hyperstart.Interface{}},
 		booted:     make(chan struct{}),
 		shareable:  make(chan struct{}),
 		reaper:     newReaper(),
@@ -72,6 +72,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := a.bootEarly(); err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
+	a.network = netconf.New(a.events)
 	findCtx, cancel := context.WithTimeout(ctx, bootDeadline)
 	ctl, ttyPort, err := findPorts(findCtx, a.events)
 	cancel()

@@ -201,7 +201,7 @@ func (a *Agent) mountShare(ctx context.Context, tag, kind string) error {
 	ctx, cancel := context.WithTimeout(ctx, shareDeadline)
 	defer cancel()
 	var last error
-	err := a.events.wait(ctx, func() (bool, error) {
+	err := a.events.Wait(ctx, func() (bool, error) {
 		last = unix.Mount(tag, hyperstart.ShareMount, kind, unix.MS_NODEV, data)
 		switch {
 		case last == nil:

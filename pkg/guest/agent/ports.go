@@ -25,7 +25,7 @@ type port struct {
 // findPorts waits until both ports have their names.
 func findPorts(ctx context.Context, events *uevents) (ctl, tty *port, err error) {
 	found := map[string]string{}
-	err = events.wait(ctx, func() (bool, error) {
+	err = events.Wait(ctx, func() (bool, error) {
 		scanPorts(layout.PortClass, found)
 		return found[layout.CtlPort] != "" && found[layout.TTYPort] != "", nil
 	})

@@ -121,7 +121,7 @@ func TestUevents(t *testing.T) {
 		calls := 0
 		done := make(chan error)
 		go func() {
-			done <- u.wait(t.Context(), func() (bool, error) { calls++; return calls == 3, nil })
+			done <- u.Wait(t.Context(), func() (bool, error) { calls++; return calls == 3, nil })
 		}()
 		for range 2 {
 			synctest.Wait()
@@ -135,7 +135,7 @@ func TestUevents(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := u.wait(ctx, func() (bool, error) { return false, nil }); !errors.Is(err, context.DeadlineExceeded) {
+		if err := u.Wait(ctx, func() (bool, error) { return false, nil }); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})

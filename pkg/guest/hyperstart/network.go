@@ -73,6 +73,28 @@ const (
 	RouteThrow       RouteType = "throw"
 )
 
+// routeTypes has the kernel's numbers, RTN_UNICAST and so on.
+var routeTypes = map[RouteType]int{
+	RouteUnicast: 1, RouteBlackhole: 6, RouteUnreachable: 7, RouteProhibit: 8, RouteThrow: 9,
+}
+
+// Number is the kernel's number of the type. ok is false for a type that the
+// protocol does not have.
+func (t RouteType) Number() (number int, ok bool) {
+	number, ok = routeTypes[t]
+	return number, ok
+}
+
+// RouteTypeOf is the reverse of [RouteType.Number].
+func RouteTypeOf(number int) (t RouteType, ok bool) {
+	for t, n := range routeTypes {
+		if n == number {
+			return t, true
+		}
+	}
+	return "", false
+}
+
 // Neighbor is a permanent entry of the ARP or neighbour table; ccv2 only.
 type Neighbor struct {
 	Device string `json:"device"`

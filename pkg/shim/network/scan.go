@@ -142,19 +142,11 @@ func addressesOf(index int, addrs []netlink.Addr) []hyperstart.Address {
 	return list
 }
 
-var routeTypes = map[int]hyperstart.RouteType{
-	unix.RTN_UNICAST:     hyperstart.RouteUnicast,
-	unix.RTN_BLACKHOLE:   hyperstart.RouteBlackhole,
-	unix.RTN_UNREACHABLE: hyperstart.RouteUnreachable,
-	unix.RTN_PROHIBIT:    hyperstart.RouteProhibit,
-	unix.RTN_THROW:       hyperstart.RouteThrow,
-}
-
 // convertRoute returns false for a route that the guest cannot or must not
 // have: through a link that it does not have, or one that its kernel makes by
 // itself from what it hears.
 func convertRoute(r netlink.Route, names map[int]string) (hyperstart.Route, bool) {
-	kind, known := routeTypes[r.Type]
+	kind, known := hyperstart.RouteTypeOf(r.Type)
 	if !known || r.Protocol == unix.RTPROT_RA || r.Protocol == unix.RTPROT_REDIRECT {
 		return hyperstart.Route{}, false
 	}

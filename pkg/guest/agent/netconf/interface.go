@@ -1,4 +1,4 @@
-package agent
+package netconf
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -20,90 +19,63 @@ import (
 // deviceDeadline bounds the wait for an interface's hot-plugged device.
 const deviceDeadline = 10 * time.Second
 
-// network is what the host has set up so far. Only this is ever taken back:
-// what a container with the capability did itself stays.
-type network struct {
-	mu         sync.Mutex // serialises the commands; guards what follows
-	handle     *netlink.Handle
-	interfaces map[int]hyperstart.Interface
-	routes     hyperstart.Routes
-}
-
-// lock takes the network for one command.
-func (n *network) lock() (err error) {
+// SetInterface gives an interface its name, MTU and addresses. It waits for the
+// interface's device.
+func (n *Network) SetInterface(ctx context.Context, req hyperstart.Interface) error {
 	n.mu.Lock()
-	if n.handle != nil {
-		return nil
+	defer n.mu.Unlock()
+	if err := n.open(); err != nil {
+		return err
 	}
-	if n.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		n.mu.Unlock()
-		return fmt.Errorf("open netlink socket: %w", err)
+	if err := n.configure(ctx, req); err != nil {
+		return fmt.Errorf("set up interface %s: %w", req.NewDevice, err)
 	}
 	return nil
 }
 
-// setupInterface gives an interface its name, MTU and addresses.
-func (a *Agent) setupInterface(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := hyperstart.Decode[hyperstart.Interface](payload)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.ready(ctx); err != nil {
-		return nil, err
-	}
-	if err := a.network.lock(); err != nil {
-		return nil, err
-	}
-	defer a.network.mu.Unlock()
-	if err := a.configure(ctx, req); err != nil {
-		return nil, fmt.Errorf("set up interface %s: %w", req.NewDevice, err)
-	}
-	return nil, nil
-}
-
-func (a *Agent) configure(ctx context.Context, req hyperstart.Interface) error {
+func (n *Network) configure(ctx context.Context, req hyperstart.Interface) error {
 	addrs, err := parseAddresses(req.IPAddresses)
 	if err != nil {
 		return err
 	}
-	link, err := a.awaitLink(ctx, req)
+	link, err := n.awaitLink(ctx, req)
 	if err != nil {
 		return err
 	}
-	before, known := a.network.interfaces[link.Attrs().Index]
+	before, known := n.interfaces[link.Attrs().Index]
 	if !known {
-		if err := a.network.prepareLink(link, req); err != nil {
+		if err := n.prepareLink(link, req); err != nil {
 			return err
 		}
 	}
 	if req.MTU != 0 && req.MTU != link.Attrs().MTU {
-		if err := a.network.handle.LinkSetMTU(link, req.MTU); err != nil {
+		if err := n.handle.LinkSetMTU(link, req.MTU); err != nil {
 			return fmt.Errorf("set mtu %d: %w", req.MTU, err)
 		}
 	}
-	if err := a.network.setAddresses(link, before.IPAddresses, addrs, req.IPAddresses); err != nil {
+	if err := n.setAddresses(link, before.IPAddresses, addrs, req.IPAddresses); err != nil {
 		return err
 	}
-	a.network.interfaces[link.Attrs().Index] = req
-	return a.network.handle.LinkSetUp(link)
+	n.interfaces[link.Attrs().Index] = req
+	return n.handle.LinkSetUp(link)
 }
 
 // awaitLink finds the interface that the request is about: one that it set up
 // before, or a new one as soon as the kernel has found it.
-func (a *Agent) awaitLink(ctx context.Context, req hyperstart.Interface) (found netlink.Link, err error) {
+func (n *Network) awaitLink(ctx context.Context, req hyperstart.Interface) (found netlink.Link, err error) {
 	mac, err := net.ParseMAC(req.MAC)
 	if err != nil || req.NewDevice == "" {
 		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "interface has no valid MAC and name")
 	}
 	ctx, cancel := context.WithTimeout(ctx, deviceDeadline)
 	defer cancel()
-	err = a.events.wait(ctx, func() (bool, error) {
-		links, err := a.network.handle.LinkList()
+	err = n.devices.Wait(ctx, func() (bool, error) {
+		links, err := n.handle.LinkList()
 		if err != nil {
 			return false, fmt.Errorf("list links: %w", err)
 		}
-		a.network.forget(links)
-		found = a.network.choose(links, mac, req.NewDevice)
+		n.forget(links)
+		found = n.choose(links, mac, req.NewDevice)
 		return found != nil, nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -113,7 +85,7 @@ func (a *Agent) awaitLink(ctx context.Context, req hyperstart.Interface) (found 
 }
 
 // forget drops interfaces that were unplugged.
-func (n *network) forget(links []netlink.Link) {
+func (n *Network) forget(links []netlink.Link) {
 	for index := range n.interfaces {
 		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Index == index }) {
 			delete(n.interfaces, index)
@@ -123,7 +95,7 @@ func (n *network) forget(links []netlink.Link) {
 
 // choose returns the link with a MAC that has the name already by an earlier
 // request, or one that no request was about. Several links can have one MAC.
-func (n *network) choose(links []netlink.Link, mac net.HardwareAddr, name string) (fresh netlink.Link) {
+func (n *Network) choose(links []netlink.Link, mac net.HardwareAddr, name string) (fresh netlink.Link) {
 	for _, link := range links {
 		if link.Attrs().HardwareAddr.String() != mac.String() {
 			continue
@@ -140,7 +112,7 @@ func (n *network) choose(links []netlink.Link, mac net.HardwareAddr, name string
 }
 
 // prepareLink does what can be done only before a link is up.
-func (n *network) prepareLink(link netlink.Link, req hyperstart.Interface) error {
+func (n *Network) prepareLink(link netlink.Link, req hyperstart.Interface) error {
 	if err := n.rename(link, req.NewDevice); err != nil {
 		return err
 	}
@@ -160,7 +132,7 @@ func (n *network) prepareLink(link netlink.Link, req hyperstart.Interface) error
 // rename gives a link its name. Another one that has it is new as well, or it
 // would be the one that was asked for: the kernel has named it, and it gets its
 // name when its turn comes.
-func (n *network) rename(link netlink.Link, name string) error {
+func (n *Network) rename(link netlink.Link, name string) error {
 	if link.Attrs().Name == name {
 		return nil
 	}
@@ -228,7 +200,7 @@ func parsePrefix(address, length string) (*net.IPNet, error) {
 // setAddresses gives a link its addresses and takes back those of an earlier
 // request. want and addrs are the same list. All are added, not only the new
 // ones: the kernel removes secondary addresses together with the primary one.
-func (n *network) setAddresses(link netlink.Link, before []hyperstart.Address, addrs []netlink.Addr, want []hyperstart.Address) error {
+func (n *Network) setAddresses(link netlink.Link, before []hyperstart.Address, addrs []netlink.Addr, want []hyperstart.Address) error {
 	for _, old := range before {
 		if slices.Contains(want, old) {
 			continue

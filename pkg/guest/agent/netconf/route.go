@@ -1,4 +1,4 @@
-package agent
+package netconf
 
 import (
 	"context"
@@ -14,32 +14,26 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// setupRoute makes the routes and neighbours those of the request.
-func (a *Agent) setupRoute(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := hyperstart.Decode[hyperstart.Routes](payload)
+// SetRoutes makes the routes and neighbours those of the request.
+func (n *Network) SetRoutes(_ context.Context, req hyperstart.Routes) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.open(); err != nil {
+		return err
+	}
+	links, err := n.links()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := a.ready(ctx); err != nil {
-		return nil, err
+	if err := n.setRoutes(links, n.routes.Routes, req.Routes); err != nil {
+		return err
 	}
-	if err := a.network.lock(); err != nil {
-		return nil, err
+	n.routes.Routes = req.Routes
+	if err := n.setNeighbors(links, n.routes.Neighbors, req.Neighbors); err != nil {
+		return err
 	}
-	defer a.network.mu.Unlock()
-	links, err := a.network.links()
-	if err != nil {
-		return nil, err
-	}
-	if err := a.network.setRoutes(links, a.network.routes.Routes, req.Routes); err != nil {
-		return nil, err
-	}
-	a.network.routes.Routes = req.Routes
-	if err := a.network.setNeighbors(links, a.network.routes.Neighbors, req.Neighbors); err != nil {
-		return nil, err
-	}
-	a.network.routes.Neighbors = req.Neighbors
-	return nil, nil
+	n.routes.Neighbors = req.Neighbors
+	return nil
 }
 
 // without returns the elements of list that are not in other.
@@ -49,7 +43,7 @@ func without[T any](list, other []T) []T {
 	})
 }
 
-func (n *network) setRoutes(links links, before, want []hyperstart.Route) error {
+func (n *Network) setRoutes(links links, before, want []hyperstart.Route) error {
 	for _, old := range without(before, want) {
 		route, err := parseRoute(links, old)
 		if err == nil {
@@ -85,7 +79,7 @@ func (n *network) setRoutes(links links, before, want []hyperstart.Route) error 
 // addOnLink adds routes whose gateway no route leads to. The kernel forbids
 // that only when a route is added, so the pod can have such routes: those whose
 // gateway was reachable once.
-func (n *network) addOnLink(links links, routes []hyperstart.Route) error {
+func (n *Network) addOnLink(links links, routes []hyperstart.Route) error {
 	for _, r := range routes {
 		route, err := parseRoute(links, r)
 		if err == nil {
@@ -116,7 +110,7 @@ func isMissing(err error) bool {
 // addRoutes adds what can be added and returns the others, with the first
 // error. Routes to one destination with one metric can stand beside each other,
 // such as those of link-local addresses.
-func (n *network) addRoutes(links links, routes []hyperstart.Route) (rest []hyperstart.Route, first error) {
+func (n *Network) addRoutes(links links, routes []hyperstart.Route) (rest []hyperstart.Route, first error) {
 	for _, r := range routes {
 		route, err := parseRoute(links, r)
 		if err == nil {
@@ -138,16 +132,8 @@ func firstErr(first, second error) error {
 	return second
 }
 
-var routeTypes = map[hyperstart.RouteType]int{
-	hyperstart.RouteUnicast:     unix.RTN_UNICAST,
-	hyperstart.RouteBlackhole:   unix.RTN_BLACKHOLE,
-	hyperstart.RouteUnreachable: unix.RTN_UNREACHABLE,
-	hyperstart.RouteProhibit:    unix.RTN_PROHIBIT,
-	hyperstart.RouteThrow:       unix.RTN_THROW,
-}
-
 func parseRoute(links links, r hyperstart.Route) (netlink.Route, error) {
-	kind, ok := routeTypes[r.Type]
+	kind, ok := r.Type.Number()
 	if !ok {
 		return netlink.Route{}, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "unknown type %q", r.Type)
 	}
@@ -201,7 +187,7 @@ func parseNextHop(links links, dst *net.IPNet, hop hyperstart.NextHop) (*netlink
 // links has the indexes of interfaces by name.
 type links map[string]int
 
-func (n *network) links() (links, error) {
+func (n *Network) links() (links, error) {
 	list, err := n.handle.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
@@ -257,7 +243,7 @@ func parseIP(s string) (net.IP, error) {
 	return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "%q is not an address", s)
 }
 
-func (n *network) setNeighbors(links links, before, want []hyperstart.Neighbor) error {
+func (n *Network) setNeighbors(links links, before, want []hyperstart.Neighbor) error {
 	for _, old := range without(before, want) {
 		neigh, err := parseNeighbor(links, old)
 		if err == nil {

@@ -1,4 +1,4 @@
-package agent
+package netconf
 
 import (
 	"context"
@@ -17,32 +17,38 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// newGuestNetwork returns an agent whose network is an empty namespace with two
+// noDevices finds no device but those that are there already.
+type noDevices struct{}
+
+func (noDevices) Wait(ctx context.Context, check func() (bool, error)) error {
+	if ok, err := check(); ok || err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// newGuestNetwork returns a network that is an empty namespace with two
 // interfaces, as a guest's is after two were plugged in.
-func newGuestNetwork(t *testing.T) *Agent {
+func newGuestNetwork(t *testing.T) *Network {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes a network namespace")
 	}
-	a := &Agent{
-		network: network{interfaces: map[int]hyperstart.Interface{}},
-		events:  &uevents{changed: make(chan struct{})},
-		booted:  make(chan struct{}),
-	}
-	close(a.booted)
+	n := New(noDevices{})
 	result := make(chan error, 1)
-	go func() { result <- a.network.openElsewhere() }()
+	go func() { result <- n.openElsewhere() }()
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(a.network.handle.Close)
-	a.addLink(t, "eth0", macOf(0x10))
-	a.addLink(t, "eth1", macOf(0x11))
-	return a
+	t.Cleanup(n.handle.Close)
+	n.addLink(t, "eth0", macOf(0x10))
+	n.addLink(t, "eth1", macOf(0x11))
+	return n
 }
 
 // openElsewhere opens a socket in a new namespace. The thread comes back, or ends.
-func (n *network) openElsewhere() error {
+func (n *Network) openElsewhere() error {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -63,37 +69,37 @@ func (n *network) openElsewhere() error {
 func macOf(last byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, last} }
 
 // addLink makes what looks like an interface: the end of a veth pair.
-func (a *Agent) addLink(t *testing.T, name string, mac net.HardwareAddr) {
+func (n *Network) addLink(t *testing.T, name string, mac net.HardwareAddr) {
 	t.Helper()
 	peer := "far-" + name
-	err := a.network.handle.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac, MTU: 1500}, PeerName: peer})
+	err := n.handle.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac, MTU: 1500}, PeerName: peer})
 	if err != nil {
 		t.Fatal(err)
 	}
-	link, err := a.network.handle.LinkByName(peer)
+	link, err := n.handle.LinkByName(peer)
 	if err == nil {
-		err = a.network.handle.LinkSetUp(link)
+		err = n.handle.LinkSetUp(link)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (a *Agent) setInterface(t *testing.T, req hyperstart.Interface) {
+func (n *Network) setInterface(t *testing.T, req hyperstart.Interface) {
 	t.Helper()
-	if err := a.configure(t.Context(), req); err != nil {
+	if err := n.configure(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // shown returns the addresses of an interface.
-func (a *Agent) shown(t *testing.T, name string) (addresses []string) {
+func (n *Network) shown(t *testing.T, name string) (addresses []string) {
 	t.Helper()
-	link, err := a.network.handle.LinkByName(name)
+	link, err := n.handle.LinkByName(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := a.network.handle.AddrList(link, netlink.FAMILY_ALL)
+	list, err := n.handle.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,14 +111,14 @@ func (a *Agent) shown(t *testing.T, name string) (addresses []string) {
 
 // TestInterfaceNames gives both interfaces the name that the other one has.
 func TestInterfaceNames(t *testing.T) {
-	a := newGuestNetwork(t)
+	n := newGuestNetwork(t)
 	first := hyperstart.Interface{
 		NewDevice: "eth1", MAC: macOf(0x10).String(), MTU: 1400,
 		IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "24"}, {IP: "2001:db8::2", Mask: "64"}},
 	}
-	a.setInterface(t, first)
-	a.setInterface(t, hyperstart.Interface{NewDevice: "eth0", MAC: macOf(0x11).String(), MTU: 1500})
-	link, err := a.network.handle.LinkByName("eth1")
+	n.setInterface(t, first)
+	n.setInterface(t, hyperstart.Interface{NewDevice: "eth0", MAC: macOf(0x11).String(), MTU: 1500})
+	link, err := n.handle.LinkByName("eth1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,36 +126,36 @@ func TestInterfaceNames(t *testing.T) {
 		t.Errorf("eth1 is %s, mtu %d, %v", got.HardwareAddr, got.MTU, got.Flags)
 	}
 	// No link-local address but one that the host names, and no other route.
-	if diff := cmp.Diff([]string{"192.0.2.2/24", "2001:db8::2/64"}, a.shown(t, "eth1")); diff != "" {
+	if diff := cmp.Diff([]string{"192.0.2.2/24", "2001:db8::2/64"}, n.shown(t, "eth1")); diff != "" {
 		t.Errorf("addresses of eth1 (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string(nil), a.routes(t)); diff != "" {
+	if diff := cmp.Diff([]string(nil), n.mainRoutes(t)); diff != "" {
 		t.Errorf("routes (-want +got):\n%s", diff)
 	}
 }
 
 // TestInterfaceAgain changes addresses; what a container added stays.
 func TestInterfaceAgain(t *testing.T) {
-	a := newGuestNetwork(t)
+	n := newGuestNetwork(t)
 	req := hyperstart.Interface{NewDevice: "eth0", MAC: macOf(0x10).String(), IPAddresses: []hyperstart.Address{
 		{IP: "192.0.2.2", Mask: "24"}, {IP: "192.0.2.3", Mask: "24"}, {IP: "198.51.100.1", Mask: "32", Peer: "198.51.100.2"},
 	}}
-	a.setInterface(t, req)
-	link, err := a.network.handle.LinkByName("eth0")
+	n.setInterface(t, req)
+	link, err := n.handle.LinkByName("eth0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	own, err := netlink.ParseAddr("203.0.113.1/24")
 	if err == nil {
-		err = a.network.handle.AddrAdd(link, own)
+		err = n.handle.AddrAdd(link, own)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The kernel removes .3 together with .2, which was first.
 	req.IPAddresses = []hyperstart.Address{{IP: "192.0.2.3", Mask: "24"}, {IP: "192.0.2.4", Mask: "24"}}
-	a.setInterface(t, req)
-	got := a.shown(t, "eth0")
+	n.setInterface(t, req)
+	got := n.shown(t, "eth0")
 	slices.Sort(got)
 	if diff := cmp.Diff([]string{"192.0.2.3/24", "192.0.2.4/24", "203.0.113.1/24"}, got); diff != "" {
 		t.Errorf("addresses (-want +got):\n%s", diff)
@@ -158,20 +164,20 @@ func TestInterfaceAgain(t *testing.T) {
 
 // TestInterfacesWithOneMAC are told apart by their names.
 func TestInterfacesWithOneMAC(t *testing.T) {
-	a := newGuestNetwork(t)
-	a.addLink(t, "eth2", macOf(0x10))
+	n := newGuestNetwork(t)
+	n.addLink(t, "eth2", macOf(0x10))
 	for _, name := range []string{"a0", "b0", "a0", "b0"} {
-		a.setInterface(t, hyperstart.Interface{NewDevice: name, MAC: macOf(0x10).String()})
+		n.setInterface(t, hyperstart.Interface{NewDevice: name, MAC: macOf(0x10).String()})
 	}
 	for _, name := range []string{"a0", "b0", "eth1"} {
-		if _, err := a.network.handle.LinkByName(name); err != nil {
+		if _, err := n.handle.LinkByName(name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
 func TestInterfaceRefusals(t *testing.T) {
-	a := newGuestNetwork(t)
+	n := newGuestNetwork(t)
 	mac := macOf(0x10).String()
 	for name, req := range map[string]hyperstart.Interface{
 		"no mac":      {NewDevice: "eth0"},
@@ -181,23 +187,23 @@ func TestInterfaceRefusals(t *testing.T) {
 		"bad peer":    {NewDevice: "eth0", MAC: mac, IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "32", Peer: "x"}}},
 	} {
 		var got *hyperstart.GuestError
-		if err := a.configure(t.Context(), req); !errors.As(err, &got) || got.Class != hyperstart.ClassInvalidArgument {
+		if err := n.configure(t.Context(), req); !errors.As(err, &got) || got.Class != hyperstart.ClassInvalidArgument {
 			t.Errorf("%s: got %v, want an invalid argument", name, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := a.configure(ctx, hyperstart.Interface{NewDevice: "eth9", MAC: macOf(0x99).String()})
+	err := n.configure(ctx, hyperstart.Interface{NewDevice: "eth9", MAC: macOf(0x99).String()})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v for a device that does not come, want the context's end", err)
 	}
 }
 
 // routes returns destination and way of what is in the main table.
-func (a *Agent) routes(t *testing.T) (list []string) {
+func (n *Network) mainRoutes(t *testing.T) (list []string) {
 	t.Helper()
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := a.network.handle.RouteListFiltered(family, &netlink.Route{}, 0)
+		routes, err := n.handle.RouteListFiltered(family, &netlink.Route{}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,11 +229,11 @@ func (a *Agent) routes(t *testing.T) (list []string) {
 
 // TestRoutes has routes in an order in which the kernel does not take them.
 func TestRoutes(t *testing.T) {
-	a := newGuestNetwork(t)
+	n := newGuestNetwork(t)
 	iface := hyperstart.Interface{NewDevice: "eth0", MAC: macOf(0x10).String(), IPAddresses: []hyperstart.Address{
 		{IP: "192.0.2.2", Mask: "24"}, {IP: "2001:db8::2", Mask: "64"},
 	}}
-	a.setInterface(t, iface)
+	n.setInterface(t, iface)
 	routes := []hyperstart.Route{
 		{Dest: "default", Gateway: "198.51.100.1", Device: "eth0"},
 		{Dest: "198.51.100.1/32", Gateway: "192.0.2.1", Device: "eth0", Source: "192.0.2.2", Metric: 5},
@@ -241,14 +247,14 @@ func TestRoutes(t *testing.T) {
 	}
 	set := func(want ...hyperstart.Route) {
 		t.Helper()
-		links, err := a.network.links()
+		links, err := n.links()
 		if err == nil {
-			err = a.network.setRoutes(links, a.network.routes.Routes, want)
+			err = n.setRoutes(links, n.routes.Routes, want)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.network.routes.Routes = want
+		n.routes.Routes = want
 	}
 	want := []string{
 		"0.0.0.0/0 via 198.51.100.1 onlink", "192.0.2.0/24", "198.18.0.0/24", "198.18.1.0/24 hop 192.0.2.1 hop 192.0.2.9",
@@ -257,23 +263,41 @@ func TestRoutes(t *testing.T) {
 	}
 	for range 2 { // the second time nothing is new
 		set(routes...)
-		if diff := cmp.Diff(want, a.routes(t)); diff != "" {
+		if diff := cmp.Diff(want, n.mainRoutes(t)); diff != "" {
 			t.Errorf("routes (-want +got):\n%s", diff)
 		}
 	}
 	set(routes[2], routes[6])
-	if diff := cmp.Diff([]string{"192.0.2.0/24", "2001:db8::/64"}, a.routes(t)); diff != "" {
+	if diff := cmp.Diff([]string{"192.0.2.0/24", "2001:db8::/64"}, n.mainRoutes(t)); diff != "" {
 		t.Errorf("routes after a removal (-want +got):\n%s", diff)
 	}
 	set()
-	if got := a.routes(t); len(got) != 0 {
+	if got := n.mainRoutes(t); len(got) != 0 {
 		t.Errorf("routes are left: %v", got)
 	}
 }
 
+func TestRouteTypes(t *testing.T) {
+	for kind, want := range map[hyperstart.RouteType]int{
+		hyperstart.RouteUnicast: unix.RTN_UNICAST, hyperstart.RouteBlackhole: unix.RTN_BLACKHOLE,
+		hyperstart.RouteUnreachable: unix.RTN_UNREACHABLE, hyperstart.RouteProhibit: unix.RTN_PROHIBIT,
+		hyperstart.RouteThrow: unix.RTN_THROW,
+	} {
+		if got, ok := kind.Number(); got != want || !ok {
+			t.Errorf("%q is %d, %t, want %d", kind, got, ok, want)
+		}
+		if got, ok := hyperstart.RouteTypeOf(want); got != kind || !ok {
+			t.Errorf("%d is %q, %t, want %q", want, got, ok, kind)
+		}
+	}
+	if kind, ok := hyperstart.RouteTypeOf(unix.RTN_LOCAL); ok {
+		t.Errorf("a local route is %q", kind)
+	}
+}
+
 func TestRouteRefusals(t *testing.T) {
-	a := newGuestNetwork(t)
-	links, err := a.network.links()
+	n := newGuestNetwork(t)
+	links, err := n.links()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,16 +309,16 @@ func TestRouteRefusals(t *testing.T) {
 		"device":      {Dest: "default", Device: "eth7"},
 		"hop":         {Dest: "default", NextHops: []hyperstart.NextHop{{Device: "eth7"}}},
 	} {
-		if err := a.network.setRoutes(links, nil, []hyperstart.Route{r}); err == nil {
+		if err := n.setRoutes(links, nil, []hyperstart.Route{r}); err == nil {
 			t.Errorf("%s: %+v was added", name, r)
 		}
 	}
 }
 
 func TestNeighbors(t *testing.T) {
-	a := newGuestNetwork(t)
-	a.setInterface(t, hyperstart.Interface{NewDevice: "eth0", MAC: macOf(0x10).String()})
-	links, err := a.network.links()
+	n := newGuestNetwork(t)
+	n.setInterface(t, hyperstart.Interface{NewDevice: "eth0", MAC: macOf(0x10).String()})
+	links, err := n.links()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,11 +326,11 @@ func TestNeighbors(t *testing.T) {
 	second := hyperstart.Neighbor{Device: "eth0", IP: "2001:db8::77", MAC: macOf(0x78).String()}
 	var before []hyperstart.Neighbor
 	for _, want := range [][]hyperstart.Neighbor{{first}, {first, second}, {second}, nil} {
-		if err := a.network.setNeighbors(links, before, want); err != nil {
+		if err := n.setNeighbors(links, before, want); err != nil {
 			t.Fatal(err)
 		}
 		before = want
-		list, err := a.network.handle.NeighList(links["eth0"], netlink.FAMILY_ALL)
+		list, err := n.handle.NeighList(links["eth0"], netlink.FAMILY_ALL)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +345,7 @@ func TestNeighbors(t *testing.T) {
 		}
 	}
 	bad := hyperstart.Neighbor{Device: "eth0", IP: "192.0.2.77", MAC: "x"}
-	if err := a.network.setNeighbors(links, nil, []hyperstart.Neighbor{bad}); err == nil {
+	if err := n.setNeighbors(links, nil, []hyperstart.Neighbor{bad}); err == nil {
 		t.Error("a neighbour without a MAC was added")
 	}
 }
