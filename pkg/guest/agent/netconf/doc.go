@@ -9,7 +9,9 @@
 //
 // and is forgotten when its device was unplugged.
 //
-// It has no goroutine. One lock, Network.mu, serialises the commands.
+// It has no goroutine. Network.turn serialises what changes the network. A
+// command that waits, for its turn or for a device, ends with its context, and a
+// command that waits for a device does not have the turn.
 //
 // The package must never know how a device is plugged, which container uses an
 // interface, or what the host's network looks like.

@@ -20,28 +20,51 @@ import (
 const deviceDeadline = 10 * time.Second
 
 // SetInterface gives an interface its name, MTU and addresses. It waits for the
-// interface's device.
+// interface's device, and other commands run meanwhile.
 func (n *Network) SetInterface(ctx context.Context, req hyperstart.Interface) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.open(); err != nil {
-		return err
+	mac, err := net.ParseMAC(req.MAC)
+	if err != nil || req.NewDevice == "" {
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "set up interface %s: no valid MAC and name", req.NewDevice)
 	}
-	if err := n.configure(ctx, req); err != nil {
+	addrs, err := parseAddresses(req.IPAddresses)
+	if err != nil {
+		return fmt.Errorf("set up interface %s: %w", req.NewDevice, err)
+	}
+	waitCtx, cancel := context.WithTimeout(ctx, deviceDeadline)
+	defer cancel()
+	err = n.devices.Wait(waitCtx, func() (bool, error) {
+		if err := n.acquire(waitCtx); err != nil {
+			return false, err
+		}
+		defer n.release()
+		link, err := n.find(mac, req.NewDevice)
+		if link == nil || err != nil {
+			return false, err
+		}
+		return true, n.configure(link, req, addrs)
+	})
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = hyperstart.Errorf(hyperstart.ClassUnavailable, "no device with MAC %s after %v", mac, deviceDeadline)
+	}
+	if err != nil {
 		return fmt.Errorf("set up interface %s: %w", req.NewDevice, err)
 	}
 	return nil
 }
 
-func (n *Network) configure(ctx context.Context, req hyperstart.Interface) error {
-	addrs, err := parseAddresses(req.IPAddresses)
+// find returns the interface that a request is about: one that it set up before,
+// or a new one. It returns nil as long as the kernel has not found the device.
+func (n *Network) find(mac net.HardwareAddr, name string) (netlink.Link, error) {
+	links, err := n.handle.LinkList()
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("list links: %w", err)
 	}
-	link, err := n.awaitLink(ctx, req)
-	if err != nil {
-		return err
-	}
+	n.forget(links)
+	return n.choose(links, mac, name), nil
+}
+
+// configure does what the request says; addrs are its addresses.
+func (n *Network) configure(link netlink.Link, req hyperstart.Interface, addrs []netlink.Addr) error {
 	before, known := n.interfaces[link.Attrs().Index]
 	if !known {
 		if err := n.prepareLink(link, req); err != nil {
@@ -58,30 +81,6 @@ func (n *Network) configure(ctx context.Context, req hyperstart.Interface) error
 	}
 	n.interfaces[link.Attrs().Index] = req
 	return n.handle.LinkSetUp(link)
-}
-
-// awaitLink finds the interface that the request is about: one that it set up
-// before, or a new one as soon as the kernel has found it.
-func (n *Network) awaitLink(ctx context.Context, req hyperstart.Interface) (found netlink.Link, err error) {
-	mac, err := net.ParseMAC(req.MAC)
-	if err != nil || req.NewDevice == "" {
-		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "interface has no valid MAC and name")
-	}
-	ctx, cancel := context.WithTimeout(ctx, deviceDeadline)
-	defer cancel()
-	err = n.devices.Wait(ctx, func() (bool, error) {
-		links, err := n.handle.LinkList()
-		if err != nil {
-			return false, fmt.Errorf("list links: %w", err)
-		}
-		n.forget(links)
-		found = n.choose(links, mac, req.NewDevice)
-		return found != nil, nil
-	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, hyperstart.Errorf(hyperstart.ClassUnavailable, "no device with MAC %s after %v", mac, deviceDeadline)
-	}
-	return found, err
 }
 
 // forget drops interfaces that were unplugged.

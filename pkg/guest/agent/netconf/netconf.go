@@ -3,7 +3,6 @@ package netconf
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -23,7 +22,9 @@ type Devices interface {
 type Network struct {
 	devices Devices
 
-	mu         sync.Mutex // serialises the commands; guards what follows
+	// turn has a token for the one command that may change the network. Whoever
+	// has it may use what follows. It is not held while a device is awaited.
+	turn       chan struct{}
 	handle     *netlink.Handle
 	interfaces map[int]hyperstart.Interface // by the kernel's index
 	routes     hyperstart.Routes
@@ -31,16 +32,25 @@ type Network struct {
 
 // New returns a network in which nothing is set up.
 func New(devices Devices) *Network {
-	return &Network{devices: devices, interfaces: map[int]hyperstart.Interface{}}
+	return &Network{devices: devices, turn: make(chan struct{}, 1), interfaces: map[int]hyperstart.Interface{}}
 }
 
-// open opens the netlink socket at the first command.
-func (n *Network) open() (err error) {
+// acquire waits for the turn of a command, and opens the netlink socket for the
+// first one.
+func (n *Network) acquire(ctx context.Context) (err error) {
+	select {
+	case n.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if n.handle != nil {
 		return nil
 	}
 	if n.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		n.release()
 		return fmt.Errorf("open netlink socket: %w", err)
 	}
 	return nil
 }
+
+func (n *Network) release() { <-n.turn }

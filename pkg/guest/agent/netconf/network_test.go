@@ -87,7 +87,7 @@ func (n *Network) addLink(t *testing.T, name string, mac net.HardwareAddr) {
 
 func (n *Network) setInterface(t *testing.T, req hyperstart.Interface) {
 	t.Helper()
-	if err := n.configure(t.Context(), req); err != nil {
+	if err := n.SetInterface(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -187,13 +187,13 @@ func TestInterfaceRefusals(t *testing.T) {
 		"bad peer":    {NewDevice: "eth0", MAC: mac, IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "32", Peer: "x"}}},
 	} {
 		var got *hyperstart.GuestError
-		if err := n.configure(t.Context(), req); !errors.As(err, &got) || got.Class != hyperstart.ClassInvalidArgument {
+		if err := n.SetInterface(t.Context(), req); !errors.As(err, &got) || got.Class != hyperstart.ClassInvalidArgument {
 			t.Errorf("%s: got %v, want an invalid argument", name, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := n.configure(ctx, hyperstart.Interface{NewDevice: "eth9", MAC: macOf(0x99).String()})
+	err := n.SetInterface(ctx, hyperstart.Interface{NewDevice: "eth9", MAC: macOf(0x99).String()})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v for a device that does not come, want the context's end", err)
 	}
@@ -348,4 +348,72 @@ func TestNeighbors(t *testing.T) {
 	if err := n.setNeighbors(links, nil, []hyperstart.Neighbor{bad}); err == nil {
 		t.Error("a neighbour without a MAC was added")
 	}
+}
+
+// lateDevices finds no device until it is told to.
+type lateDevices struct {
+	waiting chan struct{} // gets one value for every wait that goes on
+	plugged chan struct{} // closed when there may be a new device
+}
+
+func (d lateDevices) Wait(ctx context.Context, check func() (bool, error)) error {
+	for {
+		ok, err := check()
+		if ok || err != nil {
+			return err
+		}
+		d.waiting <- struct{}{}
+		select {
+		case <-d.plugged:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// TestNetworkBesideWait sets routes and another interface while an interface
+// waits for its device, and ends a command whose caller has given up.
+func TestNetworkBesideWait(t *testing.T) {
+	n := newGuestNetwork(t)
+	devices := lateDevices{waiting: make(chan struct{}, 1), plugged: make(chan struct{})}
+	n.devices = devices
+	late := make(chan error, 1)
+	go func() {
+		late <- n.SetInterface(t.Context(), hyperstart.Interface{NewDevice: "eth2", MAC: macOf(0x12).String()})
+	}()
+	<-devices.waiting
+
+	beside := make(chan error, 1)
+	go func() {
+		beside <- errors.Join(
+			n.SetInterface(t.Context(), hyperstart.Interface{
+				NewDevice: "eth0", MAC: macOf(0x10).String(), IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "24"}},
+			}),
+			n.SetRoutes(t.Context(), hyperstart.Routes{Routes: []hyperstart.Route{{Dest: "192.0.2.0/24", Device: "eth0"}}}))
+	}()
+	select {
+	case err := <-beside:
+		if err != nil {
+			t.Error(err)
+		}
+	case err := <-late:
+		t.Fatalf("the other commands waited for the device, until: %v", err)
+	}
+
+	n.addLink(t, "kernel0", macOf(0x12))
+	close(devices.plugged)
+	if err := <-late; err != nil {
+		t.Error(err)
+	}
+	if _, err := n.handle.LinkByName("eth2"); err != nil {
+		t.Error(err)
+	}
+
+	n.turn <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.SetRoutes(ctx, hyperstart.Routes{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a command that waits for its turn: got %v, want the context's end", err)
+	}
+	<-n.turn
 }

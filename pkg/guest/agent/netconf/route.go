@@ -15,12 +15,11 @@ import (
 )
 
 // SetRoutes makes the routes and neighbours those of the request.
-func (n *Network) SetRoutes(_ context.Context, req hyperstart.Routes) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.open(); err != nil {
+func (n *Network) SetRoutes(ctx context.Context, req hyperstart.Routes) error {
+	if err := n.acquire(ctx); err != nil {
 		return err
 	}
+	defer n.release()
 	links, err := n.links()
 	if err != nil {
 		return err
