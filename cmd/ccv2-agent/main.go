@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 )
 
 // version is set by the linker.
@@ -18,7 +19,7 @@ var version = "devel"
 func main() {
 	switch filepath.Base(os.Args[0]) {
 	case "modprobe":
-		os.Exit(agent.Modprobe(os.Args[1:]))
+		os.Exit(machine.Modprobe(os.Args[1:]))
 	case agent.ForwardName:
 		os.Exit(agent.Forward(os.Args[1:]))
 	}

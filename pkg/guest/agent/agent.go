@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/netconf"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -33,19 +33,17 @@ type Agent struct {
 	version    string
 	bootMillis int64
 
-	events *uevents
-	reaper *reaper
-	ctl    *ctlWriter
-	port   *port // of ctl
-	tty    *streams.Port
-	oci    *ociRuntime
-	oom    *cgroups.OOMWatcher
-	pod    pod
-	huge   cgroups.HugePages
+	machine *machine.Machine
+	reaper  *reaper
+	ctl     *ctlWriter
+	port    *machine.Port // of ctl
+	tty     *streams.Port
+	oci     *ociRuntime
+	oom     *cgroups.OOMWatcher
+	pod     pod
+	huge    cgroups.HugePages
 
 	network *netconf.Network
-	tables  sync.Once // loads the modules of iptables
-	drivers drivers
 
 	mu         sync.Mutex            // guards containers
 	containers map[string]*container // by id
@@ -53,8 +51,6 @@ type Agent struct {
 	// booted is closed when containers can be run; bootErr is valid then.
 	booted  chan struct{}
 	bootErr error
-	// shareable is closed when the modules of the share are loaded.
-	shareable chan struct{}
 }
 
 // Run boots the guest and serves the host. It returns only on an error, after
@@ -66,15 +62,15 @@ func Run(ctx context.Context, cfg Config) error {
 		version:    cfg.Version,
 		containers: map[string]*container{},
 		booted:     make(chan struct{}),
-		shareable:  make(chan struct{}),
 		reaper:     newReaper(),
 	}
-	if err := a.bootEarly(); err != nil {
+	var err error
+	if a.machine, err = machine.Boot(); err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
-	a.network = netconf.New(a.events)
+	a.network = netconf.New(a.machine)
 	findCtx, cancel := context.WithTimeout(ctx, bootDeadline)
-	ctl, ttyPort, err := findPorts(findCtx, a.events)
+	ctl, ttyPort, err := a.machine.FindPorts(findCtx)
 	cancel()
 	if err != nil {
 		return fmt.Errorf("boot: %w", err)
@@ -83,53 +79,23 @@ func Run(ctx context.Context, cfg Config) error {
 	a.ctl = &ctlWriter{w: ctl}
 	a.tty = streams.NewPort(ttyPort, layout.RunDir, console.Fatal)
 	a.oci = newRuntime(a.reaper)
-	a.bootMillis = uptimeMillis()
+	a.bootMillis = machine.Uptime().Milliseconds()
 
 	// These live as long as the VM: there is nothing to join them for.
 	go func() { defer console.Guard(); a.reaper.run(nil) }()
 	go func() { defer console.Guard(); a.bootLate() }()
-	go func() { defer console.Guard(); a.loadShare() }()
+	go func() { defer console.Guard(); a.machine.LoadShare() }()
 	go func() { defer console.Guard(); console.Fatal(a.tty.Serve()) }()
 	a.ctl.send(hyperstart.Ready, nil)
 	return newMux(a.ctl, a.handlers(), console.PowerOff).serve(ctx, ctl)
 }
 
-// bootEarly does what is needed to find the ports, and no more: it is part of
-// every pod's start time.
-func (a *Agent) bootEarly() (err error) {
-	if err := moveRoot(); err != nil {
-		return err
-	}
-	if err := mountAll(earlyMounts); err != nil {
-		return err
-	}
-	if a.drivers.list, err = readModuleList(); err != nil {
-		return err
-	}
-	a.events, err = openUevents(func() { a.drivers.load(&a.drivers.net, layout.PhaseNet) })
-	if err != nil {
-		return err
-	}
-	go a.events.run() // ends with the VM
-	boot := layout.ModulesOf(a.drivers.list, layout.PhaseBoot)
-	if !hasPCI() {
-		boot = append(boot, layout.ModulesOf(a.drivers.list, layout.PhaseMMIO)...)
-	}
-	return loadModules(boot)
-}
-
 // bootLate prepares the guest for containers while the host reacts to READY.
 func (a *Agent) bootLate() {
 	defer close(a.booted)
-	// Tuning comes first because it makes the rest faster.
 	steps := []func() error{
-		tune,
-		func() error { return mountAll(lateMounts) },
-		linkDev,
-		linkModprobe,
+		a.machine.Prepare,
 		func() error { return cgroups.SetUp(layout.CgroupRoot, layout.CgroupBase) },
-		loopbackUp,
-		makeDirs,
 		func() (err error) { a.oom, err = cgroups.NewOOMWatcher(a.sendOOM); return err },
 	}
 	for _, step := range steps {
@@ -140,23 +106,6 @@ func (a *Agent) bootLate() {
 	}
 	if err := a.oci.seal(); err != nil {
 		console.Logf("%v", err) // slower, but it works
-	}
-}
-
-// makeDirs makes the agent's directories. Users of containers with a user
-// namespace pass through the first to the share.
-func makeDirs() error {
-	if err := os.MkdirAll(layout.RunDir, 0o711); err != nil {
-		return err
-	}
-	return os.Mkdir(layout.ContainersDir, 0o700)
-}
-
-// loadShare loads what mounting the share needs.
-func (a *Agent) loadShare() {
-	defer close(a.shareable)
-	if err := loadModules(layout.ModulesOf(a.drivers.list, layout.PhaseShare)); err != nil {
-		console.Logf("%v", err) // shows when the share is mounted
 	}
 }
 

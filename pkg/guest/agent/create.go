@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -56,7 +57,9 @@ func (a *Agent) create(ctx context.Context, c *container, req *hyperstart.NewCon
 	if err != nil {
 		return err
 	}
-	a.loadTables(program)
+	if program.changesNetwork() {
+		a.machine.LoadIptables()
+	}
 	w := a.reaper.open()
 	defer w.close()
 	pid, err := a.launch(c, p, func() error { return a.oci.create(ctx, c, p.io) })
@@ -99,6 +102,11 @@ type program struct {
 	Cwd      string   `json:"cwd"`
 
 	Capabilities *specs.LinuxCapabilities `json:"capabilities"`
+}
+
+// changesNetwork reports whether the process may change the pod's network.
+func (p *program) changesNetwork() bool {
+	return p.Capabilities != nil && slices.Contains(p.Capabilities.Effective, "CAP_NET_ADMIN")
 }
 
 // guestSpec fits a specification to this guest: cgroups and huge pages are the

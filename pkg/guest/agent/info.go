@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -80,32 +79,6 @@ func (a *Agent) guestInfo(context.Context, []byte) ([]byte, error) {
 	}
 	info.AgentRSS = kernfs.KiB(status, "VmRSS:")
 	return json.Marshal(info)
-}
-
-// onlineCPUMem brings up what was plugged in and is not used yet.
-func (a *Agent) onlineCPUMem(context.Context, []byte) ([]byte, error) {
-	return nil, errors.Join(
-		setOffline("/sys/devices/system/cpu/cpu[0-9]*/online", "0", "1"),
-		setOffline("/sys/devices/system/memory/memory[0-9]*/state", "offline", "online"))
-}
-
-// setOffline writes on to every file of the pattern that contains off.
-func setOffline(pattern, off, on string) error {
-	paths, err := filepath.Glob(pattern)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err != nil || strings.TrimSpace(string(b)) != off {
-			continue
-		}
-		if err := kernfs.Write(path, on); err != nil {
-			errs = append(errs, fmt.Errorf("bring online: %w", err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // fileRequest is the payload of READFILE, and of WRITEFILE before the content.
@@ -186,4 +159,8 @@ func openBelow(root, file string, flags int) (*os.File, error) {
 		return nil, fmt.Errorf("open %s: %w", file, err)
 	}
 	return os.NewFile(uintptr(fd), file), nil
+}
+
+func (a *Agent) onlineCPUMem(context.Context, []byte) ([]byte, error) {
+	return nil, machine.OnlineCPUMem()
 }

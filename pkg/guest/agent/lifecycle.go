@@ -38,7 +38,7 @@ func (a *Agent) startContainer(ctx context.Context, payload []byte) ([]byte, err
 		return nil, errors.Join(err, c.group.Kill())
 	}
 	c.settle(stateStarting, stateRunning)
-	go func() { defer console.Guard(); a.drivers.load(&a.drivers.late, layout.PhaseLate) }()
+	go func() { defer console.Guard(); a.machine.LoadLate() }()
 	return nil, nil
 }
 

@@ -1,4 +1,4 @@
-package agent
+package machine
 
 import (
 	"bytes"
@@ -58,9 +58,9 @@ func (u *uevents) run() {
 	}
 }
 
-// Wait returns when check reports true or fails, or when ctx ends. check is
+// wait returns when check reports true or fails, or when ctx ends. check is
 // called at once and after every event.
-func (u *uevents) Wait(ctx context.Context, check func() (bool, error)) error {
+func (u *uevents) wait(ctx context.Context, check func() (bool, error)) error {
 	for {
 		u.mu.Lock()
 		changed := u.changed

@@ -1,6 +1,7 @@
-package agent
+package machine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,7 +23,7 @@ func readModuleList() (string, error) {
 }
 
 // loadModules loads the modules in order. A module that is loaded already is
-// no error.
+// not an error.
 func loadModules(paths []string) error {
 	var errs []error
 	for _, p := range paths {
@@ -33,21 +34,35 @@ func loadModules(paths []string) error {
 	return errors.Join(errs...)
 }
 
-// drivers loads the modules of phases that not every guest comes to, each once.
-type drivers struct {
-	list      string // of the image
-	net, late sync.Once
-}
-
-// load loads the modules of a phase. One that cannot be loaded shows when it is
-// needed; most guests need few of them.
-func (d *drivers) load(once *sync.Once, phase layout.Phase) {
+// load loads the modules of a phase, once. One that cannot be loaded shows when it
+// is needed; most guests need few of them.
+func (m *Machine) load(once *sync.Once, phase layout.Phase) {
 	once.Do(func() {
-		if err := loadModules(layout.ModulesOf(d.list, phase)); err != nil {
+		if err := loadModules(layout.ModulesOf(m.modules, phase)); err != nil {
 			console.Logf("%v", err)
 		}
 	})
 }
+
+// LoadShare loads what mounting the share needs. It is to be called once.
+func (m *Machine) LoadShare() {
+	defer close(m.shared)
+	if err := loadModules(layout.ModulesOf(m.modules, layout.PhaseShare)); err != nil {
+		console.Logf("%v", err) // shows when the share is mounted
+	}
+}
+
+func (m *Machine) awaitShareModules(ctx context.Context) error {
+	select {
+	case <-m.shared:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// LoadLate loads what is not needed before a container runs.
+func (m *Machine) LoadLate() { m.load(&m.late, layout.PhaseLate) }
 
 func loadModule(path string) error {
 	f, err := os.Open(path) //nolint:gosec // the image's own list and table name the modules

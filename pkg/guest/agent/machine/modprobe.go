@@ -1,11 +1,10 @@
-package agent
+package machine
 
 import (
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/kmod"
@@ -26,28 +25,25 @@ func linkModprobe() error {
 	return nil
 }
 
-// tableModules are what iptables needs on its older back-end and the kernel does
-// not ask for: without them it says that there are no tables.
-var tableModules = []string{"ip_tables", "ip6_tables"}
+// iptablesModules are what iptables needs on its older back-end and the kernel
+// does not ask for: without them it says that there are no tables.
+var iptablesModules = []string{"ip_tables", "ip6_tables"}
 
-// loadTables loads them for a container that may change the network. Failure
+// LoadIptables loads them, for a container that may change the network. A failure
 // shows in the container, if it needs them at all.
-func (a *Agent) loadTables(p program) {
-	if p.Capabilities == nil || !slices.Contains(p.Capabilities.Effective, "CAP_NET_ADMIN") {
-		return
-	}
-	a.tables.Do(func() {
-		for _, request := range tableModules {
-			if _, err := load(request); err != nil {
+func (m *Machine) LoadIptables() {
+	m.iptables.Do(func() {
+		for _, request := range iptablesModules {
+			if _, err := loadRequested(request); err != nil {
 				console.Logf("%v", err)
 			}
 		}
 	})
 }
 
-// load loads what a name or alias means. It reports false when the image has
+// loadRequested loads what a name or alias means. It reports false when the image has
 // no such module.
-func load(request string) (bool, error) {
+func loadRequested(request string) (bool, error) {
 	b, err := os.ReadFile(layout.ModuleTable)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil // the kernel has everything built in
@@ -66,14 +62,13 @@ func load(request string) (bool, error) {
 // Modprobe loads what the kernel asks for and returns the exit status. It runs
 // in a process of its own, below a kernel thread: the kernel waits for it.
 // It knows no options; the last argument is a module's name or alias. What the
-// image does not have is refused without a word, for whoever asked is told by
-// the kernel.
+// image does not have is refused without a word: the kernel tells its caller.
 func Modprobe(args []string) int {
 	if len(args) == 0 {
 		return 1
 	}
 	request := args[len(args)-1]
-	found, err := load(request)
+	found, err := loadRequested(request)
 	if err != nil {
 		complain(request, err)
 	}

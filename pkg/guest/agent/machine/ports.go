@@ -1,4 +1,4 @@
-package agent
+package machine
 
 import (
 	"context"
@@ -15,17 +15,17 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
-// port is one virtio-serial port. While the host end is closed, reads wait and
+// Port is one virtio-serial port. While the host end is closed, reads wait and
 // writes wait too, so a host that reconnects finds everything in place.
-type port struct {
+type Port struct {
 	file *os.File
 	raw  syscall.RawConn
 }
 
-// findPorts waits until both ports have their names.
-func findPorts(ctx context.Context, events *uevents) (ctl, tty *port, err error) {
+// FindPorts waits until both ports have their names.
+func (m *Machine) FindPorts(ctx context.Context) (ctl, tty *Port, err error) {
 	found := map[string]string{}
-	err = events.Wait(ctx, func() (bool, error) {
+	err = m.Wait(ctx, func() (bool, error) {
 		scanPorts(layout.PortClass, found)
 		return found[layout.CtlPort] != "" && found[layout.TTYPort] != "", nil
 	})
@@ -57,7 +57,7 @@ func scanPorts(class string, found map[string]string) {
 	}
 }
 
-func openPort(path string) (*port, error) {
+func openPort(path string) (*Port, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open port: %w", err)
@@ -66,12 +66,12 @@ func openPort(path string) (*port, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open port: %w", err)
 	}
-	return &port{file: f, raw: raw}, nil
+	return &Port{file: f, raw: raw}, nil
 }
 
 // Read implements [io.Reader]. The driver reports a closed host end as end of
 // file; it wakes pollers when the host connects again, so that is waited for.
-func (p *port) Read(b []byte) (int, error) {
+func (p *Port) Read(b []byte) (int, error) {
 	var n int
 	var err error
 	cerr := p.raw.Read(func(fd uintptr) bool {
@@ -93,16 +93,16 @@ func (p *port) Read(b []byte) (int, error) {
 }
 
 // Write implements [io.Writer].
-func (p *port) Write(b []byte) (int, error) { return p.file.Write(b) }
+func (p *Port) Write(b []byte) (int, error) { return p.file.Write(b) }
 
-// setBlocking makes a write return only when the host has taken it, which is
+// SetBlocking makes a write return only when the host has taken it, which is
 // how the driver treats a port in blocking mode.
-func (p *port) setBlocking() error {
+func (p *Port) SetBlocking() error {
 	var err error
 	cerr := p.raw.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), false) })
 	return errors.Join(cerr, err)
 }
 
-var _ io.ReadWriter = (*port)(nil)
+var _ io.ReadWriter = (*Port)(nil)
 
 func isOverrun(err error) bool { return errors.Is(err, unix.ENOBUFS) }

@@ -1,4 +1,4 @@
-package agent
+package machine
 
 import (
 	"errors"
@@ -7,8 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
@@ -92,50 +90,4 @@ func linkDev() error {
 		}
 	}
 	return nil
-}
-
-// tunables are settings that a guest of short-lived processes needs.
-var tunables = []struct{ path, value string }{
-	// The agent tells processes apart by pid, so pids should not come again soon.
-	{"/proc/sys/kernel/pid_max", "4194304"},
-	// With "always", the first touch of its heap costs every process a cleared
-	// 2 MiB page: memory of the host, and under emulation more than 100 ms.
-	{"/sys/kernel/mm/transparent_hugepage/enabled", "madvise"},
-}
-
-// tune applies the tunables. A kernel without one goes on without it.
-func tune() error {
-	for _, t := range tunables {
-		if err := kernfs.Write(t.path, t.value); err != nil && !errors.Is(err, os.ErrNotExist) {
-			console.Logf("set %s: %v", t.path, err)
-		}
-	}
-	return nil
-}
-
-// loopbackUp brings up lo, which containers of a pod share.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("bring up lo: %w", err)
-	}
-	defer unix.Close(fd)
-	req, err := unix.NewIfreq("lo")
-	if err != nil {
-		return fmt.Errorf("bring up lo: %w", err)
-	}
-	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
-		return fmt.Errorf("bring up lo: %w", err)
-	}
-	return nil
-}
-
-// uptimeMillis is the time since the kernel started.
-func uptimeMillis() int64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0
-	}
-	return ts.Nano() / 1e6
 }

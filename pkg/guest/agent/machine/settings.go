@@ -1,0 +1,108 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// tunables are settings that a guest of short-lived processes needs.
+var tunables = []struct{ path, value string }{
+	// The agent tells processes apart by pid, so pids should not come again soon.
+	{"/proc/sys/kernel/pid_max", "4194304"},
+	// With "always", the first touch of its heap costs every process a cleared
+	// 2 MiB page: memory of the host, and under emulation more than 100 ms.
+	{"/sys/kernel/mm/transparent_hugepage/enabled", "madvise"},
+}
+
+// tune applies the tunables. A kernel without one goes on without it.
+func tune() error {
+	for _, t := range tunables {
+		if err := kernfs.Write(t.path, t.value); err != nil && !errors.Is(err, os.ErrNotExist) {
+			console.Logf("set %s: %v", t.path, err)
+		}
+	}
+	return nil
+}
+
+// SetClock sets the time, in nanoseconds since 1970.
+func SetClock(nanos int64) error {
+	ts := unix.NsecToTimespec(nanos)
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+		return fmt.Errorf("set clock: %w", err)
+	}
+	return nil
+}
+
+// SetHostname names the guest.
+func SetHostname(name string) error {
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "set hostname %q: %w", name, err)
+	}
+	if err := os.WriteFile("/etc/hostname", []byte(name+"\n"), 0o644); err != nil {
+		return fmt.Errorf("write hostname: %w", err)
+	}
+	return nil
+}
+
+// SetSysctl takes the name with dots or slashes. A slash within a component,
+// as in an interface's name, is written as sysctl(8) does: the first separator
+// decides which is which.
+func SetSysctl(name, value string) error {
+	dot, slash := strings.IndexByte(name, '.'), strings.IndexByte(name, '/')
+	if dot >= 0 && (slash < 0 || dot < slash) {
+		name = strings.NewReplacer(".", "/", "/", ".").Replace(name)
+	}
+	if !filepath.IsLocal(name) {
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "sysctl %q is not valid", name)
+	}
+	if err := kernfs.Write(filepath.Join("/proc/sys", name), value); err != nil {
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "set sysctl %s to %q: %w", name, value, err)
+	}
+	return nil
+}
+
+// SetNameservers writes the resolver's configuration.
+func SetNameservers(addresses []string) error {
+	conf := "nameserver " + strings.Join(addresses, "\nnameserver ") + "\n"
+	if err := os.WriteFile("/etc/resolv.conf", []byte(conf), 0o644); err != nil {
+		return fmt.Errorf("write resolver configuration: %w", err)
+	}
+	return nil
+}
+
+// loopbackUp brings up lo, which containers of a pod share.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	return nil
+}
+
+// Uptime is the time since the kernel started.
+func Uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
