@@ -244,27 +244,20 @@ func TestParseError(t *testing.T) {
 
 // TestWriteFile: P6.
 func TestWriteFile(t *testing.T) {
-	r := hyperstart.FileRequest{Container: "c2", File: "/tmp/<wf>"}
-	content := []byte("}\x00{content}")
-	b, err := hyperstart.AppendWriteFile(nil, r, content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := `{"container":"c2","file":"/tmp/<wf>"}` + string(content); string(b) != want {
-		t.Errorf("got %q, want %q", b, want)
-	}
-	gotRequest, gotContent, err := hyperstart.ParseWriteFile(b)
-	if err != nil || gotRequest != r || !bytes.Equal(gotContent, content) {
-		t.Errorf("got %+v, %q, %v", gotRequest, gotContent, err)
-	}
-	for _, bad := range []hyperstart.FileRequest{{Container: "c}"}, {File: "/}"}} {
-		if b, err := hyperstart.AppendWriteFile([]byte("x"), bad, nil); err == nil || string(b) != "x" {
-			t.Errorf("%+v: %q, %v", bad, b, err)
+	const content = "}\x00{content}"
+	for head, want := range map[string]hyperstart.FileRequest{
+		`{"container":"c2","file":"/tmp/<wf>"}`: {Container: "c2", File: "/tmp/<wf>"},
+		` {"file":"/tmp/a}b", "new":{}}`:        {File: "/tmp/a}b"},
+	} {
+		got, rest, err := hyperstart.ParseWriteFile([]byte(head + content))
+		if err != nil || got != want || string(rest) != content {
+			t.Errorf("%s: got %+v, %q, %v", head, got, rest, err)
 		}
 	}
 	for _, bad := range []string{"", "{", "}", `{"file":1}`} {
-		if _, _, err := hyperstart.ParseWriteFile([]byte(bad)); err == nil {
-			t.Errorf("%q was parsed", bad)
+		_, _, err := hyperstart.ParseWriteFile([]byte(bad))
+		if e, ok := errors.AsType[*hyperstart.GuestError](err); !ok || e.Class != hyperstart.ClassInvalidArgument {
+			t.Errorf("%q: got %v, want an invalid argument", bad, err)
 		}
 	}
 }

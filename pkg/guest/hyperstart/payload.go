@@ -110,14 +110,6 @@ type SignalProcessRequest struct {
 	Signal    int    `json:"signal"`
 }
 
-// PsContainerRequest is the payload of PSCONTAINER (clear-go). The answer is a
-// JSON array of pids, or the text of ps when Format is "table".
-type PsContainerRequest struct {
-	Container string   `json:"container"`
-	Format    string   `json:"format"` // "json" or "table"
-	PsArgs    []string `json:"psargs"` // arguments of ps, for "table"
-}
-
 // WinSizeBySeq is the payload of WINSIZE where the process is named by its
 // stdio sequence number.
 type WinSizeBySeq struct {

@@ -133,7 +133,7 @@ func payloadOf(d hyperstart.Dialect, code hyperstart.Code) any {
 	case "READFILE":
 		return new(hyperstart.FileRequest)
 	case "PSCONTAINER":
-		return new(hyperstart.PsContainerRequest)
+		return new(psContainerRequest)
 	case "PROCESSASYNCEVENT":
 		return new(hyperstart.AsyncEvent)
 	case "SIGNALPROCESS":
@@ -334,4 +334,12 @@ func TestTraceHandshake(t *testing.T) {
 			break // the first reply is that to GETVERSION
 		}
 	}
+}
+
+// psContainerRequest is the payload of PSCONTAINER, which only a recorded host
+// sends.
+type psContainerRequest struct {
+	Container string   `json:"container"`
+	Format    string   `json:"format"` // "json" or "table"
+	PsArgs    []string `json:"psargs"` // arguments of ps, for "table"
 }
