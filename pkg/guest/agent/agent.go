@@ -4,15 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 	"time"
-
-	runc "github.com/containerd/go-runc"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/netconf"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
@@ -33,20 +31,12 @@ type Agent struct {
 	version    string
 	bootMillis int64
 
-	machine *machine.Machine
-	reaper  *reaper
-	ctl     *ctlWriter
-	port    *machine.Port // of ctl
-	tty     *streams.Port
-	oci     *ociRuntime
-	oom     *cgroups.OOMWatcher
-	pod     pod
-	huge    cgroups.HugePages
-
-	network *netconf.Network
-
-	mu         sync.Mutex            // guards containers
-	containers map[string]*container // by id
+	machine    *machine.Machine
+	network    *netconf.Network
+	ctl        *ctlWriter
+	port       *machine.Port // of ctl
+	pod        pod
+	containers containers
 
 	// booted is closed when containers can be run; bootErr is valid then.
 	booted  chan struct{}
@@ -58,53 +48,50 @@ type Agent struct {
 // is to be called once, by PID 1.
 func Run(ctx context.Context, cfg Config) error {
 	defer console.Guard()
-	a := &Agent{
-		version:    cfg.Version,
-		containers: map[string]*container{},
-		booted:     make(chan struct{}),
-		reaper:     newReaper(),
-	}
-	var err error
-	if a.machine, err = machine.Boot(); err != nil {
+	m, err := machine.Boot()
+	if err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
-	a.network = netconf.New(a.machine)
 	findCtx, cancel := context.WithTimeout(ctx, bootDeadline)
-	ctl, ttyPort, err := a.machine.FindPorts(findCtx)
+	ctl, ttyPort, err := m.FindPorts(findCtx)
 	cancel()
 	if err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
-	a.port = ctl
-	a.ctl = &ctlWriter{w: ctl}
-	a.tty = streams.NewPort(ttyPort, layout.RunDir, console.Fatal)
-	a.oci = newRuntime(a.reaper)
-	a.bootMillis = machine.Uptime().Milliseconds()
+	reaper := ociruntime.NewReaper()
+	oci := ociruntime.New(reaper)
+	a := &Agent{
+		version: cfg.Version, bootMillis: machine.Uptime().Milliseconds(),
+		machine: m, network: netconf.New(m), ctl: &ctlWriter{w: ctl}, port: ctl, booted: make(chan struct{}),
+	}
+	a.containers = containers{
+		runtime: oci, drivers: m, tty: streams.NewPort(ttyPort, layout.RunDir, console.Fatal), huge: &cgroups.HugePages{},
+		bundles: layout.ContainersDir, root: layout.CgroupRoot, cgroups: layout.CgroupBase,
+		newGroup: func(path string) Group { return cgroups.Group(path) }, podReady: a.podReady, notify: a.notify,
+	}
+	if a.containers.oom, err = cgroups.NewOOMWatcher(a.notifyOOM); err != nil {
+		return fmt.Errorf("boot: %w", err)
+	}
 
 	// These live as long as the VM: there is nothing to join them for.
-	go func() { defer console.Guard(); a.reaper.run(nil) }()
-	go func() { defer console.Guard(); a.bootLate() }()
-	go func() { defer console.Guard(); a.machine.LoadShare() }()
-	go func() { defer console.Guard(); console.Fatal(a.tty.Serve()) }()
+	go func() { defer console.Guard(); reaper.Run(nil) }()
+	go func() { defer console.Guard(); a.prepare(oci) }()
+	go func() { defer console.Guard(); m.LoadShare() }()
+	go func() { defer console.Guard(); console.Fatal(a.containers.tty.Serve()) }()
 	a.ctl.send(hyperstart.Ready, nil)
 	return newMux(a.ctl, a.handlers(), console.PowerOff).serve(ctx, ctl)
 }
 
-// bootLate prepares the guest for containers while the host reacts to READY.
-func (a *Agent) bootLate() {
+// prepare prepares the guest for containers while the host reacts to READY.
+func (a *Agent) prepare(oci *ociruntime.Runtime) {
 	defer close(a.booted)
-	steps := []func() error{
-		a.machine.Prepare,
-		func() error { return cgroups.SetUp(layout.CgroupRoot, layout.CgroupBase) },
-		func() (err error) { a.oom, err = cgroups.NewOOMWatcher(a.sendOOM); return err },
+	if a.bootErr = a.machine.Prepare(); a.bootErr != nil {
+		return
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			a.bootErr = err
-			return
-		}
+	if a.bootErr = cgroups.SetUp(layout.CgroupRoot, layout.CgroupBase); a.bootErr != nil {
+		return
 	}
-	if err := a.oci.seal(); err != nil {
+	if err := oci.Seal(); err != nil {
 		console.Logf("%v", err) // slower, but it works
 	}
 }
@@ -120,6 +107,16 @@ func (a *Agent) ready(ctx context.Context) error {
 	return nil
 }
 
+// whenReady lets a handler wait until the guest can run containers.
+func (a *Agent) whenReady(h handler) handler {
+	return func(ctx context.Context, payload []byte) ([]byte, error) {
+		if err := a.ready(ctx); err != nil {
+			return nil, err
+		}
+		return h(ctx, payload)
+	}
+}
+
 func await(ctx context.Context, ch <-chan struct{}) error {
 	select {
 	case <-ch:
@@ -132,41 +129,41 @@ func await(ctx context.Context, ch <-chan struct{}) error {
 // handlers is the table of commands. Codes that are deprecated or go from
 // guest to host are not in it and so are answered with not_implemented.
 func (a *Agent) handlers() map[hyperstart.Code]handler {
+	s := &a.containers
 	return map[hyperstart.Code]handler{
 		hyperstart.GetVersion:      a.getVersion,
-		hyperstart.StartPod:        a.startPod,
-		hyperstart.DestroyPod:      a.destroyPod,
-		hyperstart.ExecCmd:         a.execCmd,
-		hyperstart.Ready:           a.rescan,
-		hyperstart.WinSize:         a.winSize,
-		hyperstart.Ping:            func(context.Context, []byte) ([]byte, error) { return nil, nil },
-		hyperstart.WriteFile:       a.writeFile,
-		hyperstart.ReadFile:        a.readFile,
-		hyperstart.NewContainer:    a.newContainer,
-		hyperstart.KillContainer:   a.killContainer,
-		hyperstart.OnlineCPUMem:    a.onlineCPUMem,
-		hyperstart.SetupInterface:  a.setupInterface,
-		hyperstart.SetupRoute:      a.setupRoute,
-		hyperstart.RemoveContainer: a.removeContainer,
-		hyperstart.StartContainer:  a.startContainer,
-		hyperstart.PauseContainer:  a.pauseContainer,
-		hyperstart.ResumeContainer: a.resumeContainer,
-		hyperstart.UpdateContainer: a.updateContainer,
-		hyperstart.StatsContainer:  a.statsContainer,
-		hyperstart.ListProcesses:   a.listProcesses,
+		hyperstart.Ping:            action(func(context.Context) error { return nil }),
+		hyperstart.Ready:           action(func(context.Context) error { return machine.RescanPCI() }),
+		hyperstart.OnlineCPUMem:    action(func(context.Context) error { return machine.OnlineCPUMem() }),
 		hyperstart.DumpStacks:      a.dumpStacks,
 		hyperstart.GuestInfo:       a.guestInfo,
-		hyperstart.SignalProcess:   a.signalProcess,
+		hyperstart.StartPod:        command(a.startPod),
+		hyperstart.DestroyPod:      action(a.destroyPod),
+		hyperstart.SetupInterface:  a.whenReady(command(a.network.SetInterface)),
+		hyperstart.SetupRoute:      a.whenReady(command(a.network.SetRoutes)),
+		hyperstart.NewContainer:    command(s.create),
+		hyperstart.StartContainer:  command(s.start),
+		hyperstart.ExecCmd:         command(s.exec),
+		hyperstart.KillContainer:   command(s.kill),
+		hyperstart.SignalProcess:   command(s.signal),
+		hyperstart.WinSize:         command(s.resize),
+		hyperstart.PauseContainer:  command(s.pause),
+		hyperstart.ResumeContainer: command(s.resume),
+		hyperstart.UpdateContainer: command(s.update),
+		hyperstart.StatsContainer:  query(s.stats),
+		hyperstart.ListProcesses:   query(s.list),
+		hyperstart.ReadFile:        s.readFile,
+		hyperstart.WriteFile:       s.writeFile,
+		hyperstart.RemoveContainer: command(s.remove),
 	}
 }
 
-var _ runc.ProcessMonitor = (*reaper)(nil)
-
-func (a *Agent) sendOOM(container string) {
-	a.sendEvent(hyperstart.EventMessage{Kind: hyperstart.EventOOM, Container: container})
+func (a *Agent) notifyOOM(container string) {
+	a.notify(hyperstart.EventMessage{Kind: hyperstart.EventOOM, Container: container})
 }
 
-func (a *Agent) sendEvent(e hyperstart.EventMessage) {
+// notify sends an event to the host.
+func (a *Agent) notify(e hyperstart.EventMessage) {
 	b, err := json.Marshal(e)
 	if err != nil {
 		console.Logf("container %s: %v", e.Container, err)

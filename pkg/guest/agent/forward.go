@@ -7,60 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"strconv"
-	"syscall"
 	"time"
-
-	runc "github.com/containerd/go-runc"
-
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 // ForwardName is the name by which the agent runs itself as a connection.
 const ForwardName = "forward"
-
-// connect starts a process that is a connection to a port of the guest's
-// loopback. It belongs to the container: it ends with it and counts for its
-// limits.
-func (a *Agent) connect(c *container, req *hyperstart.Process) error {
-	p, err := a.newProcess(c, req.ID, req, false)
-	if err != nil {
-		return err
-	}
-	if err := c.begin(p); err != nil {
-		a.abandon(p)
-		return err
-	}
-	group, err := os.Open(string(c.group))
-	if err != nil {
-		c.forget(p)
-		a.abandon(p)
-		return err
-	}
-	defer group.Close()
-	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{ForwardName, strconv.Itoa(int(req.Port))},
-		SysProcAttr: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())},
-	}
-	pipes := p.io.Pipes()
-	pipes.Set(cmd)
-	exit, err := a.reaper.Start(cmd)
-	if err != nil {
-		c.forget(p)
-		a.abandon(p)
-		return fmt.Errorf("connect to port %d: %w", req.Port, err)
-	}
-	if closer, ok := pipes.(runc.StartCloser); ok {
-		if err := closer.CloseAfterStart(); err != nil {
-			console.Logf("container %s: %v", c.id, err)
-		}
-	}
-	c.setPID(p, cmd.Process.Pid)
-	a.run(p, exit)
-	return nil
-}
 
 // Forward copies the standard streams to and from a TCP port of the loopback,
 // and returns the exit status.

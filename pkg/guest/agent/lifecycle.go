@@ -6,193 +6,166 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
-// ref decodes the payload of a command that names a container only.
-func (a *Agent) ref(payload []byte) (*container, error) {
-	req, err := hyperstart.Decode[hyperstart.ContainerRef](payload)
+func (s *containers) start(ctx context.Context, req hyperstart.ContainerRef) error {
+	c, err := s.find(req.Container)
 	if err != nil {
-		return nil, err
-	}
-	return a.find(req.Container)
-}
-
-func (a *Agent) startContainer(ctx context.Context, payload []byte) ([]byte, error) {
-	c, err := a.ref(payload)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.to(stateStarting); err != nil {
-		return nil, err
+		return err
 	}
-	if err := a.oci.start(ctx, c); err != nil {
-		// The init cannot be started again; its end is reported as usual.
-		return nil, errors.Join(err, c.group.Kill())
+	if err := s.runtime.Start(ctx, c.oci); err != nil {
+		// The init process cannot be started again; its end is reported as usual.
+		return errors.Join(err, c.group.Kill())
 	}
-	c.settle(stateStarting, stateRunning)
-	go func() { defer console.Guard(); a.machine.LoadLate() }()
-	return nil, nil
+	c.complete(stateStarting, stateRunning)
+	go func() { defer console.Guard(); s.drivers.LoadLate() }()
+	return nil
 }
 
-func (a *Agent) pauseContainer(ctx context.Context, payload []byte) ([]byte, error) {
-	return nil, a.move(payload, stateRunning, statePausing, statePaused, func(c *container) error { return a.oci.pause(ctx, c) })
+func (s *containers) pause(ctx context.Context, req hyperstart.ContainerRef) error {
+	return s.move(ctx, req.Container, stateRunning, statePausing, statePaused, s.runtime.Pause)
 }
 
-func (a *Agent) resumeContainer(ctx context.Context, payload []byte) ([]byte, error) {
-	return nil, a.move(payload, statePaused, stateResuming, stateRunning, func(c *container) error { return a.oci.resume(ctx, c) })
+func (s *containers) resume(ctx context.Context, req hyperstart.ContainerRef) error {
+	return s.move(ctx, req.Container, statePaused, stateResuming, stateRunning, s.runtime.Resume)
 }
 
 // move takes a container from one state through another to a third, or back
 // when do fails.
-func (a *Agent) move(payload []byte, from, during, to containerState, do func(*container) error) error {
-	c, err := a.ref(payload)
+func (s *containers) move(ctx context.Context, id string, from, during, to containerState, do func(context.Context, ociruntime.Container) error) error {
+	c, err := s.find(id)
 	if err != nil {
 		return err
 	}
 	if err := c.to(during); err != nil {
 		return err
 	}
-	if err := do(c); err != nil {
-		c.settle(during, from)
+	if err := do(ctx, c.oci); err != nil {
+		c.complete(during, from)
 		return err
 	}
-	c.settle(during, to)
+	c.complete(during, to)
 	return nil
 }
 
-func (a *Agent) updateContainer(ctx context.Context, payload []byte) ([]byte, error) {
-	req, err := hyperstart.Decode[hyperstart.UpdateContainerRequest](payload)
+func (s *containers) update(ctx context.Context, req hyperstart.UpdateContainerRequest) error {
+	c, err := s.find(req.Container)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c, err := a.find(req.Container)
-	if err != nil {
-		return nil, err
-	}
-	if s := c.current(); s == stateCreating || s >= stateStopped {
-		return nil, hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, s)
+	if state := c.current(); state == stateCreating || state >= stateStopped {
+		return hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, state)
 	}
 	c.update.Lock()
 	defer c.update.Unlock()
 	linux := map[string]json.RawMessage{"resources": req.Resources}
-	if err := a.huge.Limit(c.id, linux); err != nil {
-		return nil, err
+	if err := s.huge.Limit(c.id, linux); err != nil {
+		return err
 	}
 	resources, err := hyperstart.Decode[specs.LinuxResources](linux["resources"])
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return nil, a.oci.update(ctx, c, &resources)
+	return s.runtime.Update(ctx, c.oci, &resources)
 }
 
-func (a *Agent) killContainer(_ context.Context, payload []byte) ([]byte, error) {
-	req, err := hyperstart.Decode[hyperstart.KillContainerRequest](payload)
+func (s *containers) kill(_ context.Context, req hyperstart.KillContainerRequest) error {
+	c, err := s.findForSignal(req.Container, req.Signal)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkSignal(req.Signal); err != nil {
-		return nil, err
-	}
-	c, err := a.find(req.Container)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	p, err := c.process(hyperstart.InitProcess)
 	if err != nil {
-		return nil, hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
+		return hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
 	}
 	if !p.alive() {
-		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "container %s: %w", c.id, errExited)
+		return hyperstart.Errorf(hyperstart.ClassNotFound, "container %s: %w", c.id, ociruntime.ErrExited)
 	}
-	if !req.AllProcesses {
-		return nil, a.signal(p, req.Signal)
+	switch sig := unix.Signal(req.Signal); {
+	case !req.AllProcesses:
+		return p.signal(sig)
+	case sig == unix.SIGKILL:
+		return c.group.Kill()
+	default:
+		return c.group.Signal(sig)
 	}
-	if unix.Signal(req.Signal) == unix.SIGKILL {
-		return nil, c.group.Kill()
-	}
-	return nil, c.group.Signal(unix.Signal(req.Signal))
 }
 
-func (a *Agent) signalProcess(_ context.Context, payload []byte) ([]byte, error) {
-	req, err := hyperstart.Decode[hyperstart.SignalProcessRequest](payload)
+func (s *containers) signal(_ context.Context, req hyperstart.SignalProcessRequest) error {
+	c, err := s.findForSignal(req.Container, req.Signal)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkSignal(req.Signal); err != nil {
-		return nil, err
-	}
-	c, err := a.find(req.Container)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	p, err := c.process(req.Process)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return nil, a.signal(p, req.Signal)
+	return p.signal(unix.Signal(req.Signal))
 }
 
-func checkSignal(sig int) error {
+// findForSignal returns a container by id, unless the signal does not exist.
+func (s *containers) findForSignal(id string, sig int) (*container, error) {
 	const sigMax = 64 // _NSIG
 	if sig < 0 || sig > sigMax {
-		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "signal %d does not exist", sig)
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "signal %d does not exist", sig)
+	}
+	return s.find(id)
+}
+
+// winSizeRequest names the process by sequence number or by ids.
+type winSizeRequest struct {
+	hyperstart.WinSizeByName
+	Seq uint64 `json:"seq"`
+}
+
+// resize sets the size of a terminal. A process that has ended or has no terminal
+// is not an error: the message crossed its end.
+func (s *containers) resize(_ context.Context, req winSizeRequest) error {
+	for _, c := range s.all() {
+		for id, p := range c.processes() {
+			if p.io.Stdio() == req.Seq || req.Seq == 0 && c.id == req.Container && id == req.Process {
+				return p.io.Resize(req.Row, req.Column)
+			}
+		}
 	}
 	return nil
 }
 
-// winSize names the process by sequence number or by ids. A process that has
-// gone or has no terminal is no error: the message crossed its end.
-func (a *Agent) winSize(_ context.Context, payload []byte) ([]byte, error) {
-	type either struct {
-		hyperstart.WinSizeByName
-		Seq uint64 `json:"seq"`
-	}
-	req, err := hyperstart.Decode[either](payload)
+// remove removes everything that a container has. A created container is ended
+// first; a running one must be killed by the host.
+func (s *containers) remove(ctx context.Context, req hyperstart.ContainerRef) error {
+	c, err := s.find(req.Container)
 	if err != nil {
-		return nil, err
-	}
-	for _, c := range a.all() {
-		for id, p := range c.processes() {
-			if p.io.Stdio() == req.Seq || req.Seq == 0 && c.id == req.Container && id == req.Process {
-				return nil, p.io.Resize(req.Row, req.Column)
-			}
-		}
-	}
-	return nil, nil
-}
-
-// removeContainer frees everything that a container has. A created container
-// is ended first; a running one must be killed by the host.
-func (a *Agent) removeContainer(ctx context.Context, payload []byte) ([]byte, error) {
-	c, err := a.ref(payload)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	if c.current() == stateCreated {
-		if err := a.endCreated(ctx, c); err != nil {
-			return nil, err
+		if err := c.endCreated(ctx); err != nil {
+			return err
 		}
 	}
 	if err := c.to(stateRemoving); err != nil {
-		return nil, err
+		return err
 	}
-	if err := a.remove(ctx, c); err != nil {
-		c.settle(stateRemoving, stateStopped)
-		return nil, err
+	if err := s.cleanUp(ctx, c); err != nil {
+		c.complete(stateRemoving, stateStopped)
+		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
-	a.drop(c)
-	return nil, nil
+	s.release(c)
+	return nil
 }
 
-func (a *Agent) endCreated(ctx context.Context, c *container) error {
+// endCreated ends a container that was not started.
+func (c *container) endCreated(ctx context.Context) error {
 	if err := c.group.Kill(); err != nil {
 		return err
 	}
@@ -200,24 +173,24 @@ func (a *Agent) endCreated(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
-	return await(ctx, p.reaped)
+	return await(ctx, p.exited)
 }
 
-func (a *Agent) remove(ctx context.Context, c *container) error {
+// cleanUp removes a container that has ended from the guest.
+func (s *containers) cleanUp(ctx context.Context, c *container) error {
 	for _, p := range c.processes() {
 		p.io.Discard()
-		if err := await(ctx, p.sent); err != nil {
-			return fmt.Errorf("remove container %s: %w", c.id, err)
+		if err := await(ctx, p.finished); err != nil {
+			return err
 		}
 	}
-	a.oom.Remove(c.id)
-	err := a.oci.delete(ctx, c, false)
-	if _, serr := os.Stat(filepath.Join(layout.RuntimeState, c.id)); err != nil && serr == nil {
-		return fmt.Errorf("remove container %s: %w", c.id, err)
+	s.oom.Remove(c.id)
+	if err := s.runtime.Delete(ctx, c.oci, false); err != nil {
+		return err
 	}
 	if err := c.group.Remove(); err != nil {
-		return fmt.Errorf("remove container %s: %w", c.id, err)
+		return err
 	}
-	a.huge.Release(c.id)
-	return os.RemoveAll(c.dir)
+	s.huge.Release(c.id)
+	return os.RemoveAll(c.oci.Bundle)
 }

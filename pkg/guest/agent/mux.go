@@ -16,10 +16,6 @@ import (
 // and a spec of up to MaxCtlPayload, so it also bounds the agent's memory.
 const maxCalls = 64
 
-// handler runs one command and returns the payload of its ACK. The payload is
-// valid until the handler returns.
-type handler func(ctx context.Context, payload []byte) ([]byte, error)
-
 // mux reads commands and answers them.
 type mux struct {
 	handlers map[hyperstart.Code]handler

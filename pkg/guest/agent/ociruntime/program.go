@@ -1,4 +1,4 @@
-package agent
+package ociruntime
 
 import (
 	"bytes"
@@ -15,6 +15,13 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
+// Program is what a process executes.
+type Program struct {
+	Args []string `json:"args"` // at least one
+	Env  []string `json:"env"`
+	Cwd  string   `json:"cwd"`
+}
+
 // headSize is how much of a program is looked at; the kernel does not look at
 // more of it to tell what it is.
 const headSize = 256
@@ -22,8 +29,8 @@ const headSize = 256
 // checkProgram refuses a program that the kernel will not execute. The OCI
 // runtime finds out only when the container is started, and then all that is
 // left to it is to end with status 1. pid is that of a process whose files are
-// the container's. What cannot be judged is let through.
-func checkProgram(pid int, p program) error {
+// the container's. What cannot be judged is accepted.
+func checkProgram(pid int, p Program) error {
 	root := fmt.Sprintf("/proc/%d/root", pid)
 	for _, name := range p.candidates() {
 		head, err := readHead(root, name)
@@ -31,7 +38,7 @@ func checkProgram(pid int, p program) error {
 			continue // the next directory, or the runtime has a better word for it
 		}
 		err = checkHead(head, otherFormats, func(interpreter string) error {
-			f, err := openBelow(root, interpreter, os.O_RDONLY)
+			f, err := OpenInRoot(root, interpreter, os.O_RDONLY)
 			if err != nil {
 				return err
 			}
@@ -46,7 +53,7 @@ func checkProgram(pid int, p program) error {
 }
 
 // candidates are the paths at which the program may be.
-func (p program) candidates() []string {
+func (p Program) candidates() []string {
 	name := p.Args[0]
 	if strings.Contains(name, "/") {
 		if !path.IsAbs(name) {
@@ -72,7 +79,7 @@ var errNotProgram = errors.New("not an executable file")
 
 // readHead returns the beginning of an executable file.
 func readHead(root, name string) ([]byte, error) {
-	f, err := openBelow(root, name, os.O_RDONLY)
+	f, err := OpenInRoot(root, name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

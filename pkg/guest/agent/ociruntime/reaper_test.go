@@ -1,4 +1,4 @@
-package agent
+package ociruntime
 
 import (
 	"errors"
@@ -13,14 +13,14 @@ import (
 )
 
 // startReaper makes the test process what PID 1 is in the guest.
-func startReaper(t *testing.T) *reaper {
+func startReaper(t *testing.T) *Reaper {
 	t.Helper()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	r := newReaper()
+	r := NewReaper()
 	stop, done := make(chan struct{}), make(chan struct{})
-	go func() { r.run(stop); close(done) }()
+	go func() { r.Run(stop); close(done) }()
 	t.Cleanup(func() {
 		close(stop)
 		<-done
@@ -54,9 +54,9 @@ func TestReaperMonitorsCommands(t *testing.T) {
 	}
 }
 
-// TestReaperWindow reaps a process before its owner asks for it, as happens to
+// TestReaperExitWatch reaps a process before its owner asks for it, as happens to
 // a short exec: its parent, the OCI runtime, has gone and has left a pid file.
-func TestReaperWindow(t *testing.T) {
+func TestReaperExitWatch(t *testing.T) {
 	r := startReaper(t)
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	w := r.open()
@@ -87,7 +87,7 @@ func TestReaperWindow(t *testing.T) {
 	if e := <-w.claim(pid); e.Status != 33 || e.Pid != pid {
 		t.Errorf("got %+v, want status 33 of %d", e, pid)
 	}
-	if err := r.signal(pid, unix.SIGKILL); !errors.Is(err, errExited) {
+	if err := r.signal(pid, unix.SIGKILL); !errors.Is(err, ErrExited) {
 		t.Errorf("signal after the end: %v", err)
 	}
 }
@@ -105,7 +105,7 @@ func TestReaperSignals(t *testing.T) {
 	if got, _ := r.Wait(cmd, ch); got != 143 {
 		t.Errorf("got status %d, want 143", got)
 	}
-	if err := r.signal(os.Getpid(), 0); !errors.Is(err, errExited) {
+	if err := r.signal(os.Getpid(), 0); !errors.Is(err, ErrExited) {
 		t.Errorf("signal to a process that nobody claimed: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package ociruntime
 
 import (
 	"errors"
@@ -16,33 +16,32 @@ import (
 // signalBase is what is added to a signal's number to make an exit status.
 const signalBase = 128
 
-var errExited = errors.New("process already finished")
-
-// reaper is the only caller of wait in PID 1. It implements
+// Reaper is the only caller of wait in PID 1. It implements
 // [runc.ProcessMonitor], so that the OCI runtime's invocations are reaped by it
 // too, and hands the exits of reparented container processes to their owners.
 //
 // A process may end before its owner knows its pid. Whoever is about to start
-// one opens a window first; exits that nobody waits for are kept in the open
-// windows, and claim looks there.
-type reaper struct {
+// one opens an exitWatch first; exits that nobody waits for are kept in the open
+// ones, and claim looks there.
+type Reaper struct {
 	mu      sync.Mutex
 	waiters map[int]chan runc.Exit
-	windows map[*window]struct{}
+	watches map[*exitWatch]struct{}
 }
 
-// window keeps the exits of unknown processes while it is open.
-type window struct {
-	r     *reaper
+// exitWatch keeps the exits of unknown processes while it is open.
+type exitWatch struct {
+	r     *Reaper
 	exits map[int]runc.Exit // guarded by r.mu
 }
 
-func newReaper() *reaper {
-	return &reaper{waiters: map[int]chan runc.Exit{}, windows: map[*window]struct{}{}}
+// NewReaper returns a reaper that waits for nothing before Run.
+func NewReaper() *Reaper {
+	return &Reaper{waiters: map[int]chan runc.Exit{}, watches: map[*exitWatch]struct{}{}}
 }
 
-// run reaps until stop is closed.
-func (r *reaper) run(stop <-chan struct{}) {
+// Run reaps until stop is closed.
+func (r *Reaper) Run(stop <-chan struct{}) {
 	// One pending signal is enough: every round reaps all there are.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGCHLD)
@@ -59,7 +58,7 @@ func (r *reaper) run(stop <-chan struct{}) {
 
 // reap collects all children that have ended. The lock is held from wait to
 // delivery, so that signal never reaches a pid that was given to a new process.
-func (r *reaper) reap() {
+func (r *Reaper) reap() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -76,13 +75,13 @@ func (r *reaper) reap() {
 }
 
 // deliver is called with mu held.
-func (r *reaper) deliver(e runc.Exit) {
+func (r *Reaper) deliver(e runc.Exit) {
 	if ch, ok := r.waiters[e.Pid]; ok {
 		delete(r.waiters, e.Pid)
 		ch <- e
 		return
 	}
-	for w := range r.windows {
+	for w := range r.watches {
 		w.exits[e.Pid] = e
 	}
 }
@@ -94,23 +93,23 @@ func exitStatus(ws unix.WaitStatus) int {
 	return ws.ExitStatus()
 }
 
-// open starts a window. The caller must close it.
-func (r *reaper) open() *window {
-	w := &window{r: r, exits: map[int]runc.Exit{}}
+// open starts to keep exits. The caller must close it.
+func (r *Reaper) open() *exitWatch {
+	w := &exitWatch{r: r, exits: map[int]runc.Exit{}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.windows[w] = struct{}{}
+	r.watches[w] = struct{}{}
 	return w
 }
 
-func (w *window) close() {
+func (w *exitWatch) close() {
 	w.r.mu.Lock()
 	defer w.r.mu.Unlock()
-	delete(w.r.windows, w)
+	delete(w.r.watches, w)
 }
 
 // claim returns the channel that gets the exit of pid, once.
-func (w *window) claim(pid int) chan runc.Exit {
+func (w *exitWatch) claim(pid int) chan runc.Exit {
 	ch := make(chan runc.Exit, 1)
 	w.r.mu.Lock()
 	defer w.r.mu.Unlock()
@@ -123,22 +122,33 @@ func (w *window) claim(pid int) chan runc.Exit {
 	return ch
 }
 
+// child returns the process with a pid. It is to be called while w is open.
+func (w *exitWatch) child(pid int) *Child {
+	return w.r.child(pid, w.claim(pid))
+}
+
+func (r *Reaper) child(pid int, exit <-chan runc.Exit) *Child {
+	return NewChild(pid,
+		func() int { return (<-exit).Status },
+		func(sig unix.Signal) error { return r.signal(pid, sig) })
+}
+
 // signal sends sig to a claimed process that has not been reaped.
-func (r *reaper) signal(pid int, sig unix.Signal) error {
+func (r *Reaper) signal(pid int, sig unix.Signal) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.waiters[pid]; !ok {
-		return errExited
+		return ErrExited
 	}
 	err := unix.Kill(pid, sig)
 	if errors.Is(err, unix.ESRCH) {
-		return errExited
+		return ErrExited
 	}
 	return err
 }
 
 // Start implements [runc.ProcessMonitor].
-func (r *reaper) Start(c *exec.Cmd) (chan runc.Exit, error) {
+func (r *Reaper) Start(c *exec.Cmd) (chan runc.Exit, error) {
 	w := r.open()
 	defer w.close()
 	if err := c.Start(); err != nil {
@@ -148,7 +158,7 @@ func (r *reaper) Start(c *exec.Cmd) (chan runc.Exit, error) {
 }
 
 // StartLocked implements [runc.ProcessMonitor].
-func (r *reaper) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
+func (r *Reaper) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	return r.Start(c)
@@ -156,8 +166,10 @@ func (r *reaper) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
 
 // Wait implements [runc.ProcessMonitor]. The process is reaped already when
 // c.Wait is called, which then only joins the goroutines that copy its output.
-func (r *reaper) Wait(c *exec.Cmd, ch chan runc.Exit) (int, error) {
+func (r *Reaper) Wait(c *exec.Cmd, ch chan runc.Exit) (int, error) {
 	e := <-ch
 	_ = c.Wait()
 	return e.Status, nil
 }
+
+var _ runc.ProcessMonitor = (*Reaper)(nil)

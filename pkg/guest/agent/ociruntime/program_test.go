@@ -1,4 +1,4 @@
-package agent
+package ociruntime
 
 import (
 	"errors"
@@ -15,13 +15,13 @@ import (
 
 func TestCandidates(t *testing.T) {
 	for _, tt := range []struct {
-		p    program
+		p    Program
 		want []string
 	}{
-		{program{Args: []string{"/bin/x"}, Cwd: "/d"}, []string{"/bin/x"}},
-		{program{Args: []string{"./x"}, Cwd: "/d"}, []string{"/d/x"}},
-		{program{Args: []string{"x"}, Cwd: "/d", Env: []string{"A=b", "PATH=/bin::rel:/usr/bin"}}, []string{"/bin/x", "/d/x", "/d/rel/x", "/usr/bin/x"}},
-		{program{Args: []string{"x"}, Cwd: "/"}, nil},
+		{Program{Args: []string{"/bin/x"}, Cwd: "/d"}, []string{"/bin/x"}},
+		{Program{Args: []string{"./x"}, Cwd: "/d"}, []string{"/d/x"}},
+		{Program{Args: []string{"x"}, Cwd: "/d", Env: []string{"A=b", "PATH=/bin::rel:/usr/bin"}}, []string{"/bin/x", "/d/x", "/d/rel/x", "/usr/bin/x"}},
+		{Program{Args: []string{"x"}, Cwd: "/"}, nil},
 	} {
 		if diff := cmp.Diff(tt.want, tt.p.candidates()); diff != "" {
 			t.Errorf("%+v: %s", tt.p, diff)
@@ -95,7 +95,7 @@ func TestCheckProgram(t *testing.T) {
 		}
 	}
 	check := func(args ...string) error {
-		return checkProgram(os.Getpid(), program{Args: args, Cwd: dir, Env: []string{"PATH=/nonexistent:" + dir}})
+		return checkProgram(os.Getpid(), Program{Args: args, Cwd: dir, Env: []string{"PATH=/nonexistent:" + dir}})
 	}
 	if err := check("yes"); err == nil || !strings.HasPrefix(err.Error(), "run yes: ") {
 		t.Errorf("got %v", err)

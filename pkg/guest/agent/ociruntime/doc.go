@@ -1,0 +1,21 @@
+// Package ociruntime starts processes in the guest and waits for all of them.
+//
+// It owns the OCI runtime, crun or runc, with its sealed copy and its state
+// directory, and [Reaper], the only caller of wait in PID 1. A method of [Runtime]
+// is exactly one invocation of the OCI runtime: they are what container operations
+// cost most. Beside that it tells programs that the kernel will not execute from
+// those that it will, because the OCI runtime finds out too late.
+//
+// A [Child] is a process that the Reaper waits for:
+//
+//	started ──→ ended, and its status kept for Wait ──Wait──→ gone
+//
+// It can end before the OCI runtime has said its pid. Therefore whoever starts a
+// process has an exitWatch open meanwhile.
+//
+// Goroutines: [Reaper.Run] is its caller's. Locks: Reaper.mu is a leaf; it is held
+// from wait to delivery, so that no signal reaches a pid that was used again.
+//
+// The package must never know the host's messages, what state a container is in,
+// or where output goes.
+package ociruntime
