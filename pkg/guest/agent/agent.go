@@ -11,6 +11,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/netconf"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/shared"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
@@ -66,6 +67,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a.containers = containers{
 		runtime: oci, drivers: m, tty: streams.NewPort(ttyPort, layout.RunDir, console.Fatal), huge: &cgroups.HugePages{},
+		shared:  shared.New(hyperstart.ShareMount, layout.SharedDir),
 		bundles: layout.ContainersDir, root: layout.CgroupRoot, cgroups: layout.CgroupBase,
 		newGroup: func(path string) Group { return cgroups.Group(path) }, podReady: a.podReady, notify: a.notify,
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/shared"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -50,6 +51,7 @@ type containers struct {
 	tty      *streams.Port
 	oom      *cgroups.OOMWatcher
 	huge     *cgroups.HugePages
+	shared   *shared.Table
 	bundles  string // one directory per container
 	cgroups  string // parent of the containers' control groups
 	root     string // of the control groups

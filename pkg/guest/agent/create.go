@@ -40,8 +40,11 @@ func (s *containers) create(ctx context.Context, req hyperstart.NewContainerRequ
 }
 
 func (s *containers) createReserved(ctx context.Context, c *container, req *hyperstart.NewContainerRequest) error {
-	config, program, err := guestSpec(req.Spec, strings.TrimPrefix(c.cgroup, s.root), func(linux map[string]json.RawMessage) error {
-		return s.huge.Limit(c.id, linux)
+	config, program, err := guestSpec(req.Spec, strings.TrimPrefix(c.cgroup, s.root), func(spec, linux map[string]json.RawMessage) error {
+		if err := s.huge.Limit(c.id, linux); err != nil {
+			return err
+		}
+		return s.shared.Acquire(c.id, spec)
 	})
 	if err != nil {
 		return err
@@ -86,10 +89,11 @@ func (p *program) changesNetwork() bool {
 	return p.Capabilities != nil && slices.Contains(p.Capabilities.Effective, "CAP_NET_ADMIN")
 }
 
-// guestSpec fits a specification to this guest: cgroups and huge pages are the
-// guest's business. Everything else passes unchanged, keys that the agent does not
-// know included. limit does what its linux section asks for, and may change it.
-func guestSpec(raw json.RawMessage, cgroup string, limit func(linux map[string]json.RawMessage) error) (config []byte, p program, err error) {
+// guestSpec fits a specification to this guest: cgroups, huge pages and what is
+// automounted below the share are the guest's business. Everything else passes
+// unchanged, keys that the agent does not know included. acquire does what the
+// specification and its linux section ask for, and may change both.
+func guestSpec(raw json.RawMessage, cgroup string, acquire func(spec, linux map[string]json.RawMessage) error) (config []byte, p program, err error) {
 	var spec map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return nil, p, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "decode spec: %w", err)
@@ -106,7 +110,7 @@ func guestSpec(raw json.RawMessage, cgroup string, limit func(linux map[string]j
 			return nil, p, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "decode linux section of spec: %w", err)
 		}
 	}
-	if err := limit(linux); err != nil {
+	if err := acquire(spec, linux); err != nil {
 		return nil, p, err
 	}
 	if linux["cgroupsPath"], err = json.Marshal(cgroup); err != nil {
@@ -125,6 +129,7 @@ func (s *containers) abort(c *container) {
 		c.group.Kill(),
 		s.runtime.Delete(context.Background(), c.oci, true),
 		c.group.Remove(),
+		s.shared.Release(c.id),
 		os.RemoveAll(c.oci.Bundle))
 	if err != nil {
 		console.Logf("container %s: %v", c.id, err)

@@ -191,6 +191,9 @@ func (s *containers) cleanUp(ctx context.Context, c *container) error {
 	if err := c.group.Remove(); err != nil {
 		return err
 	}
+	if err := s.shared.Release(c.id); err != nil {
+		return err
+	}
 	s.huge.Release(c.id)
 	return os.RemoveAll(c.oci.Bundle)
 }

@@ -7,13 +7,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// noLimit is for specifications without limits of huge pages.
-func noLimit(map[string]json.RawMessage) error { return nil }
+// nothing is for specifications that need nothing of the guest.
+func nothing(_, _ map[string]json.RawMessage) error { return nil }
 
 func TestGuestSpec(t *testing.T) {
 	const in = `{"ociVersion":"9.9","future":{"a":1},"process":{"terminal":true,"args":["sh"],"cwd":"/"},` +
 		`"linux":{"cgroupsPath":"system.slice:x:y","resources":{"unknown":2}}}`
-	config, p, err := guestSpec(json.RawMessage(in), "/ccv2/id", noLimit)
+	config, p, err := guestSpec(json.RawMessage(in), "/ccv2/id", nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestGuestSpec(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	for _, bad := range []string{``, `null`, `[]`, `{}`, `{"process":{}}`, `{"process":{"args":[""]}}`, `{"process":{"args":["a"]},"linux":3}`} {
-		if _, _, err := guestSpec(json.RawMessage(bad), "/x", noLimit); err == nil {
+		if _, _, err := guestSpec(json.RawMessage(bad), "/x", nothing); err == nil {
 			t.Errorf("%q accepted", bad)
 		}
 	}

@@ -23,6 +23,7 @@ const (
 const (
 	RunDir        = "/run/ccv2"               // the agent's own files
 	ContainersDir = RunDir + "/containers"    // one directory per container: its bundle
+	SharedDir     = RunDir + "/mounts"        // one directory per container: parts of the share
 	RuntimeState  = RunDir + "/oci"           // the OCI runtime's own state
 	CgroupRoot    = "/sys/fs/cgroup"          // where the agent mounts cgroup2
 	CgroupBase    = CgroupRoot + "/ccv2"      // parent of the containers' cgroups
