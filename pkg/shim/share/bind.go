@@ -17,4 +17,12 @@ type Bind struct {
 	IDs    IDMap
 	Deep   bool // with what is mounted below it
 	Follow bool // and what the host mounts there later
+
+	// Within allows a path below another volume instead of a mount of its own.
+	// The containers of the pod may have changed what is there: the guest must
+	// resolve the path so that it ends below that volume.
+	Within bool
+	// Pod is the pod's uid, "" when it has none. A volume that a kubelet has made
+	// for this pod alone may be exposed as a whole where a part is asked for.
+	Pod string
 }

@@ -2,26 +2,96 @@ package share
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fixture is the share of a sandbox that the host's namespace serves.
+// fixture is the share of a sandbox.
 type fixture struct {
 	t *testing.T
 	*Shares
+	root string // of what the guest gets
 }
 
-// newFixture makes a share. When the test ends nothing of it must be mounted or
-// left, once its views are closed.
+// inBothNamespaces runs a test with a server of the share that lives in the
+// host's mount namespace, and with one that has its own.
+func inBothNamespaces(t *testing.T, test func(t *testing.T, f *fixture)) {
+	t.Run("host", func(t *testing.T) { test(t, newFixture(t)) })
+	t.Run("server", func(t *testing.T) {
+		f := newFixture(t)
+		f.serve()
+		test(t, f)
+	})
+}
+
+// serve makes a server with a mount namespace whose root is the share: a thread.
+func (f *fixture) serve() {
+	f.t.Helper()
+	tid, end, ended := make(chan int, 1), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- thread.Do(nil, func() error {
+			if err := confine(f.opts.Shared); err != nil {
+				return err
+			}
+			tid <- unix.Gettid()
+			<-end
+			return nil
+		})
+	}()
+	f.t.Cleanup(func() {
+		close(end)
+		if err := <-ended; err != nil {
+			f.t.Error(err)
+		}
+	})
+	select {
+	case pid := <-tid:
+		if err := f.Enter(pid); err != nil {
+			f.t.Fatal(err)
+		}
+		f.root = fmt.Sprintf("/proc/%d/root", pid)
+	case err := <-ended:
+		ended <- nil
+		f.t.Fatal(err)
+	}
+}
+
+// confine gives the calling thread mounts of its own, as virtiofsd does.
+func confine(dir string) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	if err := unix.Chdir(dir); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return err
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+// newFixture makes a share that is served in the host's namespace. When the test
+// ends nothing of it must be mounted or left, once its views are closed.
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -34,7 +104,7 @@ func newFixture(t *testing.T) *fixture {
 			t.Fatal(err)
 		}
 	}
-	f := &fixture{t: t, Shares: New(opts)}
+	f := &fixture{t: t, Shares: New(opts), root: opts.Shared}
 	t.Cleanup(f.end)
 	if err := f.Prepare(); err != nil {
 		t.Fatal(err)
@@ -89,7 +159,7 @@ func (f *fixture) view(id string) *View {
 }
 
 // guestPath is where a path of the share is in what the guest gets.
-func (f *fixture) guestPath(path string) string { return filepath.Join(f.opts.Shared, path) }
+func (f *fixture) guestPath(path string) string { return filepath.Join(f.root, path) }
 
 // bind exposes a directory to a new container and returns where it is.
 func (f *fixture) bind(id string, b Bind) (v *View, path string, guard bool) {
@@ -100,4 +170,48 @@ func (f *fixture) bind(id string, b Bind) (v *View, path string, guard bool) {
 		f.t.Fatal(err)
 	}
 	return v, f.guestPath(name), guard
+}
+
+// tmpfs mounts a file system at dir until the test ends.
+func tmpfs(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// bindMount mounts a directory or a file at another path until the test ends.
+func bindMount(t *testing.T, from, to string) {
+	t.Helper()
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(to, unix.MNT_DETACH) })
+}
+
+// write makes a file and the directories above it.
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantReadOnly looks whether a file can be made in a directory that the guest gets.
+func wantReadOnly(t *testing.T, dir string, want bool) {
+	t.Helper()
+	f, err := os.CreateTemp(dir, "")
+	if err == nil {
+		_ = f.Close()
+	}
+	if got := errors.Is(err, unix.EROFS); got != want || err != nil && !got {
+		t.Errorf("%s: read-only %v, want %v; error %v", dir, got, want, err)
+	}
 }

@@ -24,7 +24,8 @@ import (
 // A share that QEMU serves is never opened: QEMU lives in the host's namespace,
 // and so do the mounts.
 type guestMounts struct {
-	files string // the share on the host
+	files  string // the share on the host
+	shared string // the same as a server in the host's namespace serves it
 
 	mu   sync.Mutex  // guards the fields below; held while the namespace is used
 	ns   *os.File    // nil when there is none, or no longer
@@ -122,6 +123,40 @@ func (m *guestMounts) attach(tree int, path string) error {
 		return err
 	}
 	return move(m.host(path))
+}
+
+// isolate makes a directory of the share a mount of its own, which the guest
+// sees as a file system of its own. QEMU tells file systems apart by itself.
+func (m *guestMounts) isolate(path string) error {
+	path = filepath.Join("/", path)
+	_, err := m.enter(func() error {
+		dir, err := cloneMounts(unix.AT_FDCWD, path, false)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(dir) }()
+		if err := protect(dir, WriteNothing, false); err != nil {
+			return err
+		}
+		return unix.MoveMount(dir, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	})
+	return err
+}
+
+// setReadOnly changes whether the mount at a path of the share can be written.
+func (m *guestMounts) setReadOnly(path string, readOnly bool) error {
+	attr := &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+	if readOnly {
+		attr = &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	}
+	set := func(dir string) error {
+		return unix.MountSetattr(unix.AT_FDCWD, filepath.Join(dir, path), unix.AT_SYMLINK_NOFOLLOW, attr)
+	}
+	belong, err := m.enter(func() error { return set("/") })
+	if belong {
+		return err
+	}
+	return errors.Join(set(m.files), set(m.shared))
 }
 
 // detach unmounts everything at and below a path of the share.

@@ -26,7 +26,7 @@ type Shares struct {
 
 // New returns the share of a sandbox, which has exposed nothing yet.
 func New(opts Options) *Shares {
-	guest := &guestMounts{files: opts.Files}
+	guest := &guestMounts{files: opts.Files, shared: opts.Shared}
 	return &Shares{opts: opts, guest: guest, volumes: newVolumes(guest)}
 }
 

@@ -18,6 +18,7 @@ import (
 //
 //	<container>/rootfs  its root file system
 //	.volumes/<n>        a bind mount, perhaps with other containers
+//	.volumes/<n>/file   the same of a file
 //
 // Its methods are not called concurrently.
 type View struct {
@@ -25,7 +26,7 @@ type View struct {
 	stage   string // directory on the host for mounts that are not exposed yet
 	guest   *guestMounts
 	volumes *volumes
-	used    []*volume
+	used    []use
 }
 
 // RootfsPath is the path of the root file system below the share.
@@ -75,14 +76,14 @@ func (v *View) exposeRootfs(source string) error {
 
 // Bind exposes a file or a directory of the host to the guest and returns its
 // path below the share. With guard the guest must keep the container from
-// writing: another one may write there.
+// writing: the host does it only as long as no other container may write there.
 func (v *View) Bind(b Bind) (path string, guard bool, err error) {
-	vol, guard, err := v.volumes.acquire(b)
+	u, guard, err := v.volumes.acquire(b)
 	if err != nil {
 		return "", false, err
 	}
-	v.used = append(v.used, vol)
-	return vol.path(), guard, nil
+	v.used = append(v.used, u)
+	return u.path(), guard, nil
 }
 
 // Close unmounts what the container alone had, releases its volumes and removes
@@ -91,8 +92,8 @@ func (v *View) Close() error {
 	used := v.used
 	v.used = nil
 	var errs []error
-	for _, vol := range used {
-		errs = append(errs, v.volumes.release(vol))
+	for _, u := range used {
+		errs = append(errs, v.volumes.release(u))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

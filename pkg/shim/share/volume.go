@@ -7,10 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
@@ -20,10 +18,10 @@ import (
 // has such a name.
 const volumesDir = ".volumes"
 
-// volumes are the bind mounts of all containers of a sandbox. What two containers
-// mount in the same way is exposed to the guest once: under two mounts its kernel
-// would have two inodes for every file, and with them two page caches, two sets
-// of locks, and sockets that only one side can connect to.
+// volumes are the bind mounts of all containers of a sandbox. What is the same
+// for the guest is exposed to it once: under two mounts its kernel would have two
+// file systems, and with them two inodes for every file, two page caches, two
+// sets of locks, and sockets that only one side can connect to.
 type volumes struct {
 	guest *guestMounts
 
@@ -34,133 +32,166 @@ type volumes struct {
 
 // volume is one bind mount.
 type volume struct {
-	key  mountKey
-	name string        // below volumesDir
-	done chan struct{} // closed when it is exposed, or could not be
-	err  error         // valid after done
-	refs int           // containers that use it
+	key   mountKey
+	place place
+	name  string        // below volumesDir
+	file  bool          // not a directory; valid after done
+	root  int           // the mount, O_PATH; valid after done
+	done  chan struct{} // closed when it is exposed, or could not be
+	err   error         // valid after done
+	refs  int           // uses of it
+
+	mu       sync.Mutex // guards the fields below; held while the mount is changed
+	writers  int        // uses that may write
+	readOnly bool       // until there is a writer
 }
+
+// fileName is the name of a file that is a volume. It has a directory of its
+// own, which makes it a file system of its own in the guest.
+const fileName = "file"
+
+// dir is the directory of the volume below the share.
+func (vol *volume) dir() string { return filepath.Join(volumesDir, vol.name) }
 
 // path is where the volume is below the share.
-func (vol *volume) path() string { return filepath.Join(volumesDir, vol.name) }
-
-// mountKey is all in which bind mounts can differ: two with the same key can be
-// one.
-type mountKey struct {
-	dev, ino uint64 // of its root
-	flags    int64  // of the host's mount
-	access   Access
-	ids      IDMap
-	deep     bool
-	follow   bool
-	below    string // the host's mounts below it
-	peers    string // where later mounts come from
-	mapped   int    // the host's mount, when that maps ids: in which way cannot be read
+func (vol *volume) path() string {
+	if vol.file {
+		return filepath.Join(vol.dir(), fileName)
+	}
+	return vol.dir()
 }
+
+// use is a container's use of a volume.
+type use struct {
+	vol    *volume
+	rel    string // what the container has of it; "" for all
+	writes bool
+}
+
+// path is where the container finds its files below the share.
+func (u use) path() string { return filepath.Join(u.vol.path(), u.rel) }
 
 func newVolumes(guest *guestMounts) *volumes {
 	return &volumes{guest: guest, exposed: make(map[mountKey]*volume)}
 }
 
-// keyOf returns the key of what would be exposed; tree is a copy of its mounts.
-func keyOf(b Bind, source, tree int) (mountKey, error) {
-	var st unix.Statx_t
-	if err := unix.Statx(source, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
-		return mountKey{}, err
-	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(tree, &fs); err != nil {
-		return mountKey{}, err
-	}
-	key := mountKey{
-		dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, flags: fs.Flags,
-		access: b.Access, ids: b.IDs, deep: b.Deep, follow: b.Follow,
-	}
-	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(source))
-	if err != nil {
-		return mountKey{}, err
-	}
-	path = strings.TrimSuffix(path, "/") // it is / alone that ends in one
-	mounts, err := mountinfo.GetMounts(nil)
-	if err != nil {
-		return mountKey{}, err
-	}
-	var below strings.Builder
-	for _, m := range mounts {
-		if uint64(m.ID) == st.Mnt_id {
-			key.mapped = mapsIDs(m)
-			if b.Follow {
-				key.peers = m.Optional
-			}
-		}
-		if rest, ok := strings.CutPrefix(m.Mountpoint, path+"/"); b.Deep && ok && rest != "" {
-			fmt.Fprintf(&below, "%q %d:%d %q %s %d\n", rest, m.Major, m.Minor, m.Root, m.Options, mapsIDs(m))
-		}
-	}
-	key.below = below.String()
-	return key, nil
-}
-
-// mapsIDs is the id of a mount that maps ids, and 0 for others.
-func mapsIDs(m *mountinfo.Info) int {
-	if slices.Contains(strings.Split(m.Options, ","), "idmapped") {
-		return m.ID
-	}
-	return 0
-}
-
-// guarded reports whether the guest's kernel can keep a container from writing
-// exactly where the host would.
-func (k mountKey) guarded() bool { return k.access == WriteBelow && k.below == "" && !k.follow }
-
 // acquire exposes a bind mount, unless it is exposed already. With guard the
-// guest must keep the container from writing: the mount is there for another
-// one, which may. The caller must release the volume.
-func (v *volumes) acquire(b Bind) (_ *volume, guard bool, err error) {
-	source, err := unix.Open(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+// guest must keep the container from writing: another one may. The caller must
+// release the use.
+func (v *volumes) acquire(b Bind) (u use, guard bool, err error) {
+	src, err := openSource(b)
 	if err != nil {
-		return nil, false, fmt.Errorf("share %s: %w", b.Source, err)
+		return use{}, false, fmt.Errorf("share %s: %w", b.Source, err)
 	}
-	defer func() { _ = unix.Close(source) }()
-	tree, err := cloneMounts(source, "", b.Deep)
+	defer src.close()
+	u, err = v.find(src)
 	if err != nil {
-		return nil, false, fmt.Errorf("share %s: %w", b.Source, err)
+		return use{}, false, fmt.Errorf("share %s: %w", b.Source, err)
 	}
-	defer func() { _ = unix.Close(tree) }()
-	key, err := keyOf(b, source, tree)
-	if err != nil {
-		return nil, false, fmt.Errorf("share %s: inspect: %w", b.Source, err)
+	plain := u.vol.key.plain()
+	if u.writes = plain && b.Access == WriteAll; u.writes {
+		if err := v.addWriter(u.vol); err != nil {
+			u.writes = false
+			return use{}, false, fmt.Errorf("share %s: %w", b.Source, errors.Join(err, v.release(u)))
+		}
 	}
-	vol, first := v.claim(key)
-	if first {
-		vol.err = v.mount(vol, tree)
-		close(vol.done)
-	}
-	<-vol.done
-	if vol.err != nil {
-		v.drop(vol)
-		return nil, false, fmt.Errorf("share %s: %w", b.Source, vol.err)
-	}
-	return vol, vol.key.access != key.access, nil
+	return u, plain && b.Access != WriteAll, nil
 }
 
-// claim counts one more user of a volume. The first one has to expose it.
-func (v *volumes) claim(key mountKey) (_ *volume, first bool) {
+// find returns the volume that has the source, which may have to be exposed.
+func (v *volumes) find(src *source) (use, error) {
+	if vol := v.claim(src.key); vol != nil {
+		return use{vol: vol}, v.await(vol)
+	}
+	if src.bind.Within {
+		if u, ok := v.findWithin(src); ok {
+			return u, nil
+		}
+		if outer, rel := src.emptyDir(); outer != nil {
+			defer outer.close()
+			vol, err := v.expose(outer)
+			return use{vol: vol, rel: rel}, err
+		}
+	}
+	vol, err := v.expose(src)
+	return use{vol: vol}, err
+}
+
+// findWithin looks for a volume that the source is below.
+func (v *volumes) findWithin(src *source) (use, bool) {
+	for _, key := range v.outer(src) {
+		vol := v.claim(key)
+		if vol == nil || v.await(vol) != nil {
+			continue
+		}
+		if rel, ok := src.place.within(vol.place); ok && !vol.file && src.isAt(vol.root, rel) {
+			return use{vol: vol, rel: rel}, true
+		}
+		_ = v.release(use{vol: vol}) // what is left is released with the share
+	}
+	return use{}, false
+}
+
+// outer returns the keys of the volumes that may have the source below them, the
+// outermost first.
+func (v *volumes) outer(src *source) []mountKey {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var found []*volume
+	for key, vol := range v.exposed {
+		if _, ok := src.place.within(vol.place); ok && key.canContain(src.key) {
+			found = append(found, vol)
+		}
+	}
+	slices.SortFunc(found, func(a, b *volume) int { return len(a.place.path) - len(b.place.path) })
+	keys := make([]mountKey, 0, len(found))
+	for _, vol := range found {
+		keys = append(keys, vol.key)
+	}
+	return keys
+}
+
+// claim counts one more user of the volume with a key, nil when there is none.
+func (v *volumes) claim(key mountKey) *volume {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	vol := v.exposed[key]
-	if writable := key; vol == nil && key.guarded() {
-		writable.access = WriteAll
-		vol = v.exposed[writable]
+	if vol != nil {
+		vol.refs++
 	}
-	if vol == nil {
-		vol = &volume{key: key, name: strconv.Itoa(v.count), done: make(chan struct{})}
+	return vol
+}
+
+// await waits until a volume that was claimed is exposed. After an error it is
+// not claimed any longer.
+func (v *volumes) await(vol *volume) error {
+	<-vol.done
+	if vol.err != nil {
+		v.drop(vol)
+	}
+	return vol.err
+}
+
+// expose claims a volume, and exposes it when nobody has meanwhile.
+func (v *volumes) expose(src *source) (*volume, error) {
+	v.mu.Lock()
+	vol := v.exposed[src.key]
+	first := vol == nil
+	if first {
+		vol = &volume{key: src.key, place: src.place, name: strconv.Itoa(v.count), root: -1, done: make(chan struct{})}
 		v.count++
-		v.exposed[key] = vol
-		first = true
+		v.exposed[src.key] = vol
 	}
 	vol.refs++
-	return vol, first
+	v.mu.Unlock()
+	if first {
+		vol.root = src.takeTree()
+		if vol.err = v.mount(vol, src.bind); vol.err != nil {
+			_ = unix.Close(vol.root)
+		}
+		close(vol.done)
+	}
+	return vol, v.await(vol)
 }
 
 // drop counts one user less and reports whether it was the last one.
@@ -174,55 +205,103 @@ func (v *volumes) drop(vol *volume) (last bool) {
 	return last
 }
 
-// mount exposes a copy of mounts as a volume: a file is exposed alone, without its
+// mount puts a copy of mounts in place: a file is exposed alone, without its
 // directory.
 //
 // The mount is made, protected and only then put in place, where the guest sees
 // it.
-func (v *volumes) mount(vol *volume, tree int) error {
-	if err := protect(tree, vol.key.access, vol.key.follow); err != nil {
+func (v *volumes) mount(vol *volume, b Bind) error {
+	access := vol.key.access
+	if vol.key.plain() {
+		access = b.Access
+		vol.readOnly = access != WriteAll
+	}
+	if err := protect(vol.root, access, vol.key.follow); err != nil {
 		return err
 	}
-	if err := vol.key.ids.apply(tree); err != nil {
+	if err := vol.key.ids.apply(vol.root); err != nil {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(tree, &st); err != nil {
+	if err := unix.Fstat(vol.root, &st); err != nil {
 		return err
 	}
-	path := vol.path()
-	target := v.guest.host(path)
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+	vol.file = st.Mode&unix.S_IFMT != unix.S_IFDIR
+	dir := v.guest.host(vol.dir())
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := makeTarget(target, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
-		return err
-	}
-	if err := v.guest.attach(tree, path); err != nil {
-		return errors.Join(err, mounts.RemoveTree(target))
+	if err := v.attach(vol); err != nil {
+		return errors.Join(err, v.remove(vol))
 	}
 	return nil
 }
 
-func makeTarget(path string, dir bool) error {
-	if dir {
-		return os.Mkdir(path, 0o755)
+// attach puts a volume where the guest sees it.
+func (v *volumes) attach(vol *volume) error {
+	if vol.file {
+		f, err := os.OpenFile(v.guest.host(vol.path()), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Close(), v.guest.isolate(vol.dir())); err != nil {
+			return err
+		}
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	return v.guest.attach(vol.root, vol.path())
+}
+
+// addWriter lets the guest write.
+func (v *volumes) addWriter(vol *volume) error {
+	vol.mu.Lock()
+	defer vol.mu.Unlock()
+	vol.writers++
+	if !vol.readOnly || vol.key.flags&unix.ST_RDONLY != 0 { // the host's own "read-only" stays
+		return nil
+	}
+	if err := v.guest.setReadOnly(vol.path(), false); err != nil {
+		return fmt.Errorf("make writable: %w", err)
+	}
+	vol.readOnly = false
+	return nil
+}
+
+// removeWriter makes the volume read-only after its last writer. While the
+// guest still has a file open for writing that cannot be, and then it stays as it
+// is: the containers that are left cannot write, their mounts are read-only.
+func (v *volumes) removeWriter(vol *volume) error {
+	vol.mu.Lock()
+	defer vol.mu.Unlock()
+	vol.writers--
+	if vol.writers > 0 || vol.readOnly {
+		return nil
+	}
+	err := v.guest.setReadOnly(vol.path(), true)
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, errNoMounts) {
+		return nil
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("make read-only: %w", err)
 	}
-	return f.Close()
+	vol.readOnly = true
+	return nil
 }
 
 // release ends a container's use of a volume.
-func (v *volumes) release(vol *volume) error {
-	if !v.drop(vol) {
+func (v *volumes) release(u use) error {
+	if !v.drop(u.vol) {
+		if u.writes {
+			return v.removeWriter(u.vol)
+		}
 		return nil
 	}
-	path := vol.path()
-	if err := v.guest.detach(path); err != nil {
+	return errors.Join(unix.Close(u.vol.root), v.remove(u.vol))
+}
+
+// remove takes a volume out of the share.
+func (v *volumes) remove(vol *volume) error {
+	if err := v.guest.detach(vol.dir()); err != nil {
 		return err // what is mounted must not be deleted
 	}
-	return mounts.RemoveTree(v.guest.host(path))
+	return mounts.RemoveTree(v.guest.host(vol.dir()))
 }

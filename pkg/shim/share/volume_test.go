@@ -40,46 +40,120 @@ func TestVolumeOfTwoContainers(t *testing.T) {
 	}
 }
 
-// TestVolumeThatDiffers is exposed again; but one that another container may write
-// is protected by the guest.
+// TestVolumeThatDiffers is exposed again.
 func TestVolumeThatDiffers(t *testing.T) {
 	f := newFixture(t)
 	source := t.TempDir()
-	_, reads, guard := f.bind("reads", Bind{Source: source, Deep: true, Access: WriteBelow})
-	if guard {
-		t.Error("what nobody may write is left to the guest")
+	tmpfs(t, source)
+	if err := unix.Mount("", source, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
 	}
-	_, writes, _ := f.bind("writes", Bind{Source: source, Deep: true})
-	if reads == writes {
-		t.Fatal("a read-only mount is written to")
-	}
-	if err := os.WriteFile(filepath.Join(writes, "file"), nil, 0o600); err != nil {
-		t.Error(err)
-	}
-	_, other, _ := f.bind("other", Bind{Source: t.TempDir(), Deep: true})
-	_, follows, _ := f.bind("follows", Bind{Source: source, Deep: true, Follow: true})
-	_, nothing, guarded := f.bind("nothing", Bind{Source: source, Deep: true, Access: WriteNothing})
-	for _, path := range []string{other, follows, nothing} {
-		if path == writes || path == reads || guarded {
-			t.Errorf("%s is one of %s, %s; guarded %v", path, writes, reads, guarded)
+	seen := make(map[string]string)
+	for name, b := range map[string]Bind{
+		"plain":            {Source: source, Deep: true},
+		"other":            {Source: t.TempDir(), Deep: true},
+		"follows":          {Source: source, Deep: true, Follow: true},
+		"follows and read": {Source: source, Deep: true, Follow: true, Access: WriteBelow},
+	} {
+		_, path, guard := f.bind(name, b)
+		if seen[path] != "" || guard {
+			t.Errorf("%s is %s; guarded %v", name, seen[path], guard)
 		}
+		seen[path] = name
 	}
-	source = t.TempDir()
-	_, writes, _ = f.bind("writes2", Bind{Source: source, Deep: true})
-	if _, reads, guard = f.bind("reads2", Bind{Source: source, Deep: true, Access: WriteBelow}); reads != writes || !guard {
-		t.Errorf("what another container may write: %s and %s, guarded %v", reads, writes, guard)
+	tmpfs(t, filepath.Join(source, "below"))
+	for name, access := range map[string]Access{"all": WriteAll, "below": WriteBelow, "nothing": WriteNothing} {
+		_, path, guard := f.bind("with a mount, "+name, Bind{Source: source, Deep: true, Access: access})
+		if seen[path] != "" || guard {
+			t.Errorf("%s with a mount is %s; guarded %v", name, seen[path], guard)
+		}
+		seen[path] = name
+		wantReadOnly(t, path, access != WriteAll)
+		wantReadOnly(t, filepath.Join(path, "below"), access == WriteNothing)
 	}
-	below := filepath.Join(source, "below")
-	if err := os.Mkdir(below, 0o700); err != nil {
-		t.Fatal(err)
+	if _, path, _ := f.bind("shallow", Bind{Source: source}); seen[path] != "plain" {
+		t.Errorf("what nothing is mounted on is %s", seen[path])
 	}
-	if err := unix.Mount("tmpfs", below, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(below, unix.MNT_DETACH) })
-	if _, path, _ := f.bind("below", Bind{Source: source, Deep: true}); path == writes {
-		t.Error("what was mounted since is not exposed")
-	}
+}
+
+// TestVolumeReadAndWritten is one mount, which can be written as long as somebody
+// may write.
+func TestVolumeReadAndWritten(t *testing.T) {
+	inBothNamespaces(t, func(t *testing.T, f *fixture) {
+		source := t.TempDir()
+		_, reads, guard := f.bind("reads", Bind{Source: source, Deep: true, Access: WriteBelow})
+		wantReadOnly(t, reads, true)
+		nothing, path, guardAgain := f.bind("nothing", Bind{Source: source, Deep: true, Access: WriteNothing})
+		if path != reads || !guard || !guardAgain {
+			t.Errorf("%s and %s, guarded %v, %v", reads, path, guard, guardAgain)
+		}
+		for _, id := range []string{"w", "w again"} {
+			first, writes, guard := f.bind(id, Bind{Source: source, Deep: true})
+			if writes != reads || guard {
+				t.Errorf("%s and %s, guarded %v", reads, writes, guard)
+			}
+			second, _, _ := f.bind(id+" 2", Bind{Source: source, Deep: true})
+			wantReadOnly(t, reads, false)
+			if err := first.Close(); err != nil {
+				t.Fatal(err)
+			}
+			wantReadOnly(t, reads, false)
+			if err := second.Close(); err != nil {
+				t.Fatal(err)
+			}
+			wantReadOnly(t, reads, true)
+			if err := nothing.Close(); err != nil { // is no writer
+				t.Fatal(err)
+			}
+			wantReadOnly(t, reads, true)
+		}
+	})
+}
+
+// TestVolumeReadOnlyOnTheHost is never writable.
+func TestVolumeReadOnlyOnTheHost(t *testing.T) {
+	inBothNamespaces(t, func(t *testing.T, f *fixture) {
+		source := t.TempDir()
+		bindMount(t, source, source)
+		if err := unix.MountSetattr(unix.AT_FDCWD, source, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			t.Fatal(err)
+		}
+		for id, access := range map[string]Access{"reads": WriteBelow, "writes": WriteAll, "reads again": WriteBelow, "writes again": WriteAll} {
+			_, path, _ := f.bind(id, Bind{Source: source, Access: access})
+			wantReadOnly(t, path, true)
+		}
+	})
+}
+
+// TestVolumeOfAFile is a mount in a directory that is a mount as well: only that
+// can be a file system of its own for the guest.
+func TestVolumeOfAFile(t *testing.T) {
+	inBothNamespaces(t, func(t *testing.T, f *fixture) {
+		source := filepath.Join(t.TempDir(), "name")
+		write(t, source, "text")
+		_, path, _ := f.bind("c", Bind{Source: source})
+		if b, err := os.ReadFile(path); err != nil || string(b) != "text" {
+			t.Errorf("%q, %v", b, err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+		wantReadOnly(t, filepath.Dir(path), true)
+		if f.root == f.opts.Shared {
+			return
+		}
+		ids := make(map[uint64]bool)
+		for _, p := range []string{path, filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
+			var st unix.Statx_t
+			if err := unix.Statx(unix.AT_FDCWD, p, 0, unix.STATX_MNT_ID, &st); err != nil {
+				t.Fatal(err)
+			}
+			ids[st.Mnt_id] = true
+		}
+		if len(ids) != 3 {
+			t.Errorf("%d mounts, want 3", len(ids))
+		}
+	})
 }
 
 // TestVolumeAtOnce has many containers that come and go.
@@ -91,15 +165,15 @@ func TestVolumeAtOnce(t *testing.T) {
 	for range users {
 		wg.Go(func() {
 			for range rounds {
-				vol, _, err := f.volumes.acquire(b)
+				u, _, err := f.volumes.acquire(b)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if err := os.WriteFile(filepath.Join(f.guest.host(vol.path()), "file"), nil, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(f.guest.host(u.path()), "file"), nil, 0o600); err != nil {
 					t.Error(err)
 				}
-				if err := f.volumes.release(vol); err != nil {
+				if err := f.volumes.release(u); err != nil {
 					t.Error(err)
 				}
 			}
@@ -116,17 +190,13 @@ func TestVolumeOfTheRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to mount")
 	}
-	source, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	src, err := openSource(Bind{Source: "/", Deep: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = unix.Close(source) }()
-	key, err := keyOf(Bind{Source: "/", Deep: true}, source, source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(key.below, `"proc"`) {
-		t.Errorf("/proc is not among the mounts %q", key.below)
+	defer src.close()
+	if !strings.Contains(src.key.below, `"proc"`) {
+		t.Errorf("/proc is not among the mounts %q", src.key.below)
 	}
 }
 
