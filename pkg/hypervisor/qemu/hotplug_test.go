@@ -308,9 +308,7 @@ func serve(t *testing.T, dir, socket string) *virtiofsd.Server {
 	if _, err := os.Stat(virtiofsdBinary); err != nil {
 		t.Skipf("no virtiofsd: %v", err)
 	}
-	server, err := virtiofsd.Start(t.Context(), virtiofsd.Options{
-		Binary: virtiofsdBinary, SharedDir: dir, Socket: socket, Xattr: true, AnnounceSubmounts: true,
-	})
+	server, err := virtiofsd.Start(t.Context(), virtiofsd.Options{Binary: virtiofsdBinary, SharedDir: dir, Socket: socket})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package virtiofsd
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 )
@@ -11,48 +10,30 @@ import (
 const listenFD = 3
 
 // commandLine returns the server's arguments, without the program's name.
+//
+// Requests are served by the thread that receives them, which is faster on few
+// CPUs than a pool. The guest sees changes of the host after a second. It has a
+// device number for each file system of the host, so that equal inode numbers are
+// not taken for hard links.
 func commandLine(opts Options, k kind) []string {
-	cache := cmp.Or(opts.Cache, CacheAuto)
-	sandbox := cmp.Or(opts.Sandbox, SandboxNamespace)
 	if k == kindRust {
-		return rustArgs(opts, cache, sandbox)
+		return []string{
+			fmt.Sprintf("--fd=%d", listenFD), "--thread-pool-size=0",
+			"--shared-dir=" + opts.SharedDir, "--cache=auto", "--sandbox=namespace",
+			"--log-level=warn", "--announce-submounts",
+		}
 	}
-	args := []string{
-		"-f", fmt.Sprintf("--fd=%d", listenFD), fmt.Sprintf("--thread-pool-size=%d", opts.Threads),
+	return []string{
+		"-f", fmt.Sprintf("--fd=%d", listenFD), "--thread-pool-size=0",
 		"-o", "source=" + escape(opts.SharedDir),
-		"-o", "cache=" + string(cache),
-		"-o", "sandbox=" + string(sandbox),
+		"-o", "cache=auto",
+		"-o", "sandbox=namespace",
 		// The host's lock table must not be the guest's to fill.
 		"-o", "no_posix_lock,no_flock",
 		// Its info level has a line for every connection.
 		"-o", "log_level=warn",
+		"-o", "announce_submounts",
 	}
-	if opts.Xattr {
-		args = append(args, "-o", "xattr")
-	}
-	if opts.AnnounceSubmounts {
-		args = append(args, "-o", "announce_submounts")
-	}
-	return args
-}
-
-func rustArgs(opts Options, cache Cache, sandbox Sandbox) []string {
-	mode := string(cache)
-	if cache == CacheNever {
-		mode = "never"
-	}
-	args := []string{
-		fmt.Sprintf("--fd=%d", listenFD), fmt.Sprintf("--thread-pool-size=%d", opts.Threads),
-		"--shared-dir=" + opts.SharedDir, "--cache=" + mode, "--sandbox=" + string(sandbox),
-		"--log-level=warn",
-	}
-	if opts.Xattr {
-		args = append(args, "--xattr")
-	}
-	if opts.AnnounceSubmounts {
-		args = append(args, "--announce-submounts")
-	}
-	return args
 }
 
 // escape protects what separates options in libfuse's option lists.

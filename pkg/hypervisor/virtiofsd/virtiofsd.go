@@ -16,44 +16,11 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/internal/child"
 )
 
-// Cache is how much the guest may keep without asking.
-type Cache string
-
-// Cache modes. CacheAuto sees changes of the host after a second, CacheNever at
-// once; CacheAlways is for trees that only the guest changes.
-const (
-	CacheAuto   Cache = "auto"
-	CacheNever  Cache = "none"
-	CacheAlways Cache = "always"
-)
-
-// Sandbox is how the server confines itself to the shared directory.
-type Sandbox string
-
-// Sandboxes. SandboxNamespace has mount, pid and net namespaces of its own and
-// needs CAP_SYS_ADMIN; SandboxChroot works inside containers.
-const (
-	SandboxNamespace Sandbox = "namespace"
-	SandboxChroot    Sandbox = "chroot"
-)
-
 // Options describe one server.
 type Options struct {
 	Binary    string // path of virtiofsd: QEMU's own (C) or the one in Rust
 	SharedDir string // absolute path of a directory; see the package's text on mounts
 	Socket    string // absolute path to listen on, at most 107 bytes; must not exist
-
-	Cache   Cache   // "" means CacheAuto
-	Sandbox Sandbox // "" means SandboxNamespace
-	// Threads of the server's pool; 0 means that requests are served by the
-	// thread that received them, which is faster on few CPUs.
-	Threads int
-	// Xattr passes extended attributes.
-	Xattr bool
-	// AnnounceSubmounts gives each file system below SharedDir a device number
-	// of its own in the guest, so that equal inode numbers are not mistaken for
-	// hard links.
-	AnnounceSubmounts bool
 }
 
 // Server is one running virtiofsd.
@@ -133,16 +100,6 @@ func validate(opts Options) error {
 	}
 	if !filepath.IsAbs(opts.SharedDir) {
 		return fmt.Errorf("shared directory %q: want an absolute path: %w", opts.SharedDir, errdefs.ErrInvalidArgument)
-	}
-	switch opts.Cache {
-	case "", CacheAuto, CacheNever, CacheAlways:
-	default:
-		return fmt.Errorf("cache %q: want auto, none or always: %w", opts.Cache, errdefs.ErrInvalidArgument)
-	}
-	switch opts.Sandbox {
-	case "", SandboxNamespace, SandboxChroot:
-	default:
-		return fmt.Errorf("sandbox %q: want namespace or chroot: %w", opts.Sandbox, errdefs.ErrInvalidArgument)
 	}
 	info, err := os.Stat(opts.SharedDir)
 	switch {

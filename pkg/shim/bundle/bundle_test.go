@@ -191,3 +191,15 @@ func TestDeleted(t *testing.T) {
 		t.Error("a marked bundle, or one that is gone, is not deleted")
 	}
 }
+
+func TestPodUID(t *testing.T) {
+	for want, annotations := range map[string]map[string]string{
+		"":  nil,
+		"a": {"io.kubernetes.cri.sandbox-uid": "a"},
+		"b": {"io.kubernetes.cri.sandbox-uid": "", "io.kubernetes.pod.uid": "b"},
+	} {
+		if got := of(specs.Spec{Annotations: annotations}).PodUID(); got != want {
+			t.Errorf("%v: %q, want %q", annotations, got, want)
+		}
+	}
+}

@@ -18,6 +18,7 @@ var (
 	// sandboxIDAnnotations name the sandbox that a container belongs to, the
 	// first one that is there.
 	sandboxIDAnnotations = []string{"io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"}
+	podUIDAnnotations    = []string{"io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"}
 	// typeAnnotations are "sandbox" for the pause container of a pod.
 	typeAnnotations = []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"}
 )
@@ -35,6 +36,17 @@ func (b *Bundle) SandboxID(containerID string) (string, error) {
 		}
 	}
 	return containerID, nil
+}
+
+// PodUID is the uid of the pod that the container belongs to, "" for none. A
+// kubelet has the pod's volumes in a directory of that name.
+func (b *Bundle) PodUID() string {
+	for _, key := range podUIDAnnotations {
+		if uid := b.Spec.Annotations[key]; uid != "" {
+			return uid
+		}
+	}
+	return ""
 }
 
 // isPodSandbox reports whether the bundle is that of a pod's pause container.

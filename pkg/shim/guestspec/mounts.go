@@ -43,9 +43,9 @@ func mounts(all []specs.Mount, o Options) []specs.Mount {
 }
 
 // bindMount is a bind mount from the share. Propagation is between mounts of the
-// host; in the guest every mount of the share is a plain one. There it and all
-// mounts of the host below it are one, so only "nothing may be written" can be
-// said; what is finer the host enforces alone.
+// host; in the guest every mount of the share is a plain one. There the host's
+// mounts below it are made when a path leads over them, as read-only as it is, so
+// only "nothing may be written" can be said; what is finer the host enforces alone.
 func bindMount(m specs.Mount, source Source) specs.Mount {
 	access := accessOf(m)
 	m.Source = source.Path

@@ -14,10 +14,14 @@
 // It has no goroutines. What has to run in another mount namespace runs on a
 // thread that ends with the call.
 //
-// Locks: guestMounts.mu and volumes.mu are never held together. The first is
-// held while the namespace is used, which is local work of the kernel; the
-// second guards the table alone, and who finds a volume there that is not yet
-// exposed waits for it without the lock.
+// A volume is one file system for the guest, so it is exposed once: to those that
+// read and those that write, and to those that have a part of it. Where that is
+// not possible, see mountKey, there are two.
+//
+// Lock order: volume.mu, then guestMounts.mu. Both are held while mounts are
+// changed, which is local work of the kernel. volumes.mu guards the table alone
+// and is held with no other; who finds a volume there that is not yet exposed
+// waits for it without the lock.
 //
 // It must not know the OCI specification, what a container is for, the guest's
 // protocol, or which VMM serves the share: its callers translate to [Bind] and

@@ -31,7 +31,8 @@ type Paths struct {
 }
 
 // Find looks for the parts: in CCV2_BIN, CCV2_GUEST and CCV2_IMAGE, or where
-// the Makefile puts them. The error names all that are missing.
+// the Makefile puts them, and for virtiofsd, of which there are two, in
+// CCV2_VIRTIOFSD. The error names all that are missing.
 func Find() (Paths, error) {
 	_, self, _, _ := runtime.Caller(0)
 	build := filepath.Join(filepath.Dir(self), "..", "..", "..", "build")
@@ -42,7 +43,7 @@ func Find() (Paths, error) {
 		Image:     filepath.Join(guest, "initrd.img"),
 		Archive:   cmp.Or(os.Getenv("CCV2_IMAGE"), filepath.Join(build, "busybox.tar")),
 		Busybox:   firstOf("/bin/busybox", "/usr/bin/busybox", filepath.Join(build, "busybox", "bin", "busybox")),
-		VirtioFSD: firstOf("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/libexec/qemu/virtiofsd"),
+		VirtioFSD: cmp.Or(os.Getenv("CCV2_VIRTIOFSD"), firstOf("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/libexec/qemu/virtiofsd")),
 	}
 	var err error
 	if p.QEMU, err = exec.LookPath("qemu-system-x86_64"); err != nil {
