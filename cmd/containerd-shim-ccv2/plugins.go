@@ -20,26 +20,30 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/task"
 )
 
-// Ids of our plugins; services are siblings that get the sandbox by its id.
+// Types of our plugins; each has one, of the id pluginID. A plugin cannot require
+// its own type, so these are not containerd's. Services are siblings that get the
+// sandbox.
 const (
-	eventsID  = "ccv2-events"
-	sandboxID = "ccv2-sandbox"
+	eventsPlugin  plugin.Type = "io.ccv2.events.v1"
+	sandboxPlugin plugin.Type = "io.ccv2.sandbox.v1"
+
+	pluginID = "ccv2"
 )
 
 // registerPlugins registers what the shim framework starts: the queue of events,
 // the sandbox, and the services over it.
 func registerPlugins() {
 	registry.Register(&plugin.Registration{
-		Type: plugins.EventPlugin, ID: eventsID,
+		Type: eventsPlugin, ID: pluginID,
 		Requires: []plugin.Type{plugins.EventPlugin}, InitFn: newEvents,
 	})
 	registry.Register(&plugin.Registration{
-		Type: plugins.InternalPlugin, ID: sandboxID,
-		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin}, InitFn: newSandbox,
+		Type: sandboxPlugin, ID: pluginID,
+		Requires: []plugin.Type{eventsPlugin, plugins.InternalPlugin}, InitFn: newSandbox,
 	})
 	registry.Register(&plugin.Registration{
 		Type: plugins.TTRPCPlugin, ID: "task",
-		Requires: []plugin.Type{plugins.InternalPlugin}, InitFn: newTask,
+		Requires: []plugin.Type{sandboxPlugin, plugins.InternalPlugin}, InitFn: newTask,
 	})
 }
 
@@ -55,7 +59,7 @@ func newEvents(ic *plugin.InitContext) (any, error) {
 // newSandbox makes the sandbox that this process is for. The end of the process
 // stops it and forwards its last events.
 func newSandbox(ic *plugin.InitContext) (any, error) {
-	queue, err := get[*events.Queue](ic, plugins.EventPlugin, eventsID)
+	queue, err := get[*events.Queue](ic, eventsPlugin, pluginID)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +86,7 @@ func newSandbox(ic *plugin.InitContext) (any, error) {
 
 // newTask makes the task service.
 func newTask(ic *plugin.InitContext) (any, error) {
-	s, err := get[*sandbox.Sandbox](ic, plugins.InternalPlugin, sandboxID)
+	s, err := get[*sandbox.Sandbox](ic, sandboxPlugin, pluginID)
 	if err != nil {
 		return nil, err
 	}

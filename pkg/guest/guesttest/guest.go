@@ -103,6 +103,13 @@ func (g *Guest) SetEvents(e client.Events) {
 	g.opts.Events = e
 }
 
+// OnCall replaces the callback of the options.
+func (g *Guest) OnCall(do func(Call) error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.opts.OnCall = do
+}
+
 // Fail makes every call of a method fail with err; nil ends that.
 func (g *Guest) Fail(method string, err error) {
 	g.mu.Lock()

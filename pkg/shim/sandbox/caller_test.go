@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"context"
@@ -7,30 +7,30 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
 
-// TestCallerGoes takes the caller of Create away while the guest makes the
-// container: it must not stay in the guest, must not be seen meanwhile, and can
-// be created again at once.
+// TestCallerGoes takes the caller of Create away while the guest creates the
+// container: it must not be seen meanwhile, and can be created again at once.
 func TestCallerGoes(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
+	f := newFixture(t)
 	f.run(podID, "wait")
-	asked, goOn := make(chan struct{}), make(chan struct{})
+	asked, let := make(chan struct{}), make(chan struct{})
 	first := true
-	f.agent.hook = func(code hyperstart.Code) (hyperstart.Code, []byte) {
-		if code == hyperstart.NewContainer && first {
+	f.machine.Agent.OnCall(func(call guesttest.Call) error {
+		if call.Method == "CreateContainer" && first {
 			first = false
 			close(asked)
-			<-goOn
+			<-let
 		}
-		return 0, nil
-	}
+		return nil
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	bundle := f.bundle("c", "exit", "5")
 	failed := make(chan error, 1)
 	go func() {
-		_, err := f.Create(ctx, CreateRequest{ID: "c", Bundle: bundle})
+		_, err := f.Create(ctx, sandbox.CreateRequest{ID: "c", Bundle: bundle})
 		failed <- err
 	}()
 	<-asked
@@ -44,9 +44,9 @@ func TestCallerGoes(t *testing.T) {
 	if _, err := f.Container("c"); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("a container that nobody waits for: %v", err)
 	}
-	again := make(chan *Container, 1)
+	again := make(chan *sandbox.Container, 1)
 	go func() { again <- f.create("c", "exit", "5") }()
-	close(goOn)
+	close(let)
 	if err := <-failed; !errors.Is(err, context.Canceled) {
 		t.Errorf("Create: %v", err)
 	}
@@ -65,18 +65,19 @@ func TestCallerGoes(t *testing.T) {
 // TestCallerGoesAtStart takes the caller of Start away while the guest starts the
 // container, which therefore runs.
 func TestCallerGoesAtStart(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
+	f := newFixture(t)
 	c := f.create(podID, "wait")
 	ctx, cancel := context.WithCancel(t.Context())
-	f.agent.noted = func(code hyperstart.Code) {
-		if code == hyperstart.StartContainer {
+	f.machine.Agent.OnCall(func(call guesttest.Call) error {
+		if call.Method == "StartContainer" {
 			cancel()
 		}
-	}
+		return nil
+	})
 	if err := c.Start(ctx); err != nil {
 		t.Errorf("Start: %v", err)
 	}
-	if got := c.State(); got != ContainerRunning {
+	if got := c.State(); got != sandbox.ContainerRunning {
 		t.Errorf("the container is %s", got)
 	}
 }

@@ -1,9 +1,8 @@
-package sandbox
+package sandbox_test
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,14 +10,12 @@ import (
 	"time"
 
 	"github.com/containerd/log"
-	"github.com/moby/sys/mountinfo"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"go.uber.org/goleak"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox/sandboxtest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 func TestMain(m *testing.M) {
@@ -26,100 +23,61 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// fixture is a sandbox with everything around it that is not real.
-type fixture struct {
-	t      *testing.T
-	dir    string
-	agent  *agent
-	driver *driver
-	events *recorder
-	vm     podvm.Options
-	*Sandbox
-}
-
 // podID is the id of the sandbox and of its sandbox container.
 const podID = "pod"
 
-// newFixture makes a sandbox with a guest of a dialect. When the test ends
-// everything must have been released.
-func newFixture(t *testing.T, dialect hyperstart.Dialect) *fixture {
+// fixture is a sandbox on a machine in memory.
+type fixture struct {
+	t       *testing.T
+	dir     string
+	machine *sandboxtest.Machine
+	events  *sandboxtest.Recorder
+	opts    sandbox.Options
+	*sandbox.Sandbox
+}
+
+// newFixture makes a sandbox. When the test ends everything must have been
+// released and joined.
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, to mount")
-	}
-	dir, err := os.MkdirTemp("", "ccv2-sandbox-") // sockets need a short path
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := newAgent(t, dialect)
-	f := &fixture{t: t, dir: dir, agent: a, driver: &driver{t: t, agent: a}, events: newRecorder()}
-	f.vm = podvm.Options{
-		Namespace: "test", ID: podID, StateDir: filepath.Join(dir, "run"), Source: podvm.Cold{Driver: f.driver},
-		Config: podvm.Config{ShareType: "9p", BootTimeout: 10 * time.Second, CallTimeout: 5 * time.Second},
-	}
-	if dialect != hyperstart.DialectCCv2 {
-		f.vm.Config.Dialect = dialect
-	}
-	f.Sandbox = f.sandbox()
+	f := &fixture{t: t, dir: t.TempDir(), machine: sandboxtest.NewMachine(), events: sandboxtest.NewRecorder()}
+	f.opts = sandbox.Options{Namespace: "test", ID: podID, Sink: f.events, Machine: f.machine, KillTimeout: time.Minute}
+	f.Sandbox = sandbox.New(f.opts)
 	t.Cleanup(f.close)
 	return f
 }
 
-// sandbox makes a sandbox with the present options of its VM.
-func (f *fixture) sandbox() *Sandbox {
-	return New(Options{
-		Namespace: "test", ID: podID, Sink: f.events,
-		Machine: OnVM(podvm.New(f.vm)), KillTimeout: f.vm.Config.CallTimeout * 3 / 2,
-	})
+// with makes the sandbox with other options.
+func (f *fixture) with(change func(*sandbox.Options)) {
+	change(&f.opts)
+	f.Sandbox = sandbox.New(f.opts)
 }
 
-// record is what is on disk.
-func (f *fixture) record() store.Dir { return store.DirOf(f.vm.StateDir, "test", podID) }
-
-// close ends the sandbox and looks for what is left of it.
+// close ends the sandbox and looks at what is left of it.
 func (f *fixture) close() {
 	f.t.Helper()
+	booted := f.machine.PID() != 0
 	if err := f.Stop(context.Background()); err != nil {
 		f.t.Error(err)
 	}
-	if m := f.driver.machine(); m != nil {
-		select {
-		case <-m.done:
-		default:
-			f.t.Error("the vm still runs")
-			_ = m.Kill(context.Background())
-		}
-		_ = m.stdin.Close()
+	if booted && !f.machine.Released() {
+		f.t.Error("the machine was not released")
 	}
-	f.agent.wg.Wait()
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(f.dir))
-	if err != nil {
-		f.t.Error(err)
-	}
-	for _, m := range mounts {
-		f.t.Errorf("%s is still mounted", m.Mountpoint)
-	}
-	if _, err := os.Stat(f.machine.Dir()); !errors.Is(err, os.ErrNotExist) {
-		f.t.Errorf("the sandbox's directory is still there: %v", err)
-	}
-	check(f.t, f.events.list(), true)
-	if len(mounts) == 0 {
-		_ = os.RemoveAll(f.dir)
-	}
+	sandboxtest.CheckOrder(f.t, f.events.Events(), true)
 }
 
 // bundle makes the bundle of a container whose process is described by args.
 func (f *fixture) bundle(id string, args ...string) string {
 	f.t.Helper()
+	return f.bundleOf(id, &specs.Spec{Process: &specs.Process{Args: args, Cwd: "/"}})
+}
+
+// bundleOf makes the bundle of a container from the parts that matter.
+func (f *fixture) bundleOf(id string, spec *specs.Spec) string {
+	f.t.Helper()
 	dir := filepath.Join(f.dir, "bundle-"+id)
-	if err := os.MkdirAll(filepath.Join(dir, "rootfs"), 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		f.t.Fatal(err)
-	}
-	spec := specs.Spec{
-		Version: "1.2.0",
-		Root:    &specs.Root{Path: "rootfs"},
-		Process: &specs.Process{Args: args, Cwd: "/"},
-		Linux:   &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}},
 	}
 	b, err := json.Marshal(spec)
 	if err != nil {
@@ -131,13 +89,13 @@ func (f *fixture) bundle(id string, args ...string) string {
 	return dir
 }
 
-// tryCreate makes a container.
-func (f *fixture) tryCreate(id string, args ...string) (*Container, error) {
+// tryCreate creates a container.
+func (f *fixture) tryCreate(id string, args ...string) (*sandbox.Container, error) {
 	f.t.Helper()
-	return f.Create(f.t.Context(), CreateRequest{ID: id, Bundle: f.bundle(id, args...)})
+	return f.Create(f.t.Context(), sandbox.CreateRequest{ID: id, Bundle: f.bundle(id, args...)})
 }
 
-func (f *fixture) create(id string, args ...string) *Container {
+func (f *fixture) create(id string, args ...string) *sandbox.Container {
 	f.t.Helper()
 	c, err := f.tryCreate(id, args...)
 	if err != nil {
@@ -146,8 +104,8 @@ func (f *fixture) create(id string, args ...string) *Container {
 	return c
 }
 
-// run makes a container and starts it.
-func (f *fixture) run(id string, args ...string) *Container {
+// run creates a container and starts it.
+func (f *fixture) run(id string, args ...string) *sandbox.Container {
 	f.t.Helper()
 	c := f.create(id, args...)
 	if err := c.Start(f.t.Context()); err != nil {
@@ -157,7 +115,7 @@ func (f *fixture) run(id string, args ...string) *Container {
 }
 
 // exec registers a process.
-func (f *fixture) exec(c *Container, id string, args ...string) {
+func (f *fixture) exec(c *sandbox.Container, id string, args ...string) {
 	f.t.Helper()
 	b, err := json.Marshal(specs.Process{Args: args, Cwd: "/"})
 	if err != nil {
@@ -169,7 +127,7 @@ func (f *fixture) exec(c *Container, id string, args ...string) {
 }
 
 // wait waits for a process and returns its status.
-func (f *fixture) wait(c *Container, execID string) uint32 {
+func (f *fixture) wait(c *sandbox.Container, execID string) uint32 {
 	f.t.Helper()
 	p, err := c.Process(execID)
 	if err == nil {

@@ -1,61 +1,160 @@
-package sandbox
+package sandbox_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
 
 // TestKillThatIsNotCarriedOut: a guest that answers SIGKILL, in whatever way,
 // and lets the process run on loses its VM.
 func TestKillThatIsNotCarriedOut(t *testing.T) {
-	for _, answer := range []hyperstart.Code{hyperstart.Ack, hyperstart.Error} {
-		f := newFixture(t, hyperstart.DialectCCv2)
-		f.vm.Config.CallTimeout = 300 * time.Millisecond
-		f.Sandbox = f.sandbox()
-		f.agent.hook = func(code hyperstart.Code) (hyperstart.Code, []byte) {
-			if code == hyperstart.KillContainer {
-				return answer, []byte(`{"class":"not_found","message":"no such process"}`)
+	for _, answer := range []error{nil, errdefs.ErrNotFound} {
+		f := newFixture(t)
+		f.with(func(o *sandbox.Options) { o.KillTimeout = 50 * time.Millisecond })
+		f.machine.Agent.OnCall(func(call guesttest.Call) error {
+			if call.Method == "Signal" {
+				return answer
 			}
-			return 0, nil
-		}
-		c := f.run("c", "wait")
+			return nil
+		})
+		c := f.run("c", "deaf")
 		for range 3 {
-			if err := c.Kill(t.Context(), "", 9, true); (err == nil) != (answer == hyperstart.Ack) {
+			if err := c.Kill(t.Context(), "", 9, true); (err == nil) != (answer == nil) {
 				t.Errorf("kill: %v", err)
 			}
 		}
 		if status := f.wait(c, ""); status == 0 {
 			t.Error("ended with 0")
 		}
-		<-f.end.released
+		<-f.Released()
 	}
 }
 
-// TestDrainEndsWithOutputThatDoesNot: the exit is reported, however much a guest
-// sends after it.
-func TestDrainEndsWithOutputThatDoesNot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newProcessIO()
-		p.copying = true
-		stop := make(chan struct{})
-		go func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(drainStall / 2):
-					p.moved.Add(1 << 20)
-				}
-			}
-		}()
-		begin := time.Now()
-		p.drain()
-		close(stop)
-		if took := time.Since(begin); took < 4*drainStall || took > 20*drainStall {
-			t.Errorf("gave up after %s", took)
+// TestKillThatIsNotAnswered ends the VM: a guest that does not even take SIGKILL
+// is not worth keeping. State answers all the while.
+func TestKillThatIsNotAnswered(t *testing.T) {
+	f := newFixture(t)
+	c := f.run("c", "wait")
+	f.machine.Agent.Hang("Signal")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- c.Kill(ctx, "", 9, true) }()
+	if c.State() != sandbox.ContainerRunning || f.State() != sandbox.StateReady {
+		t.Errorf("%s, %s", c.State(), f.State())
+	}
+	if err := <-done; err != nil {
+		t.Errorf("kill: %v", err)
+	}
+	if status := f.wait(c, ""); status == 0 {
+		t.Error("ended with 0")
+	}
+	<-f.Released()
+}
+
+// TestKillWaitsForTheStartOfAnExec: a signal that comes too early would be lost.
+func TestKillWaitsForTheStartOfAnExec(t *testing.T) {
+	f := newFixture(t)
+	c := f.run("c", "wait")
+	f.exec(c, "e", "wait")
+	release := f.machine.Agent.Hang("Exec")
+	started, killed := make(chan error, 1), make(chan error, 1)
+	go func() { started <- c.StartExec(t.Context(), "e") }()
+	if err := f.machine.Agent.WaitCall(t.Context(), "Exec c/e"); err != nil {
+		t.Fatal(err)
+	}
+	go func() { killed <- c.Kill(t.Context(), "e", 9, false) }()
+	release()
+	if err := <-started; err != nil {
+		t.Error(err)
+	}
+	if err := <-killed; err != nil {
+		t.Error(err)
+	}
+	calls := f.machine.Agent.Calls()
+	if slices.Index(calls, "Signal c/e 9") < slices.Index(calls, "Exec c/e") {
+		t.Errorf("calls %q", calls)
+	}
+	if status := f.wait(c, "e"); status != sandbox.StatusKilled {
+		t.Errorf("ended with %d", status)
+	}
+}
+
+func TestPause(t *testing.T) {
+	f := newFixture(t)
+	for _, c := range []*sandbox.Container{f.run(podID, "wait"), f.run("c", "wait")} {
+		if err := c.Resume(t.Context()); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+			t.Errorf("resume: %v", err)
 		}
-	})
+		for i := range 2 {
+			if err := c.Pause(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Pause(t.Context()); !errors.Is(err, errdefs.ErrFailedPrecondition) || c.State() != sandbox.ContainerPaused {
+				t.Errorf("second pause: %v, %s", err, c.State())
+			}
+			if f.machine.Paused() != (c.ID == podID) {
+				t.Errorf("%s: the VM is paused: %v", c.ID, f.machine.Paused())
+			}
+			f.exec(c, fmt.Sprint("e", i), "wait")
+			if err := c.Resume(t.Context()); err != nil || c.State() != sandbox.ContainerRunning {
+				t.Fatal(err)
+			}
+		}
+		// A signal starts the vCPUs, because it must reach its process.
+		if c.ID == podID {
+			if err := c.Pause(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Kill(t.Context(), "", 9, true); err != nil {
+			t.Fatal(err)
+		}
+		if status := f.wait(c, ""); status != sandbox.StatusKilled {
+			t.Errorf("ended with %d", status)
+		}
+	}
+}
+
+// TestKillDuringPause: a signal that comes while the vCPUs are being stopped
+// starts them again, and the VM stays.
+func TestKillDuringPause(t *testing.T) {
+	for _, signal := range []int{9, 10} {
+		f := newFixture(t)
+		c := f.run(podID, "wait")
+		pausing, let := make(chan struct{}), make(chan struct{})
+		f.machine.OnStep = func(_ context.Context, step string) error {
+			if step == "pause" {
+				close(pausing)
+				<-let
+			}
+			return nil
+		}
+		paused, killed := make(chan error, 1), make(chan error, 1)
+		go func() { paused <- c.Pause(t.Context()) }()
+		<-pausing
+		go func() { killed <- c.Kill(t.Context(), "", signal, false) }()
+		close(let)
+		if err := <-killed; err != nil {
+			t.Errorf("kill: %v", err)
+		}
+		if err := <-paused; err != nil && !errors.Is(err, errdefs.ErrFailedPrecondition) {
+			t.Errorf("pause: %v", err)
+		}
+		if status := f.wait(c, ""); status != uint32(128+signal) {
+			t.Errorf("ended with %d", status)
+		}
+		if f.machine.Paused() || f.State() != sandbox.StateReady || slices.Contains(f.machine.Steps(), "kill") {
+			t.Errorf("paused: %v, sandbox %s, steps %q", f.machine.Paused(), f.State(), f.machine.Steps())
+		}
+	}
 }

@@ -1,69 +1,62 @@
-package sandbox
+package sandbox_test
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
 
 // TestVMLost in each phase of a container: everybody who waits gets an answer,
 // what was announced exits with a status that is not 0, and everything is
-// given back.
+// released.
 func TestVMLost(t *testing.T) {
 	for _, tt := range []struct {
-		phase  string
-		ignore hyperstart.Code // the command during which the VM goes
-		exits  []string
+		phase string
+		call  string // the call during which the VM is lost
+		exits []string
 	}{
 		{phase: "created", exits: []string{"exited c 255"}},
 		{phase: "running", exits: []string{"exited c 255"}},
 		{phase: "paused", exits: []string{"exited c 255"}},
 		{phase: "exec running", exits: []string{"exited c/e 255", "exited c 255"}},
-		{phase: "creating", ignore: hyperstart.NewContainer},
-		{phase: "starting", ignore: hyperstart.StartContainer},
-		{phase: "pausing", ignore: hyperstart.PauseContainer, exits: []string{"exited c 255"}},
-		{phase: "exec starting", ignore: hyperstart.ExecCmd, exits: []string{"exited c 255"}},
-		{phase: "killing", ignore: hyperstart.KillContainer, exits: []string{"exited c 255"}},
+		{phase: "creating", call: "CreateContainer"},
+		{phase: "starting", call: "StartContainer"},
+		{phase: "pausing", call: "Pause", exits: []string{"exited c 255"}},
+		{phase: "exec starting", call: "Exec", exits: []string{"exited c 255"}},
+		{phase: "killing", call: "Signal", exits: []string{"exited c 255"}},
 	} {
 		t.Run(tt.phase, func(t *testing.T) {
-			f := newFixture(t, hyperstart.DialectCCv2)
-			if tt.ignore != 0 {
-				f.agent.ignore[tt.ignore] = true
-				f.agent.noted = func(code hyperstart.Code) {
-					if code == tt.ignore {
-						f.driver.machine().die()
-					}
+			f := newFixture(t)
+			f.machine.Agent.OnCall(func(call guesttest.Call) error {
+				if call.Method == tt.call {
+					f.machine.Lose()
 				}
-			}
+				return nil
+			})
 			c, err := f.tryCreate("c", "wait")
 			if tt.phase == "creating" {
 				if err == nil {
 					t.Error("created")
 				}
-				<-f.end.released
+				<-f.Released()
 				return
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			f.proceed(c, tt.phase)
-			if tt.ignore == 0 {
-				f.driver.machine().die()
-			}
+			f.machine.Lose()
 			if status := f.wait(c, ""); status == 0 {
 				t.Error("ended with 0")
 			}
-			<-f.end.released
+			<-f.Released()
 			if err := c.Kill(t.Context(), "", 9, true); !errors.Is(err, errdefs.ErrNotFound) {
 				t.Errorf("kill: %v", err)
 			}
@@ -73,8 +66,7 @@ func TestVMLost(t *testing.T) {
 			if exit, err := c.Delete(t.Context()); err != nil || exit.Status == 0 {
 				t.Errorf("delete: %+v, %v", exit, err)
 			}
-			exits := f.exits()
-			if !slices.Equal(exits, tt.exits) {
+			if exits := f.exits(); !slices.Equal(exits, tt.exits) {
 				t.Errorf("exits %q, want %q", exits, tt.exits)
 			}
 		})
@@ -84,7 +76,7 @@ func TestVMLost(t *testing.T) {
 // exits returns the events of that kind so far.
 func (f *fixture) exits() []string {
 	var exits []string
-	for _, e := range f.events.list() {
+	for _, e := range f.events.Events() {
 		if strings.HasPrefix(e, "exited ") {
 			exits = append(exits, e)
 		}
@@ -93,8 +85,8 @@ func (f *fixture) exits() []string {
 }
 
 // proceed brings a created container into a phase; what fails there fails
-// because the VM goes.
-func (f *fixture) proceed(c *Container, phase string) {
+// because the VM is lost.
+func (f *fixture) proceed(c *sandbox.Container, phase string) {
 	f.t.Helper()
 	if phase == "created" {
 		return
@@ -119,9 +111,55 @@ func (f *fixture) proceed(c *Container, phase string) {
 	}
 }
 
+// TestLostToTheHostsMemory: the exit says so, after the event that says so.
+func TestLostToTheHostsMemory(t *testing.T) {
+	f := newFixture(t)
+	c := f.run("c", "wait")
+	f.machine.LoseToOOM()
+	if status := f.wait(c, ""); status != sandbox.StatusKilled {
+		t.Errorf("ended with %d", status)
+	}
+	want := []string{"created c", "started c", "oom c", "exited c 137"}
+	if diff := cmp.Diff(want, f.events.Events()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// TestOOM in the guest is reported once, before the exit.
+func TestOOM(t *testing.T) {
+	f := newFixture(t)
+	c := f.run("c", "wait")
+	for range 3 {
+		f.machine.Agent.OOM("c")
+	}
+	f.machine.Agent.OOM("nothing")
+	f.machine.Agent.Process(t.Context(), "c", "").Exit(137)
+	f.wait(c, "")
+	want := []string{"created c", "started c", "oom c", "exited c 137"}
+	if diff := cmp.Diff(want, f.events.Events()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// TestEarlyExit is that of a process whose output nobody reads.
+func TestEarlyExit(t *testing.T) {
+	f := newFixture(t)
+	c := f.run("c", "wait")
+	f.exec(c, "e", "wait")
+	if err := c.StartExec(t.Context(), "e"); err != nil {
+		t.Fatal(err)
+	}
+	f.machine.Agent.ExitEarly("c", "e", 4)
+	f.machine.Agent.ExitEarly("c", "e", 5)
+	f.machine.Agent.ExitEarly("c", "unknown", 5)
+	if status := f.wait(c, "e"); status != 4 {
+		t.Errorf("ended with %d", status)
+	}
+}
+
 // TestStop reports every process and keeps the containers until they are deleted.
 func TestStop(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
+	f := newFixture(t)
 	pod, c := f.run(podID, "wait"), f.run("c", "wait")
 	created := f.create("d", "wait")
 	f.exec(c, "e", "wait")
@@ -131,8 +169,8 @@ func TestStop(t *testing.T) {
 	if err := f.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, ended := range []*Container{pod, c, created} {
-		if f.wait(ended, "") == 0 || ended.State() != ContainerExited {
+	for _, ended := range []*sandbox.Container{pod, c, created} {
+		if f.wait(ended, "") == 0 || ended.State() != sandbox.ContainerExited {
 			t.Errorf("%s is %s", ended.ID, ended.State())
 		}
 		if _, err := ended.Delete(t.Context()); err != nil {
@@ -142,125 +180,7 @@ func TestStop(t *testing.T) {
 	if f.Containers() != 0 {
 		t.Errorf("%d containers are left", f.Containers())
 	}
-}
-
-// TestKillThatIsNotAnswered ends the VM: a guest that does not even take
-// SIGKILL is not worth keeping. State answers all the while.
-func TestKillThatIsNotAnswered(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
-	f.vm.Config.CallTimeout = 300 * time.Millisecond
-	f.Sandbox = f.sandbox()
-	c := f.run("c", "deaf")
-	done := make(chan error, 1)
-	go func() { done <- c.Kill(t.Context(), "", 9, true) }()
-	if c.State() != ContainerRunning || f.State() != StateReady {
-		t.Errorf("%s, %s", c.State(), f.State())
-	}
-	if err := <-done; err != nil {
-		t.Errorf("kill: %v", err)
-	}
-	if status := f.wait(c, ""); status == 0 {
-		t.Error("ended with 0")
-	}
-	<-f.end.released
-}
-
-// TestKillWaitsForTheStartOfAnExec: a signal that comes too early would be
-// lost, and the proxy would take the exec for ended.
-func TestKillWaitsForTheStartOfAnExec(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
-	held, release := make(chan struct{}), make(chan struct{})
-	f.agent.hook = func(code hyperstart.Code) (hyperstart.Code, []byte) {
-		if code == hyperstart.ExecCmd {
-			close(held)
-			<-release
-		}
-		return 0, nil
-	}
-	c := f.run("c", "wait")
-	f.exec(c, "e", "wait")
-	started, killed := make(chan error, 1), make(chan error, 1)
-	go func() { started <- c.StartExec(t.Context(), "e") }()
-	<-held
-	go func() { killed <- c.Kill(t.Context(), "e", 9, false) }()
-	select {
-	case err := <-killed:
-		t.Errorf("killed before the start: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-	close(release)
-	if err := <-started; err != nil {
-		t.Error(err)
-	}
-	if err := <-killed; err != nil {
-		t.Error(err)
-	}
-	if status := f.wait(c, "e"); status != statusKilled {
-		t.Errorf("ended with %d", status)
-	}
-}
-
-func TestPause(t *testing.T) {
-	f := newFixture(t, hyperstart.DialectCCv2)
-	for _, c := range []*Container{f.run(podID, "wait"), f.run("c", "wait")} {
-		if err := c.Resume(t.Context()); !errors.Is(err, errdefs.ErrFailedPrecondition) {
-			t.Errorf("resume: %v", err)
-		}
-		for range 2 {
-			if err := c.Pause(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Pause(t.Context()); !errors.Is(err, errdefs.ErrFailedPrecondition) || c.State() != ContainerPaused {
-				t.Errorf("second pause: %v, %s", err, c.State())
-			}
-			f.exec(c, fmt.Sprint("e", c.ID, time.Now().UnixNano()), "wait")
-			if err := c.Resume(t.Context()); err != nil || c.State() != ContainerRunning {
-				t.Fatal(err)
-			}
-		}
-		// A signal wakes the vCPUs, because it must reach its process.
-		if c.isSandboxContainer() {
-			if err := c.Pause(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := c.Kill(t.Context(), "", 9, true); err != nil {
-			t.Fatal(err)
-		}
-		if status := f.wait(c, ""); status != statusKilled {
-			t.Errorf("ended with %d", status)
-		}
-	}
-}
-
-// TestLossWhileMounting: the clean-up of a lost VM and the creation of a
-// container run at the same time; what containerd handed over stays whole.
-func TestLossWhileMounting(t *testing.T) {
-	for i := range 20 {
-		f := newFixture(t, hyperstart.DialectCCv2)
-		f.create(podID, "wait")
-		snapshot := filepath.Join(f.dir, "snapshot")
-		if err := os.MkdirAll(filepath.Join(snapshot, "a/b/c"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		bundle := f.bundle("c", "wait")
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_, _ = f.Create(t.Context(), CreateRequest{
-				ID: "c", Bundle: bundle,
-				Rootfs: []mount.Mount{{Type: "bind", Source: snapshot, Options: []string{"rbind"}}},
-			})
-		}()
-		if i%2 == 0 {
-			f.driver.machine().die()
-		}
-		if err := f.Stop(t.Context()); err != nil {
-			t.Error(err)
-		}
-		<-done
-		if _, err := os.Stat(filepath.Join(snapshot, "a/b/c")); err != nil {
-			t.Fatalf("the snapshot was damaged: %v", err)
-		}
+	if steps := f.machine.Steps(); !slices.Contains(steps, "power off") {
+		t.Errorf("the guest's data was not written: %q", steps)
 	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package sandboxtest
 
 import (
 	"fmt"
@@ -6,60 +6,57 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
 
-// recorder is a sink that keeps all events.
-type recorder struct {
+// Recorder is a sink that keeps all events, as text.
+type Recorder struct {
 	mu     sync.Mutex // guards events
-	cond   *sync.Cond // on mu
 	events []string
 }
 
-func newRecorder() *recorder {
-	r := &recorder{}
-	r.cond = sync.NewCond(&r.mu)
-	return r
-}
+// NewRecorder returns one without events.
+func NewRecorder() *Recorder { return &Recorder{} }
 
-// Publish implements [Sink].
-func (r *recorder) Publish(e Event) {
+// Publish implements [sandbox.Sink].
+func (r *Recorder) Publish(e sandbox.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, describe(e))
-	r.cond.Broadcast()
 }
 
 // describe names an event and its process: "c/e" is the exec e of container c.
-func describe(event Event) string {
+func describe(event sandbox.Event) string {
 	switch e := event.(type) {
-	case TaskCreated:
+	case sandbox.TaskCreated:
 		return "created " + e.Container.ID
-	case TaskStarted:
+	case sandbox.TaskStarted:
 		return "started " + e.ContainerID
-	case ExecAdded:
+	case sandbox.ExecAdded:
 		return "added " + e.ContainerID + "/" + e.ExecID
-	case ExecStarted:
+	case sandbox.ExecStarted:
 		return "started " + e.ContainerID + "/" + e.ExecID
-	case TaskExited:
+	case sandbox.TaskExited:
 		id := e.ContainerID
 		if e.ExecID != "" {
 			id += "/" + e.ExecID
 		}
 		return fmt.Sprintf("exited %s %d", id, e.Status)
-	case TaskDeleted:
+	case sandbox.TaskDeleted:
 		return "deleted " + e.ContainerID
-	case TaskPaused:
+	case sandbox.TaskPaused:
 		return "paused " + e.ContainerID
-	case TaskResumed:
+	case sandbox.TaskResumed:
 		return "resumed " + e.ContainerID
-	case TaskOOM:
+	case sandbox.TaskOOM:
 		return "oom " + e.ContainerID
 	}
 	return "unknown"
 }
 
-// list returns the events so far.
-func (r *recorder) list() []string {
+// Events returns the events so far, such as "exited c/exec1 137".
+func (r *Recorder) Events() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.events)
@@ -71,11 +68,11 @@ type life struct {
 	execs           map[string]*life // nil for an exec
 }
 
-// check holds the events of any run to the rules: create < start < exit <
-// delete; exec added < exec started < exec exit < exit of the container's first
+// CheckOrder holds the events of any run to the rules: create < start < exit <
+// delete; exec added < exec started < exec exit < exit of the container's init
 // process; one exit for each process that was started, and never two. With all
 // set the run is over, and no exit may be missing.
-func check(t *testing.T, events []string, all bool) {
+func CheckOrder(t testing.TB, events []string, all bool) {
 	t.Helper()
 	live := make(map[string]*life)
 	for i, event := range events {
@@ -93,7 +90,7 @@ func check(t *testing.T, events []string, all bool) {
 // step takes one event and returns the rule that it breaks.
 func step(live map[string]*life, event string) string {
 	what, rest, _ := strings.Cut(event, " ")
-	id, _, _ := strings.Cut(rest, " ") // the status of an exit stands behind it
+	id, _, _ := strings.Cut(rest, " ") // the status of an exit comes after it
 	container, exec, isExec := strings.Cut(id, "/")
 	c := live[container]
 	switch {

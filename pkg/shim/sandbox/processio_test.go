@@ -1,0 +1,33 @@
+package sandbox
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestDrainEndsWithOutputThatDoesNot: the exit is reported, however much a guest
+// sends after it.
+func TestDrainEndsWithOutputThatDoesNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProcessIO()
+		p.copying = true
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(drainStall / 2):
+					p.moved.Add(1 << 20)
+				}
+			}
+		}()
+		begin := time.Now()
+		p.drain()
+		close(stop)
+		if took := time.Since(begin); took < 4*drainStall || took > 20*drainStall {
+			t.Errorf("gave up after %s", took)
+		}
+	})
+}

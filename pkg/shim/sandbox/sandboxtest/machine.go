@@ -1,0 +1,288 @@
+package sandboxtest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/mount"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
+)
+
+// ErrLost is why a machine is lost that was killed or has died.
+var ErrLost = errors.New("vm ended by itself: it died")
+
+// VMMPID is the pid of the VMM, a process that does not exist.
+const VMMPID = 4_000_000
+
+// Machine is a [sandbox.Machine] in memory. Its zero value is not usable.
+type Machine struct {
+	Agent *guesttest.Guest
+	// OnStep, when set, is called before each step of the machine, such as
+	// "boot", "pause" or "kill"; its error is the step's. It may block.
+	OnStep func(ctx context.Context, step string) error
+
+	lost chan struct{} // closed when the VM has ended
+
+	mu       sync.Mutex // guards the fields below
+	steps    []string
+	pod      bundle.Pod
+	booted   bool
+	paused   bool
+	oom      bool
+	released bool
+	pids     int
+	files    map[string]*Files
+}
+
+var _ sandbox.Machine = (*Machine)(nil)
+
+// NewMachine returns a machine that boots.
+func NewMachine() *Machine {
+	return &Machine{Agent: guesttest.New(guesttest.Options{}), lost: make(chan struct{}), files: make(map[string]*Files)}
+}
+
+// step records a step and returns its error.
+func (m *Machine) step(ctx context.Context, name string) error {
+	m.mu.Lock()
+	m.steps = append(m.steps, name)
+	on := m.OnStep
+	m.mu.Unlock()
+	if on == nil {
+		return nil
+	}
+	return on(ctx, name)
+}
+
+// Steps are the steps so far.
+func (m *Machine) Steps() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.steps)
+}
+
+// Pod is what the machine was booted for.
+func (m *Machine) Pod() bundle.Pod {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.pod
+}
+
+// Released reports whether everything was released.
+func (m *Machine) Released() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.released
+}
+
+// Lose ends the VM as if by itself.
+func (m *Machine) Lose() {
+	m.mu.Lock()
+	select {
+	case <-m.lost:
+		m.mu.Unlock()
+		return
+	default:
+	}
+	close(m.lost)
+	m.mu.Unlock()
+	m.Agent.Lose(ErrLost)
+}
+
+// LoseToOOM is Lose because the host was out of memory.
+func (m *Machine) LoseToOOM() {
+	m.mu.Lock()
+	m.oom = true
+	m.mu.Unlock()
+	m.Lose()
+}
+
+// Boot implements [sandbox.Machine].
+func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events) error {
+	if err := m.step(ctx, "boot"); err != nil {
+		return err
+	}
+	m.Agent.SetEvents(events)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.booted, m.pod = true, pod
+	return ctx.Err()
+}
+
+// Guest implements [sandbox.Machine].
+func (m *Machine) Guest() client.Guest { return m.Agent }
+
+// Lost implements [sandbox.Machine].
+func (m *Machine) Lost() <-chan struct{} { return m.lost }
+
+// Err implements [sandbox.Machine].
+func (m *Machine) Err() error {
+	select {
+	case <-m.lost:
+		return ErrLost
+	default:
+		return nil
+	}
+}
+
+// Disconnect implements [sandbox.Machine].
+func (m *Machine) Disconnect() { m.Agent.Lose(ErrLost) }
+
+// Release implements [sandbox.Machine].
+func (m *Machine) Release(ctx context.Context) error {
+	err := m.step(ctx, "release")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.released = true
+	return err
+}
+
+// PID implements [sandbox.Power].
+func (m *Machine) PID() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.booted {
+		return 0
+	}
+	return VMMPID
+}
+
+// Pause implements [sandbox.Power].
+func (m *Machine) Pause(ctx context.Context) error { return m.setPaused(ctx, "pause", true) }
+
+// Resume implements [sandbox.Power].
+func (m *Machine) Resume(ctx context.Context) error { return m.setPaused(ctx, "resume", false) }
+
+// setPaused notes a pause before it happens, and a resume after it, as a real
+// machine does.
+func (m *Machine) setPaused(ctx context.Context, step string, paused bool) error {
+	set := func(paused bool) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.paused = paused
+	}
+	before := m.Paused()
+	set(true)
+	err := m.step(ctx, step)
+	if err != nil {
+		paused = before
+	}
+	set(paused)
+	return err
+}
+
+// Paused implements [sandbox.Power].
+func (m *Machine) Paused() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.paused
+}
+
+// PowerOff implements [sandbox.Power].
+func (m *Machine) PowerOff(ctx context.Context) { _ = m.step(ctx, "power off") }
+
+// Kill implements [sandbox.Power].
+func (m *Machine) Kill(ctx context.Context) {
+	_ = m.step(ctx, "kill")
+	m.Lose()
+}
+
+// Console implements [sandbox.Power].
+func (m *Machine) Console() []string { return []string{"a line of the console"} }
+
+// Dir implements [sandbox.Host].
+func (m *Machine) Dir() string { return "/run/ccv2/test/pod" }
+
+// Files implements [sandbox.Host].
+func (m *Machine) Files(container string) (sandbox.Files, error) {
+	if err := m.step(context.Background(), "files "+container); err != nil {
+		return nil, err
+	}
+	f := &Files{container: container}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.files[container] = f
+	return f, nil
+}
+
+// FilesOf is what a container was exposed last; nil when it never was.
+func (m *Machine) FilesOf(container string) *Files {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.files[container]
+}
+
+// Placeholder implements [sandbox.Host].
+func (m *Machine) Placeholder() (pid int, release func(), err error) {
+	if err := m.step(context.Background(), "placeholder"); err != nil {
+		return 0, nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pids++
+	return VMMPID + m.pids, func() {}, nil
+}
+
+// RefreshNetwork implements [sandbox.Host].
+func (m *Machine) RefreshNetwork(ctx context.Context) error { return m.step(ctx, "refresh network") }
+
+// OOMKilled implements [sandbox.Host].
+func (m *Machine) OOMKilled() (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.oom, nil
+}
+
+// Files is what one container was exposed.
+type Files struct {
+	container string
+
+	mu     sync.Mutex // guards the fields below
+	rootfs string     // "mounts", or the directory
+	binds  []share.Bind
+	closed bool
+}
+
+// Rootfs implements [sandbox.Files].
+func (f *Files) Rootfs([]mount.Mount) error { return f.RootfsDir("mounts") }
+
+// RootfsDir implements [sandbox.Files].
+func (f *Files) RootfsDir(path string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rootfs = path
+	return nil
+}
+
+// RootfsPath implements [sandbox.Files].
+func (f *Files) RootfsPath() string { return f.container + "/rootfs" }
+
+// Bind implements [sandbox.Files].
+func (f *Files) Bind(b share.Bind) (path string, guard bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.binds = append(f.binds, b)
+	return ".volumes/0", b.Access != share.WriteAll, nil
+}
+
+// Close implements [sandbox.Files].
+func (f *Files) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return nil
+}
+
+// Exposed is the root file system and the bind mounts, and whether they were
+// released.
+func (f *Files) Exposed() (rootfs string, binds []share.Bind, released bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rootfs, slices.Clone(f.binds), f.closed
+}
