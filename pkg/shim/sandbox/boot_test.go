@@ -12,10 +12,10 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
 
-// on makes a step of the machine do something.
-func on(step string, do func(context.Context) error) func(context.Context, string) error {
+// onBoot makes the boot of the machine do something.
+func onBoot(do func(context.Context) error) func(context.Context, string) error {
 	return func(ctx context.Context, name string) error {
-		if name == step {
+		if name == "boot" {
 			return do(ctx)
 		}
 		return nil
@@ -25,7 +25,7 @@ func on(step string, do func(context.Context) error) func(context.Context, strin
 // TestBootFails: nothing is left, and whoever comes later gets the same answer.
 func TestBootFails(t *testing.T) {
 	f := newFixture(t)
-	f.machine.OnStep = on("boot", func(context.Context) error { return errors.New("no vmm today") })
+	f.machine.OnStep = onBoot(func(context.Context) error { return errors.New("no vmm today") })
 	for _, id := range []string{podID, "other"} {
 		if _, err := f.tryCreate(id, "wait"); err == nil || !strings.Contains(err.Error(), "no vmm today") {
 			t.Errorf("create %s: %v", id, err)
@@ -68,7 +68,7 @@ func TestStopBeforeBoot(t *testing.T) {
 func TestStopDuringBoot(t *testing.T) {
 	f := newFixture(t)
 	reached := make(chan struct{})
-	f.machine.OnStep = on("boot", func(ctx context.Context) error {
+	f.machine.OnStep = onBoot(func(ctx context.Context) error {
 		close(reached)
 		<-ctx.Done()
 		return ctx.Err()
@@ -98,7 +98,7 @@ func TestStopDuringBoot(t *testing.T) {
 func TestStopWhileBootFails(t *testing.T) {
 	for range 50 {
 		f := newFixture(t)
-		f.machine.OnStep = on("boot", func(context.Context) error { return errors.New("no vmm today") })
+		f.machine.OnStep = onBoot(func(context.Context) error { return errors.New("no vmm today") })
 		bundle := f.bundle("c", "wait")
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -130,7 +130,7 @@ func TestStopWhileBootFails(t *testing.T) {
 func TestCallerThatGivesUp(t *testing.T) {
 	f := newFixture(t)
 	begun, release := make(chan struct{}), make(chan struct{})
-	f.machine.OnStep = on("boot", func(context.Context) error { close(begun); <-release; return nil })
+	f.machine.OnStep = onBoot(func(context.Context) error { close(begun); <-release; return nil })
 	ctx, cancel := context.WithCancel(t.Context())
 	created := make(chan error, 1)
 	bundle := f.bundle(podID, "wait")
