@@ -61,6 +61,12 @@ var rules = []rule{
 		why:  "client and server share the frames alone",
 	},
 	{
+		from: "pkg/guest/agent/internal/...", not: []string{module + "pkg/guest/agent/...", module + "pkg/guest/hyperstart/..."},
+		except: []string{module + "pkg/guest/agent/internal/..."},
+		why:    "every room of the agent uses them",
+	},
+	room("streams"), room("netconf"), room("cgroups"), room("machine"), room("ociruntime"), room("shared"),
+	{
 		from: "pkg/hypervisor/...",
 		not:  []string{module + "pkg/shim/...", module + "config/...", module + "pkg/guest/...", "github.com/containerd/containerd/..."},
 		why:  "a VM knows nothing of what runs in it, or for whom",
@@ -98,9 +104,19 @@ var rules = []rule{
 		why: "the agent runs in the guest",
 	},
 	{
-		from: "cmd/...", not: []string{"testing", module + "pkg/guest/guesttest/..."},
+		from: "cmd/...", not: []string{"testing", module + "pkg/guest/guesttest/...", module + "pkg/guest/agent/ociruntime/fake/..."},
 		why: "test helpers do not belong into binaries",
 	},
+}
+
+// room returns the rule for a room of the agent: the agent puts them together, and
+// none knows another one.
+func room(name string) rule {
+	return rule{
+		from: "pkg/guest/agent/" + name + "/...", not: []string{module + "pkg/guest/agent/..."},
+		except: []string{module + "pkg/guest/agent/" + name + "/...", module + "pkg/guest/agent/internal/..."},
+		why:    "only the agent puts its rooms together",
+	}
 }
 
 // pkg is what go list tells about a package.

@@ -37,7 +37,7 @@ type Agent struct {
 	ctl        *ctlWriter
 	port       *machine.Port // of ctl
 	pod        pod
-	containers containers
+	containers *containers
 
 	// booted is closed when containers can be run; bootErr is valid then.
 	booted  chan struct{}
@@ -65,7 +65,7 @@ func Run(ctx context.Context, cfg Config) error {
 		version: cfg.Version, bootMillis: machine.Uptime().Milliseconds(),
 		machine: m, network: netconf.New(m), ctl: &ctlWriter{w: ctl}, port: ctl, booted: make(chan struct{}),
 	}
-	a.containers = containers{
+	a.containers = &containers{
 		runtime: oci, drivers: m, tty: streams.NewPort(ttyPort, layout.RunDir, console.Fatal), huge: &cgroups.HugePages{},
 		shared:  shared.New(hyperstart.ShareMount, layout.SharedDir),
 		bundles: layout.ContainersDir, root: layout.CgroupRoot, cgroups: layout.CgroupBase,
@@ -131,7 +131,7 @@ func await(ctx context.Context, ch <-chan struct{}) error {
 // handlers is the table of commands. Codes that are deprecated or go from
 // guest to host are not in it and so are answered with not_implemented.
 func (a *Agent) handlers() map[hyperstart.Code]handler {
-	s := &a.containers
+	s := a.containers
 	return map[hyperstart.Code]handler{
 		hyperstart.GetVersion:      a.getVersion,
 		hyperstart.Ping:            action(func(context.Context) error { return nil }),

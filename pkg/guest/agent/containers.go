@@ -61,6 +61,10 @@ type containers struct {
 	// notify sends an event to the host.
 	notify func(hyperstart.EventMessage)
 
+	// background is the goroutines that report the ends of processes and load
+	// drivers.
+	background sync.WaitGroup
+
 	mu    sync.Mutex            // guards table
 	table map[string]*container // by id
 }

@@ -28,7 +28,7 @@ func (s *containers) start(ctx context.Context, req hyperstart.ContainerRef) err
 		return errors.Join(err, c.group.Kill())
 	}
 	c.complete(stateStarting, stateRunning)
-	go func() { defer console.Guard(); s.drivers.LoadLate() }()
+	s.background.Go(func() { defer console.Guard(); s.drivers.LoadLate() })
 	return nil
 }
 

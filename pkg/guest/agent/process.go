@@ -45,10 +45,10 @@ func (p *process) abort() {
 // run starts the streams and the goroutine that reports the end.
 func (p *process) run() {
 	p.io.Start()
-	go func() {
+	p.container.owner.background.Go(func() {
 		defer console.Guard()
 		p.finish(uint8(p.child.Wait()))
-	}()
+	})
 }
 
 // finish reports the end of p after its output; the end of an init process comes

@@ -116,3 +116,18 @@ func TestStateWriters(t *testing.T) {
 		t.Errorf("states are written in %d places, want one for each of the 3 tables", found)
 	}
 }
+
+// TestComplete ends claims, also of an operation whose container has ended
+// meanwhile.
+func TestComplete(t *testing.T) {
+	for _, tt := range []struct{ state, want containerState }{
+		{stateStarting, stateRunning},
+		{stateStopped, stateStopped},
+	} {
+		c := newBareContainer(tt.state)
+		c.complete(stateStarting, stateRunning)
+		if c.state != tt.want {
+			t.Errorf("%s became %s, want %s", tt.state, c.state, tt.want)
+		}
+	}
+}
