@@ -45,8 +45,8 @@ type Agent struct {
 }
 
 // Run boots the guest and serves the host. It returns only on an error, after
-// which the guest can only be powered off; goroutines are left behind then. It
-// is to be called once, by PID 1.
+// which the guest can only be powered off; its goroutines end with the guest. It is
+// to be called once, by PID 1.
 func Run(ctx context.Context, cfg Config) error {
 	defer console.Guard()
 	m, err := machine.Boot()
@@ -154,8 +154,8 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 		hyperstart.UpdateContainer: command(s.update),
 		hyperstart.StatsContainer:  query(s.stats),
 		hyperstart.ListProcesses:   query(s.list),
-		hyperstart.ReadFile:        s.readFile,
-		hyperstart.WriteFile:       s.writeFile,
+		hyperstart.ReadFile:        files{s.find}.readFile,
+		hyperstart.WriteFile:       files{s.find}.writeFile,
 		hyperstart.RemoveContainer: command(s.remove),
 	}
 }

@@ -50,7 +50,9 @@ func (s *containers) connect(id string, req *hyperstart.Process) error {
 }
 
 // launch adds an exec process to a container; start starts it.
-func (s *containers) launch(id string, req *hyperstart.Process, terminal bool, start func(*container, *process) (*ociruntime.Child, error)) error {
+func (s *containers) launch(
+	id string, req *hyperstart.Process, terminal bool, start func(*container, *process) (*ociruntime.Child, error),
+) error {
 	if err := checkID("process", req.ID); err != nil {
 		return err
 	}

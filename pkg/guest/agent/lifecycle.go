@@ -42,7 +42,9 @@ func (s *containers) resume(ctx context.Context, req hyperstart.ContainerRef) er
 
 // move takes a container from one state through another to a third, or back
 // when do fails.
-func (s *containers) move(ctx context.Context, id string, from, during, to containerState, do func(context.Context, ociruntime.Container) error) error {
+func (s *containers) move(
+	ctx context.Context, id string, from, during, to containerState, do func(context.Context, ociruntime.Container) error,
+) error {
 	c, err := s.find(id)
 	if err != nil {
 		return err

@@ -83,10 +83,9 @@ const exitDelay = 2 * streams.DrainDelay
 const heldDelay = 250 * time.Millisecond
 
 // awaitOutput waits until all output is with the host. When that takes long the
-// end is reported meanwhile: whoever waits for it must not depend on whoever
-// should read. It is reported soon when descendants of an exec process keep the
-// streams open: what they write is still sent, until they end or the container
-// does.
+// end is reported meanwhile: who waits for it must not depend on who should read.
+// It is reported soon when descendants of an exec process keep the streams open:
+// what they write is still sent, until they end or the container does.
 func (p *process) awaitOutput(status uint8) {
 	delay := time.NewTimer(exitDelay)
 	defer delay.Stop()

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -87,6 +89,46 @@ func TestPodTransitions(t *testing.T) {
 		if got != step.want {
 			t.Errorf("got %q, want %q", got, step.want)
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "write the states into doc.go")
+
+// diagramOf has a line for every state of a table.
+func diagramOf(what string, names []string, table []uint16) string {
+	var b strings.Builder
+	for from, name := range names {
+		var next []string
+		for to, other := range names {
+			if table[from]&(1<<to) != 0 {
+				next = append(next, other)
+			}
+		}
+		if len(next) > 0 {
+			name += strings.Repeat(" ", 15-len(name)) + " → " + strings.Join(next, ", ")
+		}
+		fmt.Fprintf(&b, "//\t%-10s %s\n", what, name)
+	}
+	return b.String()
+}
+
+// TestDocumentedStates compares the package's documentation with the tables.
+func TestDocumentedStates(t *testing.T) {
+	want := diagramOf("pod", podStateNames[:], podTransitions[:]) +
+		diagramOf("container", stateNames[:], transitions[:]) +
+		diagramOf("process", processStateNames[:], processTransitions[:])
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile(`(?m)^//\tpod .*\n(//\t.*\n)*`)
+	if got := string(block.Find(doc)); got != want && *update {
+		doc = block.ReplaceAll(doc, []byte(want))
+		if err := os.WriteFile("doc.go", doc, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if got != want {
+		t.Errorf("states in doc.go:\n%swant (go test -update writes it):\n%s", got, want)
 	}
 }
 

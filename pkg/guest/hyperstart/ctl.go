@@ -18,7 +18,7 @@ const (
 	// MaxTTYPayload is the largest payload of a tty message in the ccv2
 	// dialect; virtio-serial throughput stops growing at this size.
 	MaxTTYPayload = 64 << 10
-	// legacyMaxMessage is the buffer of the original hosts and agents, header included.
+	// legacyMaxMessage is the buffer of hosts and agents older than ccv2, header included.
 	legacyMaxMessage = 10240
 	// CreditWindow is how many payload bytes a sender may have under way per
 	// stream in the ccv2 dialect before the receiver grants more.
@@ -86,7 +86,7 @@ const (
 	// there; afterwards it takes at most about twice what has arrived.
 	growStep = 64 << 10
 	// retainLen is the largest buffer that a reader keeps while only smaller
-	// messages pass, so that one large message does not cost memory for ever.
+	// messages pass, so that one large message does not cost memory indefinitely.
 	retainLen = 128 << 10
 )
 

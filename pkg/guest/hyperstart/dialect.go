@@ -44,9 +44,12 @@ func DialectOf(version uint32, ok bool) (Dialect, error) {
 	case version == VersionCCv2:
 		return DialectCCv2, nil
 	case version >= versionExactBelow:
-		return DialectUnknown, fmt.Errorf("hyperstart: guest speaks version %d, this host knows up to %d; use a guest image of the same release", version, VersionCCv2)
+		return DialectUnknown, fmt.Errorf(
+			"hyperstart: guest speaks version %d, this host knows up to %d; use a guest image of the same release", version, VersionCCv2)
 	}
-	return DialectUnknown, fmt.Errorf("hyperstart: guest speaks version %d, which is not one of %d, %d, %d, %d", version, VersionClearC, VersionHyperhq08, VersionHyperhq1, VersionCCv2)
+	return DialectUnknown, fmt.Errorf(
+		"hyperstart: guest speaks version %d, which is not one of %d, %d, %d, %d",
+		version, VersionClearC, VersionHyperhq08, VersionHyperhq1, VersionCCv2)
 }
 
 // String returns the name that configuration and logs use.

@@ -17,6 +17,11 @@
 // Above 22 they differ, so everything that depends on the guest takes a
 // [Dialect], which [DialectOf] derives from the version that the guest answers.
 //
-// The package uses the standard library only, starts no goroutine and logs
-// nothing.
+// It owns codecs, codes, payloads, classes of errors and what dialects differ in.
+// Names and paths that are not in messages are package layout's. Readers keep a
+// buffer between messages and nothing else here has a state.
+//
+// The package uses the standard library only, starts no goroutine, has no lock and
+// logs nothing. It must never know who reads or writes the streams: the host's
+// and the guest's side both use it.
 package hyperstart

@@ -45,7 +45,7 @@ type Process struct {
 	Rows    uint16 `json:"rows,omitempty"`
 	Columns uint16 `json:"columns,omitempty"`
 	// OCI is the process of the OCI runtime specification; ccv2 only. With
-	// NEWCONTAINER the process stands in the specification instead.
+	// NEWCONTAINER the process is in the specification instead.
 	OCI json.RawMessage `json:"oci,omitempty"`
 	// Port, instead of OCI, makes the process a TCP connection to this port of the
 	// guest's loopback; EXECCMD in ccv2 only.

@@ -40,7 +40,8 @@ const (
 
 // ExtractKernel returns the ELF kernel in data, which is a bzImage or already
 // an ELF. When the payload has a compression that is not supported (lzma, bzip2,
-// lzo, and xz where that program is missing), data comes back unchanged as FormatBzImage: it boots, slower.
+// lzo, and xz where that program is missing), data comes back unchanged as
+// FormatBzImage: it boots, slower.
 func ExtractKernel(data []byte) ([]byte, KernelFormat, error) {
 	if bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
 		return data, FormatELF, nil

@@ -1,9 +1,3 @@
-// Package kmod is the table of the kernel modules in a guest's image. The
-// image builder writes it from what the modules say of themselves, and the
-// agent looks up in it what the kernel asks for.
-//
-// It does what depmod and modprobe do together, for the few modules of an
-// image, of which all are needed sooner or later by somebody.
 package kmod
 
 import (

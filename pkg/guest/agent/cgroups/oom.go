@@ -101,7 +101,7 @@ func (w *OOMWatcher) Remove(id string) {
 	if !ok {
 		return
 	}
-	// The watch may have gone with its cgroup.
+	// The kernel removes the watch together with its group.
 	_, _ = unix.InotifyRmWatch(w.fd, uint32(c.watch))
 	delete(w.byWatch, c.watch)
 	delete(w.watched, id)

@@ -24,7 +24,7 @@ var tunables = []struct{ path, value string }{
 	{"/sys/kernel/mm/transparent_hugepage/enabled", "madvise"},
 }
 
-// tune applies the tunables. A kernel without one goes on without it.
+// tune applies the tunables. A kernel that lacks one boots without it.
 func tune() error {
 	for _, t := range tunables {
 		if err := kernfs.Write(t.path, t.value); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -66,7 +66,8 @@ func (m *Machine) MountShare(ctx context.Context, tag, kind string) error {
 		return false, fmt.Errorf("mount share %s: %w", tag, last)
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		return hyperstart.Errorf(hyperstart.ClassUnavailable, "mount share: no %s device with tag %s after %v: %w", kind, tag, shareDeadline, last)
+		return hyperstart.Errorf(hyperstart.ClassUnavailable,
+			"mount share: no %s device with tag %s after %v: %w", kind, tag, shareDeadline, last)
 	}
 	return err
 }

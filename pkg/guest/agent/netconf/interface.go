@@ -59,7 +59,7 @@ func (n *Network) find(mac net.HardwareAddr, name string) (netlink.Link, error) 
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
-	n.forget(links)
+	n.dropUnplugged(links)
 	return n.choose(links, mac, name), nil
 }
 
@@ -83,8 +83,8 @@ func (n *Network) configure(link netlink.Link, req hyperstart.Interface, addrs [
 	return n.handle.LinkSetUp(link)
 }
 
-// forget drops interfaces that were unplugged.
-func (n *Network) forget(links []netlink.Link) {
+// dropUnplugged drops interfaces whose device is not there any more.
+func (n *Network) dropUnplugged(links []netlink.Link) {
 	for index := range n.interfaces {
 		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Index == index }) {
 			delete(n.interfaces, index)
@@ -196,7 +196,7 @@ func parsePrefix(address, length string) (*net.IPNet, error) {
 	return &net.IPNet{IP: ip, Mask: net.CIDRMask(n, bits)}, nil
 }
 
-// setAddresses gives a link its addresses and takes back those of an earlier
+// setAddresses gives a link its addresses and removes those of an earlier
 // request. want and addrs are the same list. All are added, not only the new
 // ones: the kernel removes secondary addresses together with the primary one.
 func (n *Network) setAddresses(link netlink.Link, before []hyperstart.Address, addrs []netlink.Addr, want []hyperstart.Address) error {

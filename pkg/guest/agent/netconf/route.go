@@ -56,7 +56,7 @@ func (n *Network) setRoutes(links links, before, want []hyperstart.Route) error 
 	// A gateway must be reachable when its route is added, but the list has no
 	// order of that kind. Each round can make more of them reachable.
 	//
-	// All are added, not only the new ones: one can have gone with its
+	// All are added, not only the new ones: one can have been removed with its
 	// interface or its source address, and they have come back.
 	pending := want
 	for len(pending) > 0 {
@@ -107,7 +107,7 @@ func isMissing(err error) bool {
 }
 
 // addRoutes adds what can be added and returns the others, with the first
-// error. Routes to one destination with one metric can stand beside each other,
+// error. Routes to one destination with one metric can exist beside each other,
 // such as those of link-local addresses.
 func (n *Network) addRoutes(links links, routes []hyperstart.Route) (rest []hyperstart.Route, first error) {
 	for _, r := range routes {

@@ -8,9 +8,9 @@
 //
 // A [Child] is a process that the Reaper waits for:
 //
-//	started ──→ ended, and its status kept for Wait ──Wait──→ gone
+//	started ──→ ended, its status kept ──Wait──→ reaped
 //
-// It can end before the OCI runtime has said its pid. Therefore whoever starts a
+// It can end before the OCI runtime has reported its pid. Therefore the starter of a
 // process has an exitWatch open meanwhile.
 //
 // Goroutines: [Reaper.Run] is its caller's. Locks: Reaper.mu is a leaf; it is held

@@ -20,9 +20,9 @@ const signalBase = 128
 // [runc.ProcessMonitor], so that the OCI runtime's invocations are reaped by it
 // too, and hands the exits of reparented container processes to their owners.
 //
-// A process may end before its owner knows its pid. Whoever is about to start
-// one opens an exitWatch first; exits that nobody waits for are kept in the open
-// ones, and claim looks there.
+// A process may end before its owner knows its pid. Who starts one opens an
+// exitWatch first; exits that nobody waits for are kept in the open ones, and claim
+// looks there.
 type Reaper struct {
 	mu      sync.Mutex
 	waiters map[int]chan runc.Exit

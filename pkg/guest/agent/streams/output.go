@@ -26,7 +26,7 @@ type output struct {
 }
 
 // pump sends everything until the end of the stream. It waits for credit of
-// its own stream only. It reads straight behind the room for a header, so that
+// its own stream only. It reads right after the room for a header, so that
 // a message is one write without a copy.
 func (o *output) pump() {
 	buf := make([]byte, hyperstart.TTYHeaderLen+hyperstart.MaxTTYPayload)
@@ -46,7 +46,7 @@ func (o *output) pump() {
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			// What the process itself wrote is in the pipe already; take that
-			// and leave what descendants go on writing.
+			// and leave what descendants write from here on.
 			limit = o.pending()
 			if o.file.SetReadDeadline(time.Time{}) != nil {
 				return
@@ -59,7 +59,7 @@ func (o *output) pump() {
 	}
 }
 
-// send sends n bytes that stand in buf behind the header. The header of every
+// send sends n bytes that are in buf after the header. The header of every
 // further piece overwrites the end of the piece before, which is sent by then.
 func (o *output) send(buf []byte, n int) bool {
 	o.sending.Store(true)

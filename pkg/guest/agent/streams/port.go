@@ -83,7 +83,8 @@ func (p *Port) granted(c hyperstart.Credit) {
 // register claims the sequence numbers of a process. stderr is 0 with a terminal.
 func (p *Port) register(stdio, stderr uint64, in *stdin) (out, errs *credit, err error) {
 	if stdio == hyperstart.CreditSeq || stdio == stderr {
-		return nil, nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "sequence numbers %d and %d: must differ, and stdio cannot be 0", stdio, stderr)
+		return nil, nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument,
+			"sequence numbers %d and %d: must differ, and stdio cannot be 0", stdio, stderr)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -19,12 +19,12 @@ type stdin struct {
 	// grant tells the host that n more bytes may come.
 	grant func(n int)
 
-	mu     sync.Mutex
-	cond   *sync.Cond
-	queue  [][]byte
-	owed   int  // received and not granted again; at most the window
-	eof    bool // the host has closed the stream
-	closed bool // the process has ended
+	mu         sync.Mutex
+	cond       *sync.Cond
+	queue      [][]byte
+	uncredited int  // received and not granted again; at most the window
+	eof        bool // the host has closed the stream
+	closed     bool // the process has ended
 }
 
 func newStdin(terminal bool, grant func(n int)) *stdin {
@@ -47,10 +47,10 @@ func (s *stdin) push(b []byte) bool {
 	if s.closed || s.eof {
 		return true
 	}
-	if s.owed+len(b) > hyperstart.CreditWindow {
+	if s.uncredited+len(b) > hyperstart.CreditWindow {
 		return false
 	}
-	s.owed += len(b)
+	s.uncredited += len(b)
 	s.queue = append(s.queue, bytes.Clone(b))
 	s.cond.Signal()
 	return true
@@ -78,7 +78,7 @@ func (s *stdin) consumed(pending int) int {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owed -= pending
+	s.uncredited -= pending
 	return pending
 }
 

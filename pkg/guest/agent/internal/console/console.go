@@ -16,7 +16,7 @@ func Logf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "ccv2-agent: %s\n", line)
 }
 
-// Fatal reports why the guest cannot go on and powers it off.
+// Fatal reports why the guest cannot continue and powers it off.
 func Fatal(err error) {
 	Logf("fatal: %v", err)
 	PowerOff()

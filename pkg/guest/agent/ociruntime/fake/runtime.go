@@ -151,7 +151,9 @@ func (r *Runtime) Create(ctx context.Context, c ociruntime.Container, _ ocirunti
 }
 
 // Exec makes an exec process.
-func (r *Runtime) Exec(ctx context.Context, c ociruntime.Container, id string, initPID int, _ *specs.Process, io ociruntime.IO) (*ociruntime.Child, error) {
+func (r *Runtime) Exec(
+	ctx context.Context, c ociruntime.Container, id string, initPID int, _ *specs.Process, io ociruntime.IO,
+) (*ociruntime.Child, error) {
 	if err := r.begin(ctx, Exec, c.ID, id); err != nil {
 		return nil, err
 	}
