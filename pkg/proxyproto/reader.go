@@ -14,7 +14,7 @@ const (
 	// there. Afterwards it takes at most about twice what has arrived.
 	growStep = 64 << 10
 	// retainLen is the largest buffer that is kept while only smaller frames
-	// pass, so that one large command does not cost memory for ever.
+	// pass, so that one large command does not cost memory indefinitely.
 	retainLen = 128 << 10
 )
 

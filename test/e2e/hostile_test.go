@@ -43,7 +43,7 @@ func TestHostileGuest(t *testing.T) {
 		{"huge-length", "ctl message 8: length above the limit (4294967295 bytes)"},
 		{"short-length", "ctl message 8: length below the header length (4 bytes)"},
 		{"unknown-code", "guest sent CODE(999)"},
-		{"unasked-ack", "guest sent a reply that nobody asked for"},
+		{"unasked-ack", "guest sent a reply to no command"},
 		{"ready-twice", "guest sent READY twice"},
 		{"wrong-version", "guest speaks version 2000099"},
 	} {
@@ -58,7 +58,7 @@ func TestHostileGuest(t *testing.T) {
 		{"unknown-stream", "guest sent 65536 bytes on stream 1099511627776, which no process has had"},
 		{"beyond-credit", "are granted"},
 		{"huge-output", "length above the limit (4294967295 bytes)"},
-		{"unasked-result", "guest sent a reply that nobody asked for"},
+		{"unasked-result", "guest sent a reply to no command"},
 		{"malformed-event", "guest sent a malformed EVENT"},
 		{"output-after-end", "after its end"},
 	} {

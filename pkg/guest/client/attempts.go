@@ -13,7 +13,7 @@ const maxAbandoned = 64
 // attempts runs commands that create something in the guest. A caller that
 // gives up abandons its attempt: the guest carries it out in any case, so it is
 // awaited in the background, and what it has created is undone. Until then its
-// id is taken.
+// id is in use.
 type attempts struct {
 	life   context.Context //nolint:containedctx // of all commands, ended by close
 	cancel context.CancelFunc

@@ -13,11 +13,11 @@ import (
 // never waits for a write: the proxy may be writing as well, and would then
 // wait for the reader.
 type commandWriter struct {
-	wmu sync.Mutex // guards w, and so the order of frames; taken before mu
+	wmu sync.Mutex // guards w, and so the order of frames; locked before mu
 	w   *proxyproto.Writer
 
 	mu      sync.Mutex   // guards the fields below
-	waiting []chan error // one per command under way; nil for nobody
+	waiting []chan error // one per command under way; nil when the answer is dropped
 	err     error        // why no more answers come
 }
 
@@ -28,7 +28,7 @@ func (s *commandWriter) do(fn func(*proxyproto.Writer) error) error {
 	return fn(s.w)
 }
 
-// post sends a command whose answer nobody waits for.
+// post sends a command whose answer is dropped.
 func (s *commandWriter) post(cmd proxyproto.Command, payload any) error {
 	return s.send(cmd, payload, nil)
 }

@@ -35,7 +35,7 @@ type Options struct {
 	// StopPod; its error is the command's. It is not asked for what goes through
 	// a session. It must not block.
 	Gate func() error
-	// Warn, when set, gets what no caller is told: settings that the guest cannot
+	// Warn, when set, gets what no error reports: settings that the guest cannot
 	// have, and what could not be undone in it.
 	Warn func(message string)
 }

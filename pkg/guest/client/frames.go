@@ -12,7 +12,7 @@ import (
 // Frames is a client of a proxy for one VM that speaks in frames and knows no
 // payloads. It uses one connection per command as the original runtime does:
 // commands run side by side, and a caller that gives up closes its connection,
-// which is how the proxy learns that nobody waits any longer. It is safe for
+// which is how the proxy notices it. It is safe for
 // concurrent use.
 type Frames struct {
 	dial func() (net.Conn, error)

@@ -125,12 +125,12 @@ func (s *FrameSession) WriteStdin(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// CloseStdin closes the process's stdin behind all that was written.
+// CloseStdin closes the process's stdin after all that was written.
 func (s *FrameSession) CloseStdin() error {
 	return s.w.do(func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStdin, nil) })
 }
 
-// credit tells the proxy what was consumed. A lost session needs no credit.
+// credit reports to the proxy what was consumed. A lost session needs no credit.
 func (s *FrameSession) credit(c proxyproto.Consumed) {
 	data, err := proxyproto.Marshal(c)
 	if err != nil {

@@ -44,7 +44,7 @@ func (s *session) Resize(ctx context.Context, rows, columns int) error {
 // errForeignSession says that a session did not come from OpenSession.
 var errForeignSession = fmt.Errorf("the session is not of this guest: %w", errdefs.ErrInvalidArgument)
 
-// framesOf returns what is behind a session of OpenSession.
+// framesOf returns the frames session under a session of OpenSession.
 func framesOf(s Session) (*FrameSession, error) {
 	switch s := s.(type) {
 	case *session:

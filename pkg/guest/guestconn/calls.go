@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// errUnasked is a reply to no command.
-var errUnasked = errors.New("guest sent a reply that nobody asked for")
+// errUnsolicited is a reply to no command.
+var errUnsolicited = errors.New("guest sent a reply to no command")
 
 const (
 	// maxCalls bounds the commands that a ccv2 guest works on at a time.
@@ -16,7 +16,7 @@ const (
 )
 
 // calls are the commands that are wrapped in CALL, by ticket. An abandoned call
-// has no place among them any more; its ticket is kept, because the guest may
+// has no place among them; its ticket is kept, because the guest may
 // still answer it. Conn.mu guards it.
 type calls struct {
 	last      uint32 // ticket
@@ -63,13 +63,13 @@ func (c *calls) abandon(ticket uint32) {
 	c.abandoned[ticket] = struct{}{}
 }
 
-// answer takes the call that a RESULT belongs to. It is nil for an abandoned one.
+// answer removes and returns the call that a RESULT belongs to. It is nil for an abandoned one.
 func (c *calls) answer(ticket uint32) (*pending, error) {
 	p := c.live[ticket]
 	_, abandoned := c.abandoned[ticket]
 	c.remove(ticket)
 	if p == nil && !abandoned && ticket > c.forgotten {
-		return nil, errUnasked
+		return nil, errUnsolicited
 	}
 	return p, nil
 }

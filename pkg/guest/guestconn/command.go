@@ -181,7 +181,7 @@ func (c *Conn) handleReply(dialect hyperstart.Dialect, code hyperstart.Code, pay
 	}
 	c.mu.Unlock()
 	if p == nil {
-		return errUnasked
+		return errUnsolicited
 	}
 	c.release(p)
 	p.reply <- makeReply(dialect, p.code, code, payload)

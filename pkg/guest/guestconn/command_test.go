@@ -334,7 +334,7 @@ func TestAbandonedCallsAreFree(t *testing.T) {
 				}
 				g.say(hyperstart.Result, hyperstart.AppendCall(nil, last(tickets), hyperstart.Ack, nil))
 				<-c.Done()
-				if got, want := c.Err().Error(), "control port: guest sent a reply that nobody asked for"; got != want {
+				if got, want := c.Err().Error(), "control port: guest sent a reply to no command"; got != want {
 					t.Errorf("error %q, want %q", got, want)
 				}
 			})

@@ -14,5 +14,5 @@
 // listed by [Guest.Calls].
 //
 // The guest has no goroutines. Guest.mu guards all of it but for streams, which
-// have a lock of their own that is taken after it. Callbacks run without locks.
+// have a lock of their own, which comes after it. Callbacks run without locks.
 package guesttest

@@ -69,7 +69,7 @@ type Guest struct {
 	lostErr    error         // valid once lost is closed
 }
 
-// Network is what the guest was told of it last.
+// Network is what SetInterface and SetRoutes said last.
 type Network struct {
 	Interfaces []hyperstart.Interface // by MAC, in the order of the first calls
 	Routes     hyperstart.Routes
@@ -204,7 +204,7 @@ func (g *Guest) Containers() []string {
 	return ids
 }
 
-// Network returns what the guest was told of its network.
+// Network returns the network that was set.
 func (g *Guest) Network() Network {
 	g.mu.Lock()
 	defer g.mu.Unlock()

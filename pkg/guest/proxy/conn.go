@@ -62,7 +62,7 @@ func (c *clientConn) stream(f proxyproto.Frame) error {
 		}
 		err := c.session.stdin.push(f.Payload)
 		if errors.Is(err, errSessionEnded) {
-			return nil // the process is gone, its stdin goes nowhere
+			return nil // the process has exited, its stdin is dropped
 		}
 		return err
 	case proxyproto.StreamLog:

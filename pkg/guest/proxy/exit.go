@@ -2,8 +2,8 @@ package proxy
 
 import "github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 
-// exit is how a session learns that its process has exited, and tells the
-// client. session.mu guards it.
+// exit is how a session learns that its process has exited, and notifies
+// the client. session.mu guards it.
 type exit struct {
 	session     *session
 	eof         bool   // the zero-length message of the tty port has come
@@ -12,7 +12,7 @@ type exit struct {
 	undelivered *uint8 // the status while it is not delivered
 }
 
-// exitedAsync takes the exit status that came on the control port, when it is
+// exitedAsync records the exit status that came on the control port, when it is
 // this session's process that has exited.
 func (s *session) exitedAsync(container, id string, status uint8) bool {
 	s.mu.Lock()
@@ -25,7 +25,7 @@ func (s *session) exitedAsync(container, id string, status uint8) bool {
 	return true
 }
 
-// receiveEOF takes the end of the output. The caller holds session.mu.
+// receiveEOF records the end of the output. The caller holds session.mu.
 func (e *exit) receiveEOF() {
 	e.eof = true
 	e.trySet()
@@ -39,8 +39,7 @@ func (e *exit) trySet() {
 	}
 }
 
-// set takes the exit status. Nobody reads stdin any more. The caller holds
-// session.mu.
+// set records the exit status and drops stdin. The caller holds session.mu.
 func (e *exit) set(status uint8) {
 	e.known, e.undelivered = true, &status
 	e.session.stdin.clear()

@@ -80,8 +80,8 @@ func (o *output) clear() {
 	o.bytes = 0
 }
 
-// given returns what a client that has gone was given and had not consumed. The
-// caller holds session.mu.
+// given returns what a client that has disconnected was given and had not
+// consumed. The caller holds session.mu.
 func (o *output) given() [2]int {
 	lost := o.unacked
 	if o.writing != nil { // the writer decides about that
@@ -92,7 +92,7 @@ func (o *output) given() [2]int {
 
 // run is the session writer: it gives output and then the exit status to
 // whatever client is connected, until the session ends. What cannot be written
-// to a client that has gone is kept for the next one.
+// to a client that has disconnected is kept for the next one.
 func (o *output) run() {
 	s := o.session
 	var gone *clientConn // the client to which writing failed
@@ -159,8 +159,8 @@ func (o *output) setWindowed() {
 	o.windowed = true
 }
 
-// consumed notes that the client has taken n bytes of a side, and lets the
-// guest send as many more.
+// consumed records that the client has consumed n bytes of a side, and grants
+// the guest as many.
 func (o *output) consumed(side, n int) {
 	s := o.session
 	s.mu.Lock()
@@ -175,7 +175,7 @@ func (o *output) consumed(side, n int) {
 	}
 }
 
-// creditDiscarded lets the guest send more of what is discarded.
+// creditDiscarded grants the guest what was discarded.
 func (o *output) creditDiscarded() {
 	for side := range o.unacked {
 		o.consumed(side, hyperstart.CreditWindow)

@@ -25,7 +25,7 @@ const claimTimeout = 30 * time.Second
 
 // Options of a [Server].
 type Options struct {
-	// URL is told to clients as the place where shims connect; "" outside of a
+	// URL is reported to clients as the place where shims connect; "" outside of a
 	// listening server.
 	URL string
 	// Dialect is used instead of asking the guest when it is not DialectUnknown.
@@ -34,7 +34,7 @@ type Options struct {
 	Reattach bool
 	// Event gets events of ccv2 guests. It must not block.
 	Event func(vm string, event hyperstart.EventMessage)
-	// Lost is told once when the connection to a guest has ended, and why.
+	// Lost is called once when the connection to a guest has ended, and why.
 	Lost func(vm string, err error)
 	// Log gets valid log entries of clients. It must not block.
 	Log func(proxyproto.LogEntry)
@@ -255,9 +255,9 @@ func (s *Server) add(ctx context.Context, id string, ctl, tty net.Conn, h handle
 		return nil, err
 	}
 	s.mu.Lock()
-	_, taken := s.vms[id]
+	_, exists := s.vms[id]
 	ended := s.ended
-	if !taken && !ended {
+	if !exists && !ended {
 		s.vms[id] = v
 		s.mu.Unlock()
 		return v, nil
@@ -270,8 +270,8 @@ func (s *Server) add(ctx context.Context, id string, ctl, tty net.Conn, h handle
 	return nil, fmt.Errorf("%s: container already registered", id)
 }
 
-// unregister forgets the id. The channels and sessions live until the guest
-// goes or the server is closed, as with the original.
+// unregister removes the id. The channels and sessions live until the guest is
+// lost or the server is closed, as with the original.
 func (s *Server) unregister(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

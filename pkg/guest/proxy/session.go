@@ -65,7 +65,7 @@ func newSession(v *vm, token string, base uint64) *session {
 	return s
 }
 
-// end ends the session: the goroutines stop and nothing is accepted any more.
+// end ends the session: the goroutines stop and nothing is accepted from then on.
 // It returns what credit a process that keeps running has not got back, by
 // sequence number.
 func (s *session) end() (uncredited map[uint64]int) {
@@ -85,7 +85,7 @@ func (s *session) end() (uncredited map[uint64]int) {
 }
 
 // attach makes client the one that gets the output. The token can be claimed
-// again after the client has gone without disconnecting.
+// again after the client has hung up without disconnecting.
 func (s *session) attach(client *clientConn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +103,7 @@ func (s *session) attach(client *clientConn) error {
 	return nil
 }
 
-// detach drops a client that has gone. What it was given and had not consumed
+// detach drops a client that has hung up. What it was given and had not consumed
 // is lost, so the guest may send as much again.
 func (s *session) detach(client *clientConn) {
 	s.mu.Lock()

@@ -22,7 +22,7 @@ type stdin struct {
 type stdinItem struct{ data []byte }
 
 // push takes data for the process; empty data closes its stdin. It blocks while
-// too much waits already. An error means that the process has gone.
+// too much waits already. An error means that the process has exited.
 func (i *stdin) push(data []byte) error {
 	s := i.session
 	s.mu.Lock()
@@ -39,7 +39,7 @@ func (i *stdin) push(data []byte) error {
 	return nil
 }
 
-// closedLocked reports whether nobody will ever read stdin any more.
+// closedLocked reports whether the process reads no more stdin.
 func (i *stdin) closedLocked() bool { return i.session.ended || i.session.exit.known }
 
 // clear drops what waits. The caller holds session.mu.
@@ -58,7 +58,7 @@ func (i *stdin) drain(ctx context.Context, below int) error {
 }
 
 // run is the stdin pump: it sends stdin to the guest in order, in pieces that
-// the guest accepts, until nobody reads it any more.
+// the guest accepts, until the process reads no more.
 func (i *stdin) run() {
 	for {
 		data, ok := i.next()
@@ -107,7 +107,7 @@ func (i *stdin) sent(n int) {
 }
 
 // acquireCredit waits until the guest accepts stdin and returns how many of n
-// bytes it accepts; 0 when nobody reads any more.
+// bytes it accepts; 0 when the process reads no more.
 func (i *stdin) acquireCredit(n int) int {
 	s := i.session
 	dialect := s.vm.conn.Dialect()
@@ -129,7 +129,7 @@ func (i *stdin) acquireCredit(n int) int {
 }
 
 // addCredit takes a grant of the guest. More than the window is a guest that
-// cannot count; it harms nobody but itself.
+// cannot count; it harms itself alone.
 func (i *stdin) addCredit(n uint32) {
 	s := i.session
 	s.mu.Lock()

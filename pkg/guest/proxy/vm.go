@@ -180,7 +180,7 @@ func (v *vm) creditLater(s *session) {
 }
 
 // addLateLocked has the credit loop credit output that came or comes after a
-// disconnect: what a process has left behind must not notice that.
+// disconnect: descendants of the process must not notice that.
 func (v *vm) addLateLocked(seq uint64, n int) {
 	if n > 0 {
 		v.lateBytes[seq] += n
@@ -195,7 +195,7 @@ func (v *vm) wakeCreditLoop() {
 	}
 }
 
-// creditLoop credits output that nobody consumes.
+// creditLoop credits output that is not consumed.
 func (v *vm) creditLoop() {
 	for {
 		select {

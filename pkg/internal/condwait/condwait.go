@@ -7,8 +7,8 @@ import (
 )
 
 // Until waits until holds returns true or ctx ends, and returns ctx's error in
-// the latter case. The caller holds cond.L, under which holds runs; whoever
-// changes what it looks at broadcasts.
+// the latter case. The caller holds cond.L, under which holds runs. Whatever
+// changes its result must broadcast.
 func Until(ctx context.Context, cond *sync.Cond, holds func() bool) error {
 	if holds() {
 		return nil
