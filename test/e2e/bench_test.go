@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/shimtest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -139,10 +139,10 @@ func guestInfo(b *testing.B, id string) hyperstart.GuestInfoReply {
 	if err != nil || len(sockets) != 1 {
 		b.Fatalf("proxy sockets: %v, %v", sockets, err)
 	}
-	client := proxy.NewClient(id, func() (net.Conn, error) { return net.Dial("unix", sockets[0]) })
+	frames := client.NewFrames(id, func() (net.Conn, error) { return net.Dial("unix", sockets[0]) })
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
-	answer, err := client.Hyper(ctx, "guestinfo", "", nil)
+	answer, err := frames.Hyper(ctx, "guestinfo", "", nil)
 	if err != nil {
 		b.Fatal(err)
 	}

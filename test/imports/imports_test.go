@@ -67,6 +67,10 @@ var rules = []rule{
 	},
 	room("streams"), room("netconf"), room("cgroups"), room("machine"), room("ociruntime"), room("shared"),
 	{
+		from: "pkg/guest/proxy/...", not: []string{module + "pkg/guest/client/..."},
+		why: "client and server share the frames alone",
+	},
+	{
 		from: "pkg/hypervisor/...",
 		not:  []string{module + "pkg/shim/...", module + "config/...", module + "pkg/guest/...", "github.com/containerd/containerd/..."},
 		why:  "a VM knows nothing of what runs in it, or for whom",

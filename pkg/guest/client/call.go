@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // maxMutations is how many commands that take long run at once: half of what a
@@ -113,7 +114,7 @@ func (c *caller) startPod(ctx context.Context, request hyperstart.StartPodReques
 	if request.Hostname == "" {
 		request.Hostname = "localhost" // mandatory
 	}
-	request.ShareDir = ShareTag
+	request.ShareDir = layout.ShareTag
 	if _, err := c.frames.Hyper(ctx, "startpod", "", request); err != nil {
 		return Classify(err)
 	}

@@ -15,9 +15,6 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
-// ShareTag is the tag of the shared file system; original guests insist on it.
-const ShareTag = "hyperShared"
-
 // native is a ccv2 guest.
 type native struct {
 	*caller

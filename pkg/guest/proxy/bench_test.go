@@ -19,7 +19,7 @@ func benchServer(b *testing.B, dialect hyperstart.Dialect) (*Server, *wiretest.G
 	g := wiretest.New(b, guestCtl, guestTTY)
 	g.Run(true)
 	s := NewServer(Options{Dialect: dialect})
-	v, err := openVM(b.Context(), "pod", ctl, tty, s.opts, s.opts.handlers("pod"))
+	v, err := openVM(b.Context(), "pod", ctl, tty, s.opts, handlers{})
 	if err != nil {
 		b.Fatal(err)
 	}

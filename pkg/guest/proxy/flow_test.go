@@ -42,7 +42,7 @@ func TestGuestOversteps(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			lost := make(chan error, 1)
-			s, g := newServer(t, tt.dialect, Options{Lost: func(_ string, err error) { lost <- err }})
+			s, g := newServerFor(t, tt.dialect, Options{}, handlers{lost: func(err error) { lost <- err }}, nil)
 			runtime := runtimePeer(t, s)
 			token := runtime.token()
 			shim := stuckShim(t, s, token)

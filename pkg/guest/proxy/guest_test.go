@@ -24,6 +24,11 @@ func newServer(t testing.TB, dialect hyperstart.Dialect, opts Options) (*Server,
 
 func newServerWith(t testing.TB, dialect hyperstart.Dialect, opts Options, reply func(hyperstart.Code, []byte) (hyperstart.Code, []byte)) (*Server, *wiretest.Guest) {
 	t.Helper()
+	return newServerFor(t, dialect, opts, handlers{}, reply)
+}
+
+func newServerFor(t testing.TB, dialect hyperstart.Dialect, opts Options, h handlers, reply func(hyperstart.Code, []byte) (hyperstart.Code, []byte)) (*Server, *wiretest.Guest) {
+	t.Helper()
 	ctl, guestCtl := net.Pipe()
 	tty, guestTTY := net.Pipe()
 	g := wiretest.New(t, guestCtl, guestTTY)
@@ -31,7 +36,7 @@ func newServerWith(t testing.TB, dialect hyperstart.Dialect, opts Options, reply
 	g.Run(true)
 	opts.Dialect = dialect
 	s := NewServer(opts)
-	v, err := openVM(context.Background(), "pod", ctl, tty, s.opts, s.opts.handlers("pod"))
+	v, err := openVM(context.Background(), "pod", ctl, tty, s.opts, h)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,10 +32,6 @@ type Options struct {
 	Dialect hyperstart.Dialect
 	// Reattach is set when the guests have said READY before.
 	Reattach bool
-	// Event gets events of ccv2 guests. It must not block.
-	Event func(vm string, event hyperstart.EventMessage)
-	// Lost is called once when the connection to a guest has ended, and why.
-	Lost func(vm string, err error)
 	// Log gets valid log entries of clients. It must not block.
 	Log func(proxyproto.LogEntry)
 }
@@ -44,17 +40,6 @@ type Options struct {
 type handlers struct {
 	event func(hyperstart.EventMessage)
 	lost  func(error)
-}
-
-// handlers are those of a VM whose client has none of its own.
-func (o Options) handlers(id string) (h handlers) {
-	if o.Event != nil {
-		h.event = func(e hyperstart.EventMessage) { o.Event(id, e) }
-	}
-	if o.Lost != nil {
-		h.lost = func(err error) { o.Lost(id, err) }
-	}
-	return h
 }
 
 // Server is the proxy. Its zero value is not usable; see [NewServer].
@@ -228,14 +213,14 @@ func (s *Server) register(ctx context.Context, r proxyproto.RegisterVM) (*vm, er
 		_ = ctl.Close()
 		return nil, fmt.Errorf("connect to tty port: %w", err)
 	}
-	return s.add(ctx, r.ContainerID, ctl, tty, s.opts.handlers(r.ContainerID))
+	return s.add(ctx, r.ContainerID, ctl, tty, handlers{})
 }
 
 // RegisterConn registers a VM by the connections to its two ports, which become
 // the server's: it closes them on error, too. It returns when the guest is
 // ready, or ctx ends. event gets the events of a ccv2 guest and must not block;
-// lost is called once when the connection to the guest has ended. Both take the
-// place of those in [Options] and may be nil.
+// lost is called once when the connection to the guest has ended. Both may be
+// nil.
 func (s *Server) RegisterConn(ctx context.Context, id string, ctl, tty net.Conn, event func(hyperstart.EventMessage), lost func(error)) error {
 	if _, err := s.find(id); err == nil {
 		_, _ = ctl.Close(), tty.Close()
