@@ -32,6 +32,9 @@ fi
 echo "    go vet without grpc, as the shim is built"
 go vet -tags no_grpc ./... || failed "go vet"
 
+echo "    the budget of the house, and who may import whom"
+go test ./test/house ./test/imports || failed "test/house or test/imports"
+
 echo "    go mod tidy"
 for mod in go.mod test/*/go.mod; do
 	[ -e "$mod" ] || continue
