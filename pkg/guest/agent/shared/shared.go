@@ -97,7 +97,7 @@ func (t *Table) acquire(container, path string, n int) (string, error) {
 	}
 	point, below, ok := split(rel)
 	if !ok {
-		return "", fmt.Errorf("use %s: not a file system of the share", path)
+		return "", fmt.Errorf("use %s: not a path of the share", path)
 	}
 	t.claim(container, point)
 	root, err := t.open(point)
@@ -116,14 +116,14 @@ func (t *Table) acquire(container, path string, n int) (string, error) {
 }
 
 // split takes a path of the share apart: <container>/rootfs and .volumes/<n> are
-// file systems.
+// file systems. A path of one part is one at most.
 func split(rel string) (point, below string, ok bool) {
-	if !filepath.IsLocal(rel) || rel != filepath.Clean(rel) {
+	if !filepath.IsLocal(rel) || rel == "." || rel != filepath.Clean(rel) {
 		return "", "", false
 	}
-	first, rest, ok := strings.Cut(rel, "/")
+	first, rest, _ := strings.Cut(rel, "/")
 	second, below, _ := strings.Cut(rest, "/")
-	return first + "/" + second, below, ok
+	return filepath.Join(first, second), below, true
 }
 
 // claim notes a container's use of a submount.
