@@ -19,6 +19,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime/fake"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/shared"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -67,7 +68,7 @@ func newGuest(t *testing.T) *guest {
 	}
 	sockets := shortDir(t)
 	a.containers = &containers{
-		runtime: g.runtime, drivers: g, oom: oom, huge: &cgroups.HugePages{},
+		runtime: g.runtime, drivers: g, oom: oom, huge: &cgroups.HugePages{}, shared: shared.New("/no/share", t.TempDir()),
 		tty:     streams.NewPort(port, sockets, func(err error) { t.Errorf("tty port failed: %v", err) }),
 		bundles: filepath.Join(root, "bundles"), root: root, cgroups: filepath.Join(root, "cgroups"),
 		newGroup: g.newGroup,
