@@ -1,5 +1,3 @@
-// Package cleanup remembers how to release what was acquired, so that it can be
-// released in the reverse order, whatever fails on the way.
 package cleanup
 
 import (

@@ -126,10 +126,6 @@ func (n *Network) run(ctx context.Context, changed <-chan struct{}) {
 		}
 		retry = nil
 		err := n.reconcile(ctx)
-		if errdefs.IsNotImplemented(err) { // an original guest, whose network is fixed once it runs
-			log.G(ctx).WithError(err).Info("the guest cannot follow changes of the pod's network")
-			err = nil
-		}
 		if reply != nil {
 			reply <- err // has room for it
 		}
@@ -143,10 +139,15 @@ func (n *Network) run(ctx context.Context, changed <-chan struct{}) {
 // reconcile brings VM and guest up to date. Every part is tried.
 func (n *Network) reconcile(ctx context.Context) error {
 	gone, err := n.ports.refresh(n.ns)
-	return errors.Join(err,
+	err = errors.Join(err,
 		n.ports.unplug(ctx, n.vm, gone, n.unplugLimit),
-		n.ports.plug(ctx, n.vm),
-		n.ports.configure(ctx, n.guest))
+		n.ports.plug(ctx, n.vm))
+	configErr := n.ports.configure(ctx, n.guest)
+	if errdefs.IsNotImplemented(configErr) { // an original guest, whose network is fixed once it runs
+		log.G(ctx).WithError(configErr).Info("the guest cannot follow changes of the pod's network")
+		configErr = nil
+	}
+	return errors.Join(err, configErr)
 }
 
 // Refresh returns when everything that is in the namespace now is in the guest.

@@ -99,7 +99,7 @@ func (c *Container) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.startInGuest(context.WithoutCancel(ctx)); err != nil {
+	if err := c.sandbox.startContainer(context.WithoutCancel(ctx), c.ID); err != nil {
 		err = fmt.Errorf("start container %s: %w", c.ID, err)
 		c.init.startFailed(err)
 		return err
@@ -108,18 +108,6 @@ func (c *Container) Start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.toLocked(ContainerRunning)
-}
-
-func (c *Container) startInGuest(ctx context.Context) error {
-	if err := c.sandbox.ready(); err != nil {
-		return err
-	}
-	// Clients may have set up the network since Create, which is when they learn
-	// of the namespace.
-	if err := c.sandbox.machine.RefreshNetwork(ctx); err != nil {
-		return err
-	}
-	return c.sandbox.machine.Guest().StartContainer(ctx, c.ID)
 }
 
 // Delete removes a container that has exited or was never started, and returns
@@ -165,10 +153,15 @@ func (c *Container) remove(ctx context.Context) {
 	for _, p := range c.all() {
 		if p != c.init {
 			p.abandon()
-			p.io.close(ctx)
+			p.io.Close(ctx)
 		}
 	}
-	c.removeInGuest(ctx)
+	if c.sandbox.isReady() { // a guest that is gone keeps nothing
+		err := c.sandbox.machine.Guest().RemoveContainer(ctx, c.ID)
+		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			log.G(ctx).WithError(err).WithField("container", c.ID).Warn("remove container in guest")
+		}
+	}
 	c.release(ctx)
 	if c.isSandboxContainer() && c.sandbox.Containers() > 0 {
 		if err := c.saveNote(); err != nil {
@@ -177,18 +170,6 @@ func (c *Container) remove(ctx context.Context) {
 	}
 	exit := c.init.Exit()
 	c.sandbox.publish(TaskDeleted{ContainerID: c.ID, PID: c.PID(), Status: exit.Status, At: exit.At})
-}
-
-// removeInGuest frees what the guest keeps of the container. A guest that is
-// gone keeps nothing.
-func (c *Container) removeInGuest(ctx context.Context) {
-	if !c.sandbox.isReady() {
-		return
-	}
-	err := c.sandbox.machine.Guest().RemoveContainer(ctx, c.ID)
-	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		log.G(ctx).WithError(err).WithField("container", c.ID).Warn("remove container in guest")
-	}
 }
 
 // release releases what the container has on the host, and its id.

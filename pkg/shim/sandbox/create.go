@@ -31,7 +31,7 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := c.create(ctx); err != nil {
+	if err := (&creation{Container: c}).run(ctx); err != nil {
 		c.release(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
@@ -93,30 +93,29 @@ type creation struct {
 	binds   []client.Bind
 }
 
-// create does the work of Create. What it acquires is released by the caller.
-func (c *Container) create(ctx context.Context) (err error) {
-	n := &creation{Container: c}
-	if n.bundle, err = bundle.Load(c.Bundle); err != nil {
+// run does the work of Create. What it acquires is released by the caller.
+func (n *creation) run(ctx context.Context) (err error) {
+	if n.bundle, err = bundle.Load(n.Bundle); err != nil {
 		return err
 	}
 	if err := n.bundle.CheckRunnable(); err != nil {
 		return err
 	}
 	// The directory is named in the bundle before anything is acquired.
-	if err := c.saveNote(); err != nil {
+	if err := n.saveNote(); err != nil {
 		return err
 	}
 	var pod bundle.Pod
-	if c.isSandboxContainer() {
+	if n.isSandboxContainer() {
 		pod = n.bundle.Pod()
 	}
-	if err := c.sandbox.EnsureReady(ctx, pod); err != nil {
+	if err := n.sandbox.EnsureReady(ctx, pod); err != nil {
 		return err
 	}
-	if err := c.sandbox.beginCreate(); err != nil {
+	if err := n.sandbox.beginCreate(); err != nil {
 		return err
 	}
-	defer c.sandbox.endCreate()
+	defer n.sandbox.endCreate()
 	for _, step := range []func(context.Context) error{
 		n.makePlaceholder, n.exposeFiles, n.openStreams, n.createInGuest,
 	} {
@@ -124,10 +123,10 @@ func (c *Container) create(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	c.init.io.start(&c.sandbox.wg, c.sandbox.ctx, c.init.String())
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.toLocked(ContainerCreated)
+	n.init.io.Copy(n.sandbox.ctx, n.sandbox.wg.Go, n.init.String())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.toLocked(ContainerCreated)
 }
 
 // makePlaceholder makes the pid by which clients know the container, and notes it.
@@ -190,7 +189,7 @@ func (n *creation) exposeMounts() error {
 // openStreams opens the streams of the init process at both ends.
 func (n *creation) openStreams(ctx context.Context) error {
 	n.cleanup.Add(func(ctx context.Context) error {
-		n.init.io.close(ctx)
+		n.init.io.Close(ctx)
 		return nil
 	})
 	return n.init.open(ctx)
@@ -202,7 +201,7 @@ func (n *creation) createInGuest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.session(), client.Container{
+	return n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.Session(), client.Container{
 		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.binds,
 		Spec: guestspec.Container(n.bundle.Spec, guestspec.Options{
 			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.sources,

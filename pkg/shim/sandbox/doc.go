@@ -17,7 +17,7 @@
 // under the sandbox's own context, requests only wait for them, and Stop joins
 // them.
 //
-// Lock order: Sandbox.mu, then Container.mu, then Process.mu, then processIO.mu.
+// Lock order: Sandbox.mu, then Container.mu, then Process.mu.
 // No lock is held while the guest, the VMM or the disk is waited for: such waits
 // happen in an in-between state (booting, starting, pausing, …), which is what a
 // concurrent State answers.

@@ -74,8 +74,8 @@ func (TaskOOM) event()     {}
 // publish hands an event to the sink.
 func (s *Sandbox) publish(e Event) { s.opts.Sink.Publish(e) }
 
-// events takes what the guest reports, which may claim anything.
-func (s *Sandbox) events() client.Events {
+// guestEvents takes what the guest reports, which may claim anything.
+func guestEvents(s *Sandbox) client.Events {
 	return client.Events{
 		OOM: func(container string) {
 			if c, err := s.Container(container); err == nil {

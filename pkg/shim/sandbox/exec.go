@@ -44,7 +44,7 @@ func (c *Container) StartExec(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.claimStart(p); err != nil {
+	if err := p.claimStart(); err != nil {
 		return err
 	}
 	if err := p.run(ctx); err != nil {
@@ -62,7 +62,8 @@ func (c *Container) StartExec(ctx context.Context, id string) error {
 
 // claimStart moves an exec process to starting, unless the container has ended:
 // once that is known no exec starts any more, so that its exit is the last one.
-func (c *Container) claimStart(p *Process) error {
+func (p *Process) claimStart() error {
+	c := p.container
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.status.initGone || (c.state != ContainerRunning && c.state != ContainerCreated) {
@@ -82,14 +83,14 @@ func (p *Process) run(ctx context.Context) error {
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-	err := s.machine.Guest().Exec(ctx, p.io.session(), client.Exec{
+	err := s.machine.Guest().Exec(ctx, p.io.Session(), client.Exec{
 		Container: p.container.ID, ID: p.ID, Terminal: p.stdio.Terminal,
 		Process: guestspec.Process(p.spec, p.stdio.Terminal),
 	})
 	if err != nil {
 		return err
 	}
-	p.io.start(&s.wg, s.ctx, p.String())
+	p.io.Copy(s.ctx, s.wg.Go, p.String())
 	return nil
 }
 
@@ -107,7 +108,7 @@ func (c *Container) DeleteExec(ctx context.Context, id string) (Exit, error) {
 	if err != nil {
 		return Exit{}, err
 	}
-	p.io.close(ctx)
+	p.io.Close(ctx)
 	c.mu.Lock()
 	delete(c.execs, id)
 	c.mu.Unlock()

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/streams"
 )
 
 // execsLimit bounds the wait of a container's exit for its execs, which the
@@ -84,7 +86,7 @@ func (p *Process) awaitExit() {
 	close(p.end.seen)
 	c := p.container
 	if exit.Status == statusKilled {
-		c.flushOOMEvents()
+		p.flushOOMEvents()
 	}
 	if p.ID == "" {
 		c.mu.Lock()
@@ -93,7 +95,9 @@ func (p *Process) awaitExit() {
 			c.cond.Wait()
 		}
 		c.mu.Unlock()
-		c.awaitExecs()
+		ctx, cancel := context.WithTimeout(c.sandbox.ctx, execsLimit)
+		_ = awaitExits(ctx, c.all()[1:]) // it has waited long enough
+		cancel()
 	} else {
 		p.mu.Lock()
 		for p.state == ProcessStarting {
@@ -101,14 +105,14 @@ func (p *Process) awaitExit() {
 		}
 		p.mu.Unlock()
 	}
-	p.io.drain()
+	p.io.Drain()
 	p.finish(exit, true)
 }
 
 // awaitStatus waits for the end of a process: of its session, or reported ahead
 // of output that nobody reads.
 func (p *Process) awaitStatus() uint32 {
-	session := p.io.session()
+	session := p.io.Session()
 	select {
 	case status := <-p.end.early:
 		return uint32(status)
@@ -125,8 +129,9 @@ func (p *Process) awaitStatus() uint32 {
 // flushOOMEvents waits until events that the guest sent before are here: events
 // and exits take different ports, and an exit out of memory must not overtake
 // the event that says so.
-func (c *Container) flushOOMEvents() {
-	ctx, cancel := context.WithTimeout(c.sandbox.ctx, drainStall)
+func (p *Process) flushOOMEvents() {
+	c := p.container
+	ctx, cancel := context.WithTimeout(c.sandbox.ctx, streams.DrainStall)
 	defer cancel()
 	if !c.sandbox.isReady() {
 		return
@@ -166,12 +171,12 @@ func (p *Process) finish(exit Exit, announce bool) {
 		c.mu.Lock()
 		err = c.toLocked(ContainerExited)
 		c.mu.Unlock()
-		c.logImpossible(err)
+		p.logImpossible(err)
 	}
 	p.mu.Lock()
 	err := p.toLocked(ProcessExited)
 	p.mu.Unlock()
-	c.logImpossible(err)
+	p.logImpossible(err)
 	if announce {
 		c.sandbox.publish(TaskExited{
 			ContainerID: c.ID, ExecID: p.ID, PID: c.PID(), Status: exit.Status, At: exit.At,
@@ -182,9 +187,9 @@ func (p *Process) finish(exit Exit, announce bool) {
 
 // logImpossible logs an exit in a state that has none, which is a defect in this
 // package: the exit is reported nevertheless.
-func (c *Container) logImpossible(err error) {
+func (p *Process) logImpossible(err error) {
 	if err != nil {
-		log.G(c.sandbox.ctx).WithError(err).WithField("container", c.ID).Error("exit in a state that has none")
+		log.G(p.container.sandbox.ctx).WithError(err).WithField("process", p.String()).Error("exit in a state that has none")
 	}
 }
 
@@ -195,7 +200,7 @@ func (p *Process) startFailed(err error) {
 	if s, ok := client.ExitStatus(err); ok {
 		status = uint32(s)
 	}
-	p.io.neverStarted()
+	p.io.NeverStarted()
 	p.finish(Exit{Status: status, At: time.Now()}, false)
 }
 
@@ -210,33 +215,15 @@ func (p *Process) abandon() {
 	}
 }
 
-// awaitExecs waits until the container's exec processes have been reported.
-func (c *Container) awaitExecs() {
-	ctx, cancel := context.WithTimeout(c.sandbox.ctx, execsLimit)
-	defer cancel()
-	for _, p := range c.all() {
-		if p != c.init && p.live() && p.Wait(ctx) != nil {
-			return
+// awaitExits waits until the ends of processes were reported.
+func awaitExits(ctx context.Context, processes []*Process) error {
+	var errs []error
+	for _, p := range processes {
+		if p.live() {
+			errs = append(errs, p.Wait(ctx))
 		}
 	}
-}
-
-// awaitExits waits until the ends of all processes were reported: their sessions
-// ended with the connection to the guest.
-func (c *Container) awaitExits(ctx context.Context) {
-	if c.State() == ContainerCreating {
-		return // Create fails by itself and is not waited for
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*drainStall+execsLimit)
-	defer cancel()
-	for _, p := range c.all() {
-		if !p.live() {
-			continue
-		}
-		if err := p.Wait(ctx); err != nil {
-			log.G(ctx).WithError(err).Error("report exit")
-		}
-	}
+	return errors.Join(errs...)
 }
 
 // live reports whether the end of the process is yet to be reported: it has a
@@ -245,5 +232,5 @@ func (p *Process) live() bool {
 	if p.end.isFinal() {
 		return false
 	}
-	return p.io.session() != nil || p.State() == ProcessStarting
+	return p.io.Session() != nil || p.State() == ProcessStarting
 }

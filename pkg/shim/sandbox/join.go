@@ -26,7 +26,7 @@ func (n *creation) joined(ctx context.Context) (map[specs.LinuxNamespaceType]str
 		return paths, nil
 	}
 	join := func(container string, files map[specs.LinuxNamespaceType]string) error {
-		pid, err := n.sandbox.initPID(ctx, container)
+		pid, err := n.initPID(ctx, container)
 		if err != nil {
 			return fmt.Errorf("join namespaces: %w", err)
 		}
@@ -41,7 +41,7 @@ func (n *creation) joined(ctx context.Context) (map[specs.LinuxNamespaceType]str
 		}
 	}
 	if bundle.Joins(n.bundle.Spec, specs.PIDNamespace) {
-		container, err := n.sandbox.pidNamespaceOwner(n.bundle.Spec)
+		container, err := n.pidNamespaceOwner()
 		if err != nil {
 			return nil, fmt.Errorf("join namespaces: %w", err)
 		}
@@ -55,25 +55,25 @@ func (n *creation) joined(ctx context.Context) (map[specs.LinuxNamespaceType]str
 // pidNamespaceOwner is the id of the container whose pid namespace is joined.
 // The specification names it by the container's pid on the host. A path of
 // another form is that of the pod, which some clients keep elsewhere.
-func (s *Sandbox) pidNamespaceOwner(spec *specs.Spec) (string, error) {
-	for _, ns := range spec.Linux.Namespaces {
+func (n *creation) pidNamespaceOwner() (string, error) {
+	for _, ns := range n.bundle.Spec.Linux.Namespaces {
 		var pid int
-		if n, _ := fmt.Sscanf(ns.Path, "/proc/%d/ns/pid", &pid); n == 0 || ns.Type != specs.PIDNamespace {
+		if found, _ := fmt.Sscanf(ns.Path, "/proc/%d/ns/pid", &pid); found == 0 || ns.Type != specs.PIDNamespace {
 			continue
 		}
-		for _, c := range s.list() {
+		for _, c := range n.sandbox.list() {
 			if c.PID() == pid {
 				return c.ID, nil
 			}
 		}
 		return "", fmt.Errorf("%s is not of a container of this pod: %w", ns.Path, errdefs.ErrInvalidArgument)
 	}
-	return s.opts.ID, nil
+	return n.sandbox.opts.ID, nil
 }
 
 // initPID is the pid, in the guest, of a container's init process.
-func (s *Sandbox) initPID(ctx context.Context, container string) (int, error) {
-	all, err := s.machine.Guest().Processes(ctx, container)
+func (n *creation) initPID(ctx context.Context, container string) (int, error) {
+	all, err := n.sandbox.machine.Guest().Processes(ctx, container)
 	if err != nil {
 		return 0, err
 	}

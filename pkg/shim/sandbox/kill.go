@@ -54,7 +54,7 @@ func (p *Process) killable(ctx context.Context) error {
 	if p.end.isFinal() {
 		return fmt.Errorf("%s has ended already: %w", p, errdefs.ErrNotFound)
 	}
-	if p.io.session() == nil {
+	if p.io.Session() == nil {
 		return fmt.Errorf("%s was not started: %w", p, errdefs.ErrFailedPrecondition)
 	}
 	return nil
@@ -63,7 +63,7 @@ func (p *Process) killable(ctx context.Context) error {
 // signal sends a signal to the guest.
 func (p *Process) signal(ctx context.Context, number int, all bool) error {
 	target := client.Target{Container: p.container.ID, ExecID: p.ID, All: all}
-	err := p.container.sandbox.machine.Guest().Signal(ctx, p.io.session(), target, number)
+	err := p.container.sandbox.machine.Guest().Signal(ctx, p.io.Session(), target, number)
 	switch {
 	case err == nil:
 		return nil

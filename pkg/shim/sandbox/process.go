@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/streams"
 )
 
 const (
@@ -33,7 +34,7 @@ type Process struct {
 	spec  *specs.Process // of an exec process
 
 	container *Container
-	io        processIO
+	io        *streams.Streams
 	end       processEnd
 
 	mu    sync.Mutex // guards state
@@ -42,7 +43,7 @@ type Process struct {
 }
 
 func newProcess(c *Container, id string, cfg stdio.Config) *Process {
-	p := &Process{ID: id, stdio: cfg, container: c, io: newProcessIO(), end: newProcessEnd()}
+	p := &Process{ID: id, stdio: cfg, container: c, io: streams.New(), end: newProcessEnd()}
 	p.cond = sync.NewCond(&p.mu)
 	return p
 }
@@ -68,26 +69,26 @@ func (p *Process) State() ProcessState {
 // open opens the streams on the host's side and a session on the guest's.
 func (p *Process) open(ctx context.Context) error {
 	s := p.container.sandbox
-	streams, err := stdio.Open(ctx, s.opts.Namespace, p.container.ID, p.stdio)
+	ends, err := stdio.Open(ctx, s.opts.Namespace, p.container.ID, p.stdio)
 	if err != nil {
 		return err
 	}
 	session, err := s.machine.Guest().OpenSession(ctx)
 	if err != nil {
-		_ = streams.Close() // the first error says more
+		_ = ends.Close() // the first error says more
 		return err
 	}
-	return p.io.opened(streams, session)
+	return p.io.Open(ends, session)
 }
 
 // CloseStdin ends the stdin after what clients have written. A client whose own
 // stdin is empty asks for that before the process is started.
-func (p *Process) CloseStdin() error { return p.io.closeStdin() }
+func (p *Process) CloseStdin() error { return p.io.CloseStdin() }
 
 // Resize sets the size of the terminal in characters. 0 is ignored, as a client
 // without a terminal of its own sends it.
 func (p *Process) Resize(ctx context.Context, rows, columns uint32) error {
-	session := p.io.session()
+	session := p.io.Session()
 	switch {
 	case !p.stdio.Terminal:
 		return fmt.Errorf("resize %s: it has no terminal: %w", p, errdefs.ErrFailedPrecondition)

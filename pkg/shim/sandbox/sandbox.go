@@ -157,7 +157,7 @@ func (s *Sandbox) ready() error {
 
 // runBoot boots the machine. It runs once.
 func (s *Sandbox) runBoot(ctx context.Context, pod bundle.Pod) {
-	err := s.machine.Boot(ctx, pod, s.events())
+	err := s.machine.Boot(ctx, pod, guestEvents(s))
 	s.mu.Lock()
 	s.boot.err = err
 	aborted := s.state == StateStopping // then Stop cleans up
@@ -176,4 +176,17 @@ func (s *Sandbox) runBoot(ctx context.Context, pod bundle.Pod) {
 	if err == nil && !aborted {
 		s.supervise()
 	}
+}
+
+// startContainer starts the init process of a container in the guest.
+func (s *Sandbox) startContainer(ctx context.Context, id string) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	// Clients may have set up the network since Create, which is when they learn
+	// of the namespace.
+	if err := s.machine.RefreshNetwork(ctx); err != nil {
+		return err
+	}
+	return s.machine.Guest().StartContainer(ctx, id)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/streams"
 )
 
 // Stop ends the VM, with the guest's help when it is ready, releases everything
@@ -52,7 +53,7 @@ func (s *Sandbox) runStop(orderly bool) {
 func (s *Sandbox) join(ctx context.Context) error {
 	for _, c := range s.list() {
 		for _, p := range c.all() {
-			s.wg.Go(func() { p.io.close(s.ctx) })
+			s.wg.Go(func() { p.io.Close(s.ctx) })
 		}
 	}
 	select {
@@ -104,9 +105,7 @@ func (s *Sandbox) release(cause error) {
 	}
 	s.machine.Disconnect()
 	s.awaitCreates()
-	for _, c := range containers {
-		c.awaitExits(s.ctx)
-	}
+	s.awaitExits(containers)
 	ctx, cancel := context.WithTimeout(s.ctx, store.Timeout)
 	defer cancel()
 	if err := s.machine.Release(ctx); err != nil {
@@ -145,5 +144,21 @@ func (s *Sandbox) awaitCreates() {
 	select {
 	case <-s.creates.idle():
 	case <-time.After(createsLimit):
+	}
+}
+
+// awaitExits waits until the ends of all processes were reported: their sessions
+// have ended with the connection to the guest. A container that is being created
+// fails by itself.
+func (s *Sandbox) awaitExits(containers []*Container) {
+	ctx, cancel := context.WithTimeout(s.ctx, 2*streams.DrainStall+execsLimit)
+	defer cancel()
+	for _, c := range containers {
+		if c.State() == ContainerCreating {
+			continue
+		}
+		if err := awaitExits(ctx, c.all()); err != nil {
+			log.G(ctx).WithError(err).WithField("container", c.ID).Error("report exits")
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package streams
 
 import (
 	"testing"
@@ -10,7 +10,7 @@ import (
 // sends after it.
 func TestDrainEndsWithOutputThatDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProcessIO()
+		p := New()
 		p.copying = true
 		stop := make(chan struct{})
 		go func() {
@@ -18,15 +18,15 @@ func TestDrainEndsWithOutputThatDoesNot(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(drainStall / 2):
+				case <-time.After(DrainStall / 2):
 					p.moved.Add(1 << 20)
 				}
 			}
 		}()
 		begin := time.Now()
-		p.drain()
+		p.Drain()
 		close(stop)
-		if took := time.Since(begin); took < 4*drainStall || took > 20*drainStall {
+		if took := time.Since(begin); took < 4*DrainStall || took > 20*DrainStall {
 			t.Errorf("gave up after %s", took)
 		}
 	})

@@ -1,4 +1,4 @@
-package sandbox
+package streams
 
 import (
 	"context"
@@ -13,45 +13,43 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
 )
 
-// processIO connects the streams of a process at its two ends: what containerd
-// named, and the session with the guest.
-type processIO struct {
+// Streams are the streams of one process. They are safe for concurrent use.
+type Streams struct {
 	copied chan struct{} // closed when all output is with containerd
-	moved  *atomic.Int64 // bytes of output given to containerd
+	moved  atomic.Int64  // bytes of output given to containerd
 
 	mu      sync.Mutex     // guards the fields below
-	streams *stdio.Streams // nil before the start
-	guest   client.Session // nil before the start
+	streams *stdio.Streams // nil before Open
+	guest   client.Session // nil before Open
 	copying bool           // copied will be closed
-	noStdin bool           // CloseIO came before the start
+	noStdin bool           // CloseStdin came before Open
 }
 
-func newProcessIO() processIO {
-	return processIO{copied: make(chan struct{}), moved: new(atomic.Int64)}
-}
+// New returns the streams of a process that has none yet.
+func New() *Streams { return &Streams{copied: make(chan struct{})} }
 
-// opened takes over both ends; close closes them.
-func (p *processIO) opened(streams *stdio.Streams, session client.Session) error {
+// Open takes over both ends; Close closes them.
+func (p *Streams) Open(streams *stdio.Streams, session client.Session) error {
 	p.mu.Lock()
 	p.streams, p.guest = streams, session
 	closed := p.noStdin
 	p.mu.Unlock()
 	if closed {
-		return p.closeStdin()
+		return p.CloseStdin()
 	}
 	return nil
 }
 
-// session is the guest's end, nil before the start.
-func (p *processIO) session() client.Session {
+// Session is the guest's end, nil before Open.
+func (p *Streams) Session() client.Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.guest
 }
 
-// start copies between the two ends until they end. ctx is that of the copies;
-// process is what log entries call it.
-func (p *processIO) start(all *goroutines, ctx context.Context, process string) { //nolint:revive // the goroutines own the context
+// Copy copies between the two ends until they end, in goroutines that run starts
+// and whose context ctx is. process is what log entries call it.
+func (p *Streams) Copy(ctx context.Context, run func(func()), process string) {
 	ctx = log.WithLogger(ctx, log.G(ctx).WithField("process", process))
 	p.mu.Lock()
 	streams, session := p.streams, p.guest
@@ -60,20 +58,20 @@ func (p *processIO) start(all *goroutines, ctx context.Context, process string) 
 	var outputs sync.WaitGroup
 	outputs.Go(func() { p.copyOutput(ctx, session.Stdout(), streams.Stdout) })
 	outputs.Go(func() { p.copyOutput(ctx, session.Stderr(), streams.Stderr) })
-	all.Go(func() {
+	run(func() {
 		outputs.Wait()
 		streams.CloseOutput() // clients wait for the end of the fifos before they delete
 		close(p.copied)
 	})
-	all.Go(func() { copyStdin(ctx, streams, session) })
+	run(func() { copyStdin(ctx, streams, session) })
 }
 
-func (p *processIO) copyOutput(ctx context.Context, from client.Stream, to io.Writer) {
+func (p *Streams) copyOutput(ctx context.Context, from client.Stream, to io.Writer) {
 	if to == nil {
 		from.Discard()
 		return
 	}
-	if _, err := from.WriteTo(&countingWriter{w: to, n: p.moved}); err != nil {
+	if _, err := from.WriteTo(&countingWriter{w: to, n: &p.moved}); err != nil {
 		log.G(ctx).WithError(err).Warn("copy output")
 		from.Discard() // nothing reads any more; the process must not notice
 	}
@@ -103,8 +101,8 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// closeStdin ends the stdin after what clients have written.
-func (p *processIO) closeStdin() error {
+// CloseStdin ends the stdin after what clients have written.
+func (p *Streams) CloseStdin() error {
 	p.mu.Lock()
 	p.noStdin = true
 	streams := p.streams
@@ -115,32 +113,32 @@ func (p *processIO) closeStdin() error {
 	return streams.Stdin.Finish()
 }
 
-// neverStarted says that there is no output to wait for.
-func (p *processIO) neverStarted() {
+// NeverStarted says that there is no output to wait for.
+func (p *Streams) NeverStarted() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.copying = false
 }
 
 const (
-	// drainStall is how long a reader of output may take nothing before the exit
+	// DrainStall is how long a reader of output may take nothing before the exit
 	// is reported anyway. The output stays until Delete.
-	drainStall = 2 * time.Second
+	DrainStall = 2 * time.Second
 	// drainLimit bounds in bytes what a process that has ended may still have on
 	// its way: buffers of pipes, of the agent, and one window at each hop. A guest
 	// that keeps sending must not keep the exit from being reported.
 	drainLimit = 16 << 20
 )
 
-// drain waits until containerd has all output, as long as that makes progress.
-func (p *processIO) drain() {
+// Drain waits until containerd has all output, as long as that makes progress.
+func (p *Streams) Drain() {
 	p.mu.Lock()
 	copying := p.copying
 	p.mu.Unlock()
 	if !copying {
 		return
 	}
-	timer := time.NewTicker(drainStall)
+	timer := time.NewTicker(DrainStall)
 	defer timer.Stop()
 	last := p.moved.Load()
 	for limit := last + drainLimit; last < limit; {
@@ -157,10 +155,10 @@ func (p *processIO) drain() {
 	}
 }
 
-// close closes both ends. Output that is still under way is given some time. It
+// Close closes both ends. Output that is still under way is given some time. It
 // is idempotent.
-func (p *processIO) close(ctx context.Context) {
-	p.drain()
+func (p *Streams) Close(ctx context.Context) {
+	p.Drain()
 	p.mu.Lock()
 	streams, session := p.streams, p.guest
 	p.mu.Unlock()
