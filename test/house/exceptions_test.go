@@ -16,9 +16,7 @@ var exceptions = map[string]map[string]int{
 		"pkg/guest/guesttest.Guest":            43,
 		"pkg/shim/sandbox/sandboxtest.Machine": 26,
 	},
-	"dialect": {
-		"cmd/internal/vmconfig/vmconfig.go": 1,
-	},
+	"dialect": {},
 	"doc": {
 		"cmd/internal/vmconfig":         0,
 		"config":                        0,
@@ -34,7 +32,5 @@ var exceptions = map[string]map[string]int{
 		"pkg/shim/store":                0,
 		"pkg/thread":                    0,
 	},
-	"state": {
-		"pkg/guest/client/compat.go": 3,
-	},
+	"state": {},
 }

@@ -19,7 +19,7 @@ const tcgFactor = 6
 // Of returns the VM of a valid configuration; accel is what the configured
 // accelerator was resolved to.
 func Of(c config.Config, accel hypervisor.Accelerator) (podvm.Config, error) {
-	dialect := hyperstart.DialectUnknown
+	var dialect hyperstart.Dialect // the guest says, unless the configuration does
 	if c.Guest.Dialect != "auto" {
 		var err error
 		if dialect, err = hyperstart.ParseDialect(c.Guest.Dialect); err != nil {

@@ -35,16 +35,6 @@ type compatContainer struct {
 	state   compatState
 }
 
-// compatState is how far the guest is with a container.
-type compatState uint8
-
-const (
-	compatCreated  compatState = iota // the guest does not know of it
-	compatKilled                      // it was killed before the guest knew of it
-	compatStarting                    // the command that starts it is under way
-	compatStarted                     // that has ended
-)
-
 func newCompat(c *caller) *compat {
 	return &compat{caller: c, containers: make(map[string]*compatContainer)}
 }
@@ -148,16 +138,18 @@ func weakened(spec *specs.Spec) string {
 func (c *compat) StartContainer(ctx context.Context, id string) error {
 	c.mu.Lock()
 	created := c.containers[id]
-	if created == nil || created.state != compatCreated {
-		c.mu.Unlock()
-		return fmt.Errorf("container %s is not created, or was started before: %w", id, errdefs.ErrFailedPrecondition)
+	err := fmt.Errorf("container %s is not created: %w", id, errdefs.ErrFailedPrecondition)
+	if created != nil {
+		err = created.to(compatStarting)
 	}
-	created.state = compatStarting
 	c.mu.Unlock()
-	_, err := c.call(context.WithoutCancel(ctx), "newcontainer", created.session.frames.Token(), created.request)
+	if err != nil {
+		return err
+	}
+	_, err = c.call(context.WithoutCancel(ctx), "newcontainer", created.session.frames.Token(), created.request)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	created.state = compatStarted
+	_ = created.to(compatStarted) // it is starting
 	return err
 }
 
@@ -251,8 +243,8 @@ func (c *compat) claimSignal(id string, signal int) compatState {
 	if created == nil {
 		return compatStarted
 	}
-	if created.state == compatCreated && (signal == int(unix.SIGKILL) || signal == int(unix.SIGTERM)) {
-		created.state = compatKilled
+	if signal == int(unix.SIGKILL) || signal == int(unix.SIGTERM) {
+		_ = created.to(compatKilled) // unless it was started
 	}
 	return created.state
 }
