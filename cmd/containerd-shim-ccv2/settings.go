@@ -24,7 +24,7 @@ func sandboxOptions(ctx context.Context, namespace, id string, sink sandbox.Sink
 	vm.Namespace, vm.ID = namespace, id
 	return sandbox.Options{
 		Namespace: namespace, ID: id, Sink: sink, ConfigErr: err,
-		Machine: sandbox.OnVM(podvm.New(vm)),
+		Machine: machine{podvm.New(vm)},
 		// A command and a half: a guest that is only slow answers in that time.
 		KillTimeout: vm.Config.CallTimeout * 3 / 2,
 	}

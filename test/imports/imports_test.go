@@ -77,10 +77,25 @@ var rules = []rule{
 	},
 	{
 		from: "pkg/shim/sandbox/...",
-		not:  []string{"github.com/containerd/containerd/api/...", "github.com/containerd/ttrpc/..."},
+		not: []string{
+			"github.com/containerd/containerd/api/...", "github.com/containerd/ttrpc/...", "github.com/vishvananda/netlink/...",
+			module + "pkg/hypervisor/...", module + "pkg/guest/proxy/...", module + "pkg/guest/guestconn/...",
+			module + "pkg/shim/podvm/...", module + "pkg/shim/podnet/...", module + "pkg/shim/network/...", module + "pkg/shim/portforward/...",
+			module + "pkg/shim/placeholder/...", module + "pkg/shim/hostcgroup/...", module + "pkg/shim/store/...", module + "pkg/shim/reclaim/...",
+			module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/...",
+		},
 		// containerd's core/mount, which mounts root file systems, knows them.
 		except: []string{"github.com/containerd/containerd/api/types/..."},
-		why:    "only pkg/shim/task and pkg/shim/manager translate protobuf",
+		why:    "the domain asks a Machine and a Guest; services translate, and the command puts them together",
+	},
+	shimRoom("bundle"), shimRoom("guestspec", "bundle", "share"), shimRoom("share"), shimRoom("stdio"), shimRoom("streams", "stdio"),
+	shimRoom("network"), shimRoom("podnet", "bundle", "network"), shimRoom("portforward"), shimRoom("placeholder"), shimRoom("hostcgroup"),
+	shimRoom("store"), shimRoom("reclaim", "store", "hostcgroup", "network"),
+	shimRoom("podvm", "bundle", "hostcgroup", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "store"),
+	{
+		from: "pkg/shim/guestspec/...",
+		not:  []string{module + "pkg/guest/...", module + "pkg/hypervisor/..."},
+		why:  "a specification is turned into another one, whoever carries it",
 	},
 	{
 		from: "pkg/shim/share/...",
@@ -121,6 +136,19 @@ func room(name string) rule {
 		except: []string{module + "pkg/guest/agent/" + name + "/...", module + "pkg/guest/agent/internal/..."},
 		why:    "only the agent puts its rooms together",
 	}
+}
+
+// shimRoom is the rule for a part of the shim: of its siblings it imports those
+// named, and nothing that is built from them.
+func shimRoom(name string, siblings ...string) rule {
+	r := rule{
+		from: "pkg/shim/" + name + "/...", not: []string{module + "pkg/shim/..."}, except: []string{module + "pkg/shim/" + name + "/..."},
+		why: "the rooms of the shim have one-way arrows, docs/architecture.md",
+	}
+	for _, sibling := range siblings {
+		r.except = append(r.except, module+"pkg/shim/"+sibling+"/...")
+	}
+	return r
 }
 
 // pkg is what go list tells about a package.

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -25,7 +26,7 @@ import (
 // shim deleted that: they end it. It also goes when its shim is dead,
 // whichever container is deleted: nothing else would ever clean it up.
 func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, reclaim.Timeout)
 	defer cancel()
 	dir, err := bundleDir(ctx, id)
 	if err != nil {
@@ -139,7 +140,7 @@ func remove(ctx context.Context, id, dir string, note bundle.Note) error {
 				return err
 			}
 		}
-		return record.Remove(ctx) // a record that is gone was removed by the shim, perhaps not wholly
+		return reclaim.Sandbox(ctx, record) // a record that is gone was removed by the shim, perhaps not wholly
 	}
 	if id != note.SandboxID && err != nil {
 		return err // of another release, whose shim may live: the sandbox is not this container's
@@ -152,5 +153,5 @@ func remove(ctx context.Context, id, dir string, note bundle.Note) error {
 			return err
 		}
 	}
-	return record.Remove(ctx)
+	return reclaim.Sandbox(ctx, record)
 }

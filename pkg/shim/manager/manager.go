@@ -24,7 +24,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 )
 
 // Manager implements [shim.Shim].
@@ -88,7 +88,7 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 // lockNew locks a bundle for which a shim is to be started. A containerd that
 // has followed the one that asked for it may have deleted the bundle by now.
 func lockNew(ctx context.Context, dir string) (unlock func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, store.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, reclaim.Timeout)
 	defer cancel()
 	unlock, err = bundle.Lock(ctx, dir)
 	if err != nil {

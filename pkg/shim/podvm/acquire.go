@@ -16,6 +16,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -33,14 +34,14 @@ func (b *boot) createStateDir(ctx context.Context) error {
 		if loadErr == nil && old.Shim.Alive() {
 			return fmt.Errorf("the shim with pid %d runs a sandbox of this id already: %w", old.Shim.PID, err)
 		}
-		if err := b.dir.Remove(ctx); err != nil {
+		if err := reclaim.Sandbox(ctx, b.dir); err != nil {
 			return fmt.Errorf("clean up after a dead shim: %w", err)
 		}
 		err = b.dir.Create(record)
 	}
 	if !errors.Is(err, errdefs.ErrAlreadyExists) {
-		// From here on Remove finds everything that this sandbox acquires.
-		b.undo.Add(b.dir.Remove)
+		// From here on this finds everything that this sandbox acquires.
+		b.undo.Add(func(ctx context.Context) error { return reclaim.Sandbox(ctx, b.dir) })
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
@@ -225,8 +226,11 @@ func (m *Machine) Disconnect() {
 }
 
 // Release releases everything that Boot has acquired, ends the VMM if it runs,
-// and joins all goroutines. Doing it again is not an error.
+// and joins all goroutines, within [reclaim.Timeout]. Doing it again is not an
+// error.
 func (m *Machine) Release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reclaim.Timeout)
+	defer cancel()
 	m.Disconnect()
 	err := m.undo.Run(ctx)
 	if m.guest != nil {

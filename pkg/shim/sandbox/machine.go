@@ -7,12 +7,11 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
 
-// Machine is the VM of a sandbox with all that it needs on the host.
-// [*podvm.Machine] is one behind [OnVM]; sandboxtest has one in memory.
+// Machine is the VM of a sandbox with all that it needs on the host. The command
+// makes one of a podvm.Machine; sandboxtest has one in memory.
 type Machine interface {
 	Power
 	Host
@@ -55,25 +54,11 @@ type Host interface {
 	OOMKilled() (bool, error)
 }
 
-// Files is what a container has in the share; [*share.View] is one.
+// Files is what a container has in the share; a [share.View] is one.
 type Files interface {
 	Rootfs(all []mount.Mount) error
 	RootfsDir(path string) error
 	RootfsPath() string
 	Bind(b share.Bind) (path string, guard bool, err error)
 	Close() error
-}
-
-// OnVM makes a real VM the machine of a sandbox.
-func OnVM(m *podvm.Machine) Machine { return onVM{Machine: m} }
-
-type onVM struct{ *podvm.Machine }
-
-// Files implements [Host].
-func (m onVM) Files(container string) (Files, error) {
-	view, err := m.Machine.Files(container)
-	if err != nil {
-		return nil, err
-	}
-	return view, nil
 }

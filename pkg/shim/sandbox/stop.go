@@ -8,7 +8,6 @@ import (
 
 	"github.com/containerd/log"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/streams"
 )
 
@@ -106,9 +105,7 @@ func (s *Sandbox) release(cause error) {
 	s.machine.Disconnect()
 	s.awaitCreates()
 	s.awaitExits(containers)
-	ctx, cancel := context.WithTimeout(s.ctx, store.Timeout)
-	defer cancel()
-	if err := s.machine.Release(ctx); err != nil {
+	if err := s.machine.Release(s.ctx); err != nil {
 		log.G(s.ctx).WithError(err).WithField("sandbox", s.opts.ID).Error("clean up sandbox")
 	}
 	s.mu.Lock()

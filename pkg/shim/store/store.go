@@ -144,7 +144,3 @@ func (d Dir) Load() (State, error) {
 	}
 	return s, nil
 }
-
-// Timeout is how long releasing everything may take: containerd allows the
-// delete command 5 s in all.
-const Timeout = 4 * time.Second

@@ -1,4 +1,4 @@
-package store
+package reclaim
 
 import (
 	"context"
@@ -14,13 +14,19 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
-// Remove releases everything that a sandbox has acquired: processes, cgroup,
-// mounts, directories. It works from disk alone and is idempotent. All parts
-// are tried; the error names those that failed.
-func (d Dir) Remove(ctx context.Context) error {
-	if err := mounts.CheckRoot(d.path); err != nil {
+// Timeout is how long releasing everything may take: containerd allows the
+// delete command 5 s in all.
+const Timeout = 4 * time.Second
+
+// Sandbox releases everything that the sandbox of a directory has acquired:
+// processes, cgroup, network, mounts, directories. It works from disk alone and
+// is idempotent. All parts are tried; the error names those that failed.
+func Sandbox(ctx context.Context, d store.Dir) error {
+	path := d.Path()
+	if err := mounts.CheckRoot(path); err != nil {
 		return err
 	}
 	var errs []error
@@ -38,12 +44,12 @@ func (d Dir) Remove(ctx context.Context) error {
 	if state.NetNS != "" {
 		errs = append(errs, network.Cleanup(state.NetNS))
 	}
-	if err := mounts.Unmount(d.path); err != nil {
+	if err := mounts.Unmount(path); err != nil {
 		// What is still mounted must not be deleted: it is user data.
 		return errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, mounts.RemoveTree(d.path))
-	_ = os.Remove(filepath.Dir(d.path)) // the namespace's directory, when it is empty
+	errs = append(errs, mounts.RemoveTree(path))
+	_ = os.Remove(filepath.Dir(path)) // the namespace's directory, when it is empty
 	return errors.Join(errs...)
 }
 
@@ -98,7 +104,7 @@ func killAll(ctx context.Context, group *hostcgroup.Group) error {
 // removeNamespaceCgroup removes the group that containerd's clients put the
 // groups of a namespace into, when this was the last one. Nobody else makes or
 // limits it; the group of a pod is never touched, it is the kubelet's.
-func removeNamespaceCgroup(s State) {
+func removeNamespaceCgroup(s store.State) {
 	parent := filepath.Dir(s.Cgroup)
 	if s.Namespace == "" || parent != "/"+s.Namespace {
 		return
