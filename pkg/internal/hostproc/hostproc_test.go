@@ -2,7 +2,6 @@ package hostproc
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -81,70 +80,5 @@ func TestKillAnotherProcess(t *testing.T) {
 	}
 	if err := self.Kill(t.Context()); err != nil {
 		t.Error(err)
-	}
-}
-
-// child starts a process that lives until it is killed. It is reaped in the
-// background, as by the init of a host.
-func child(t *testing.T) (Process, <-chan struct{}) {
-	t.Helper()
-	cmd := exec.Command("sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p, err := Of("sleep", cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reaped := make(chan struct{})
-	go func() {
-		defer close(reaped)
-		_ = cmd.Wait() // killed
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-reaped
-	})
-	return p, reaped
-}
-
-func TestKill(t *testing.T) {
-	p, reaped := child(t)
-	if !p.Alive() {
-		t.Error("a living process is not alive")
-	}
-	for range 2 { // one that is gone is not an error
-		if err := p.Kill(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}
-	<-reaped
-	if p.Alive() {
-		t.Error("a killed process is alive")
-	}
-}
-
-// TestKillLeavesNewOwnerAlone: a later process with the same pid is not ours.
-func TestKillLeavesNewOwnerAlone(t *testing.T) {
-	p, _ := child(t)
-	stale := p
-	stale.Start--
-	if stale.Alive() {
-		t.Error("another process is taken for ours")
-	}
-	if err := stale.Kill(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if !p.Alive() {
-		t.Error("the new owner of the pid was killed")
-	}
-}
-
-func TestKillEndsWithItsContext(t *testing.T) {
-	p, _ := child(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := p.Kill(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc/hostproctest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
@@ -106,35 +106,12 @@ func deleted(t *testing.T, bundlePath, id string) shim.StopStatus {
 	return status
 }
 
-// process starts one that lives until it is killed.
-func process(t *testing.T) (p hostproc.Process, ended <-chan struct{}) {
-	t.Helper()
-	cmd := exec.Command("sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p, err := hostproc.Of("sleep", cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reaped := make(chan struct{})
-	go func() {
-		defer close(reaped)
-		_ = cmd.Wait() // killed
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-reaped
-	})
-	return p, reaped
-}
-
 // sandboxOn makes the record of a sandbox "pod" with a VMM and a shim.
 func sandboxOn(t *testing.T) (dir store.Dir, shimProcess hostproc.Process, vmm <-chan struct{}) {
 	t.Helper()
 	dir = store.DirOf(t.TempDir(), "ns", "pod")
-	shimProcess, _ = process(t)
-	vm, ended := process(t)
+	shimProcess, _ = hostproctest.Start(t)
+	vm, ended := hostproctest.Start(t)
 	if err := dir.Create(store.State{Namespace: "ns", ID: "pod", Shim: shimProcess, Processes: []hostproc.Process{vm}}); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +181,7 @@ func startedFor(t *testing.T, config string) (bundlePath string, shimProcess hos
 	if err := os.WriteFile(filepath.Join(bundlePath, "config.json"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shimProcess, _ = process(t)
+	shimProcess, _ = hostproctest.Start(t)
 	if err := bundle.SaveAddress(bundlePath, bundle.Address{Address: "unix:///nowhere", Shim: &shimProcess}); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -14,31 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc/hostproctest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
-
-// child starts a process that lives until it is killed.
-func child(t *testing.T) (p hostproc.Process, reaped <-chan struct{}) {
-	t.Helper()
-	cmd := exec.Command("sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p, err := hostproc.Of("sleep", cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // killed
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	return p, ended
-}
 
 // TestSandbox releases processes, mounts and directories, and no user data.
 func TestSandbox(t *testing.T) {
@@ -51,7 +28,7 @@ func TestSandbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := store.DirOf(filepath.Join(root, "run"), "ns", "pod")
-	p, reaped := child(t)
+	p, reaped := hostproctest.Start(t)
 	if err := d.Create(store.State{Processes: []hostproc.Process{p}}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,2 @@
+// Package hostproctest starts processes for tests of what ends them.
+package hostproctest
