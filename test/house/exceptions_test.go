@@ -13,7 +13,7 @@ var exceptions = map[string]map[string]int{
 		"pkg/hypervisor.Spec": 17,
 	},
 	"methods": {
-		"pkg/guest/guesttest.Guest":            43,
+		"pkg/guest/guesttest.Guest":            45,
 		"pkg/shim/sandbox/sandboxtest.Machine": 26,
 	},
 	"dialect": {},

@@ -69,6 +69,17 @@ type Forwarder interface {
 	Forward(ctx context.Context, s Session, port uint16) error
 }
 
+// Beneath is what a guest is beside [Guest] when it resolves a path below a mount
+// of the share beneath that mount, without following links, which containers may
+// put there.
+type Beneath interface{ ResolvesBeneath() bool }
+
+// ResolvesBeneath reports whether g is [Beneath].
+func ResolvesBeneath(g Guest) bool {
+	b, ok := g.(Beneath)
+	return ok && b.ResolvesBeneath()
+}
+
 // Session is one process's streams and exit.
 type Session interface {
 	Stdout() Stream

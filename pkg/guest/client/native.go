@@ -33,7 +33,11 @@ func (n *native) Close() error {
 var _ interface {
 	Guest
 	Forwarder
+	Beneath
 } = (*native)(nil)
+
+// ResolvesBeneath implements [Beneath]: pkg/guest/agent/shared does it.
+func (n *native) ResolvesBeneath() bool { return true }
 
 // StartPod implements [Guest].
 func (n *native) StartPod(ctx context.Context, pod Pod) error {

@@ -84,7 +84,11 @@ type fault struct {
 var _ interface {
 	client.Guest
 	client.Forwarder
+	client.Beneath
 } = (*Guest)(nil)
+
+// ResolvesBeneath implements [client.Beneath].
+func (g *Guest) ResolvesBeneath() bool { return true }
 
 // New returns a guest that is ready.
 func New(opts Options) *Guest {

@@ -176,7 +176,9 @@ func (n *creation) exposeMounts() error {
 			n.sources[i] = guestspec.Source{HugePages: size}
 			continue
 		}
-		path, guard, err := n.files.Bind(guestspec.Bind(m, n.Bundle))
+		b := guestspec.Bind(m, n.Bundle)
+		b.Within, b.Pod = client.ResolvesBeneath(n.sandbox.machine.Guest()), n.bundle.PodUID()
+		path, guard, err := n.files.Bind(b)
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}

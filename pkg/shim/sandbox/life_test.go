@@ -240,7 +240,8 @@ func TestDeleteTwiceAtOnce(t *testing.T) {
 func TestExposes(t *testing.T) {
 	f := newFixture(t)
 	spec := &specs.Spec{
-		Process: &specs.Process{Args: []string{"wait"}},
+		Annotations: map[string]string{"io.kubernetes.cri.sandbox-uid": "uid"},
+		Process:     &specs.Process{Args: []string{"wait"}},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/v", Type: "bind", Source: "/volume", Options: []string{"rbind", "ro"}},
@@ -252,10 +253,7 @@ func TestExposes(t *testing.T) {
 		t.Fatal(err)
 	}
 	rootfs, binds, released := f.machine.FilesOf("c").Exposed()
-	want := []share.Bind{{Source: "/volume", Access: share.WriteBelow, Deep: true, Follow: true}}
-	for i := range binds {
-		binds[i].Within = false // that is the guest's choice
-	}
+	want := []share.Bind{{Source: "/volume", Access: share.WriteBelow, Deep: true, Follow: true, Within: true, Pod: "uid"}}
 	if rootfs != "mounts" || released || !cmp.Equal(want, binds) {
 		t.Errorf("root file system %q, released %v, binds %s", rootfs, released, cmp.Diff(want, binds))
 	}
