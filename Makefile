@@ -79,6 +79,7 @@ $(BIN)/containerd $(BIN)/ctr $(BIN)/containerd-shim-runc-v2: tools/stack/go.mod 
 
 $(BIN)/runc: tools/stack/go.mod tools/stack/go.sum
 	@mkdir -p $(BIN)
+	@$(STEP) "get what building runc needs from the distribution" hack/deps.sh runc $(BUILD)
 	@$(STEP) "build runc" env CGO_ENABLED=1 $(GO) -C tools/stack build -tags seccomp -trimpath -buildvcs=false \
 		-ldflags "-s -w" -o $(abspath $@) github.com/opencontainers/runc
 	@touch $@
@@ -109,7 +110,7 @@ conformance: deps-test guest stack-test ## test suites of others with runc and c
 	@mkdir -p $(BUILD)/suites
 	@$(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
 
-bench: guest stack-test $(BUILD)/busybox.tar ## figures of docs/performance.md; needs root
+bench: deps-test guest stack-test $(BUILD)/busybox.tar ## figures of docs/performance.md; needs root
 	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
 
 fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files

@@ -4,15 +4,16 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|crun-binary|kernel-9p|test [BUILD-DIR]
+# usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|test [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
+#   runc  to build the runc that tests and figures compare with
 #   crun-binary  for a guest with the distribution's crun instead
 #   kernel-9p  for a guest whose share is served by QEMU itself
 #   test  to lint and to run all tests
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|crun-binary|kernel-9p|test [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|test [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -151,6 +152,13 @@ crun)
 	need dpkg-dev have dpkg-source
 	install_missing
 	;;
+runc)
+	need gcc have gcc
+	need libc6-dev header /usr/include/stdio.h
+	need pkg-config have pkg-config
+	need libseccomp-dev pkg-config --exists libseccomp
+	install_missing
+	;;
 crun-binary)
 	crun
 	;;
@@ -162,8 +170,6 @@ kernel-9p)
 test)
 	need gcc have gcc
 	need libc6-dev header /usr/include/stdio.h
-	need pkg-config have pkg-config
-	need libseccomp-dev header /usr/include/seccomp.h
 	need shellcheck have shellcheck
 	need cpio have cpio # reads the image that the builder writes
 	need e2fsprogs have mkfs.ext4
