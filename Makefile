@@ -94,8 +94,8 @@ test: lint unit fuzz e2e ## all of the following
 lint: deps-test $(BIN)/golangci-lint $(BIN)/gofumpt ## linters, formatting, shell scripts
 	@$(STEP) "lint" hack/lint.sh $(BIN)
 
-unit: deps-test guest ## unit tests with the race detector, the agent's in a VM
-	@$(STEP) "unit tests" env CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 10m ./...
+unit: deps-test guest ## unit tests with the race detector, those of the agent and of QEMU in VMs
+	@$(STEP) "unit tests" env CGO_ENABLED=1 PATH="$(abspath $(BUILD))/busybox/bin:$$PATH" $(GO) run -buildvcs=false ./test/unit -race -shuffle=on -timeout 10m ./...
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@$(STEP) "fuzz every target for $(FUZZTIME)" hack/fuzz.sh $(FUZZTIME)

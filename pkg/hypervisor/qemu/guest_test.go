@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,9 +46,13 @@ func guestFiles(t *testing.T) (kernel, initrd string) {
 	}
 	kernel = buildPath(t, "CCV2_TEST_KERNEL", "boot/vmlinuz-*")
 	modules := buildPath(t, "CCV2_TEST_MODULES", "lib/modules/*")
-	busybox, err := os.ReadFile("/bin/busybox")
+	path, err := exec.LookPath("busybox")
 	if err != nil {
-		t.Skipf("no busybox: %v; install busybox-static", err)
+		t.Skipf("no busybox: %v; use make unit, or install busybox-static", err)
+	}
+	busybox, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
 	var a cpio
 	for _, dir := range []string{"bin", "dev", "proc", "sys", "modules", "mnt"} {
