@@ -1,5 +1,3 @@
-// Package config is the shim's configuration: a TOML file, its drop-ins and
-// the annotations of a container, checked as a whole before anything starts.
 package config
 
 import (

@@ -1,5 +1,3 @@
-// Package vmconfig turns the configuration into what a VM is made of. It is
-// the same for every command that boots one.
 package vmconfig
 
 import (

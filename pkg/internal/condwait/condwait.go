@@ -1,4 +1,3 @@
-// Package condwait waits for a condition variable with a context.
 package condwait
 
 import (

@@ -1,11 +1,3 @@
-// Package hostcgroup puts the processes of a sandbox (VMM, virtiofsd, shim)
-// into the cgroup that containerd names for it, which is below the pod's. It
-// makes directories and writes pids; limits are the business of whoever owns
-// the pod's cgroup.
-//
-// Both layouts of a host are known: the unified hierarchy (v2), and one
-// hierarchy per controller (v1), where memory can be counted from the start
-// while the processor's quota comes later.
 package hostcgroup
 
 import (

@@ -1,9 +1,3 @@
-// Package stdio connects the standard streams of a process in the guest with
-// what containerd names in its requests: fifos, files, and logging binaries.
-//
-// A fifo is opened for reading and writing at once, so that a reader may go and
-// come again. Before that its first reader is awaited, as with runc's shim: one
-// that opened it only after a short process had ended would wait for ever.
 package stdio
 
 import (

@@ -1,17 +1,3 @@
-// Package store keeps on disk what a sandbox takes from the host, so that
-// another process can give it all back after the shim has died.
-//
-// A sandbox has one directory:
-//
-//	state.json   this package's record, written before something is taken
-//	vm/          sockets of the VMM
-//	files/       what the shim shows to the guest
-//	shared/      the same as the guest gets it: directories that it cannot
-//	             change, with the mounts in them
-//	stage/       where a root file system is mounted before it is shown
-//
-// The bundle of each container names the directory in a file of its own, which
-// is how `delete`, which knows only the bundle, finds it.
 package store
 
 import (

@@ -1,7 +1,3 @@
-// Package trace reads the recordings of the original programs for tests.
-//
-// A recording has one message or frame per line: direction, channel, seconds,
-// hex. Lines that start with "#" are comments.
 package trace
 
 import (

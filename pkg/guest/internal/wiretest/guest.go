@@ -1,5 +1,3 @@
-// Package wiretest has a guest for tests that speaks the hyperstart protocol as
-// the test says.
 package wiretest
 
 import (

@@ -1,5 +1,3 @@
-// Package qmptest is the other end of a machine protocol connection, for tests
-// of what speaks it.
 package qmptest
 
 import (

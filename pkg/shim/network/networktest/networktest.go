@@ -1,4 +1,3 @@
-// Package networktest makes network namespaces for tests.
 package networktest
 
 import (
