@@ -92,7 +92,7 @@ func TestPodTransitions(t *testing.T) {
 	}
 }
 
-var update = flag.Bool("update", false, "write the states into doc.go")
+var update = flag.Bool("update", false, "write the states into doc.go and docs/architecture.md")
 
 // diagramOf has a line for every state of a table.
 func diagramOf(what string, names []string, table []uint16) string {
@@ -107,28 +107,35 @@ func diagramOf(what string, names []string, table []uint16) string {
 		if len(next) > 0 {
 			name += strings.Repeat(" ", 15-len(name)) + " → " + strings.Join(next, ", ")
 		}
-		fmt.Fprintf(&b, "//\t%-10s %s\n", what, name)
+		fmt.Fprintf(&b, "%-10s %s\n", what, name)
 	}
 	return b.String()
 }
 
-// TestDocumentedStates compares the package's documentation with the tables.
+// TestDocumentedStates compares the documentation with the tables.
 func TestDocumentedStates(t *testing.T) {
-	want := diagramOf("pod", podStateNames[:], podTransitions[:]) +
+	diagram := diagramOf("pod", podStateNames[:], podTransitions[:]) +
 		diagramOf("container", stateNames[:], transitions[:]) +
 		diagramOf("process", processStateNames[:], processTransitions[:])
-	doc, err := os.ReadFile("doc.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := regexp.MustCompile(`(?m)^//\tpod .*\n(//\t.*\n)*`)
-	if got := string(block.Find(doc)); got != want && *update {
-		doc = block.ReplaceAll(doc, []byte(want))
-		if err := os.WriteFile("doc.go", doc, 0o644); err != nil {
+	for _, doc := range []struct{ path, block, want string }{
+		{"doc.go", `(?m)^//\tpod .*\n(//\t.*\n)*`, regexp.MustCompile(`(?m)^(.)`).ReplaceAllString(diagram, "//\t$1")},
+		{
+			"../../../docs/architecture.md", `(?s)<!-- states: agent -->\n.*?<!-- end -->`,
+			"<!-- states: agent -->\n```\n" + diagram + "```\n<!-- end -->",
+		},
+	} {
+		text, err := os.ReadFile(doc.path)
+		if err != nil {
 			t.Fatal(err)
 		}
-	} else if got != want {
-		t.Errorf("states in doc.go:\n%swant (go test -update writes it):\n%s", got, want)
+		block := regexp.MustCompile(doc.block)
+		if got := string(block.Find(text)); got != doc.want && *update {
+			if err := os.WriteFile(doc.path, block.ReplaceAllLiteral(text, []byte(doc.want)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		} else if got != doc.want {
+			t.Errorf("states in %s:\n%swant (go test -update writes it):\n%s", doc.path, got, doc.want)
+		}
 	}
 }
 
