@@ -4,9 +4,7 @@ package house
 // size that it must not exceed. Nothing is to be added: the table is to become
 // empty.
 var exceptions = map[string]map[string]int{
-	"file": {
-		"pkg/guest/agent/netconf/network_test.go": 419,
-	},
+	"file":    {},
 	"func":    {},
 	"package": {},
 	"fields": {
