@@ -54,7 +54,7 @@ type checker struct {
 }
 
 func runCheck(args []string, stdout, stderr io.Writer) error {
-	c := &checker{out: stdout, driver: qemu.New(qemu.Options{}), host: qemu.LocalHost()}
+	c := &checker{out: stdout, driver: qemu.New(), host: qemu.LocalHost()}
 	fs := flag.NewFlagSet("ccv2 check", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	path := os.Getenv(config.EnvPath)

@@ -54,7 +54,7 @@ func machineOptions(ctx context.Context) (podvm.Options, error) {
 	if reason != "" {
 		log.G(ctx).WithField("reason", reason).Info("no kvm: guests are emulated (tcg), deadlines are longer")
 	}
-	opts.Source = podvm.Cold{Driver: qemu.New(qemu.Options{})}
+	opts.Source = podvm.Cold{Driver: qemu.New()}
 	c.VM = vmconfig.Size(c.VM, own.Limits())
 	opts.Config, err = vmconfig.Of(c, accel)
 	return opts, err

@@ -31,14 +31,13 @@ type Spec struct {
 	// NetNS is the network namespace that the VMM runs in; nil means this
 	// process's. It stays the caller's.
 	NetNS *os.File
-	// Dir is an existing directory of mode 0700 for the monitor's and the
-	// ports' sockets. The caller owns it and removes it.
+	// Dir is an existing directory of mode 0700 for the driver's own sockets: an
+	// absolute path of at most 95 bytes. The caller owns it and removes it.
 	Dir string
 
 	Machine     Machine
 	Accelerator Accelerator // AccelKVM or AccelTCG; AccelAuto is an error here
 	CPUs        int         // at least 1
-	MaxCPUs     int         // 0 means CPUs
 	MemoryMiB   int         // at least 64
 	// SharedMemory backs the RAM with a memfd that vhost-user devices can map.
 	SharedMemory bool
@@ -48,22 +47,14 @@ type Spec struct {
 	// KernelArgs are added to those that the driver needs.
 	KernelArgs []string
 
-	// Ports are virtio-serial ports, in this order.
-	Ports []Port
+	// Ports are the names of virtio-serial ports, as the guest sees them and as
+	// they are dialled.
+	Ports []string
 	// Shares9P are 9p exports that exist from boot on (9p cannot be plugged).
 	Shares9P []Share9P
-	// HotplugSlots is how many devices can be plugged at the same time, at most
-	// 31; 0 means 31. Ignored by MicroVM.
-	HotplugSlots int
 	// Setup, when set, is called with the VMM's pid after it was started and
 	// before the guest runs, e.g. to move it into a cgroup.
 	Setup func(pid int) error
-}
-
-// Port is one virtio-serial port whose host end is a listening Unix socket.
-type Port struct {
-	Name   string // as the guest sees it
-	Socket string // path, at most 107 bytes
 }
 
 // Share9P is one 9p export.

@@ -1,20 +1,14 @@
-// Package hypervisor says what a virtual machine is to the shim, not how one
-// is made; pkg/hypervisor/qemu makes them.
-//
-// A VM has three phases. Driver.Start returns when the machine runs (the VMM
-// answers its monitor and executes the guest's kernel). Then devices are
-// plugged and unplugged, and the machine is paused and resumed. It ends when
-// Done is closed: by Kill, by the guest's power-off, or because the VMM died.
-// Methods that need a running machine return an error of class
-// errdefs.ErrUnavailable after that.
 package hypervisor
 
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 // Driver makes VMs of one kind.
@@ -26,7 +20,9 @@ type Driver interface {
 	Probe(ctx context.Context, binary string) (Capabilities, error)
 }
 
-// VM is one running virtual machine. All methods are safe for concurrent use.
+// VM is one running virtual machine: what every kind has. What only some can do
+// is an interface of its own, like [Plugger]. All methods are safe for concurrent
+// use.
 type VM interface {
 	// PID is the process id of the VMM on the host; it stays valid until Done
 	// is closed.
@@ -41,12 +37,10 @@ type VM interface {
 	// Timeline returns the phases of the start so far.
 	Timeline() Timeline
 
-	// Plug adds a device to the running machine and returns when the VMM has
-	// it; the guest may need some more time to see it.
-	Plug(ctx context.Context, dev Device) error
-	// Unplug removes the device with the given id and returns when the guest
-	// has let go of it. An unknown id is errdefs.ErrNotFound.
-	Unplug(ctx context.Context, id string) error
+	// Dial connects to one of the ports of the spec, whether or not the guest has
+	// opened it yet. A port has one connection at a time. An unknown name is
+	// errdefs.ErrNotFound.
+	Dial(ctx context.Context, port string) (net.Conn, error)
 
 	// Pause stops the vCPUs, Resume continues them. Both are idempotent.
 	Pause(ctx context.Context) error
@@ -57,6 +51,37 @@ type VM interface {
 	Kill(ctx context.Context) error
 }
 
+// Plugger is a VM that devices can be plugged into while it runs.
+type Plugger interface {
+	// Plug adds a device and returns when the VMM has it; the guest may need some
+	// more time to see it.
+	Plug(ctx context.Context, dev Device) error
+	// Unplug removes the device with the given id and returns when the guest
+	// has released it. An unknown id is errdefs.ErrNotFound.
+	Unplug(ctx context.Context, id string) error
+}
+
+// PluggerOf returns the VM's ability to plug devices. The methods of one that has
+// none return errdefs.ErrNotImplemented.
+func PluggerOf(vm VM) Plugger {
+	if p, ok := vm.(Plugger); ok {
+		return p
+	}
+	return noPlugger{}
+}
+
+type noPlugger struct{}
+
+// Plug implements [Plugger].
+func (noPlugger) Plug(_ context.Context, dev Device) error {
+	return fmt.Errorf("plug %s: nothing can be plugged into this kind of vm: %w", dev.DeviceID(), errdefs.ErrNotImplemented)
+}
+
+// Unplug implements [Plugger].
+func (noPlugger) Unplug(_ context.Context, id string) error {
+	return fmt.Errorf("unplug %s: nothing can be plugged into this kind of vm: %w", id, errdefs.ErrNotImplemented)
+}
+
 // Exit says how a VMM process ended.
 type Exit struct {
 	Code   int    // exit code, or 0 when killed by a signal
@@ -64,7 +89,7 @@ type Exit struct {
 	Stderr string // last lines of the VMM's own error output
 }
 
-// String says the same in one line, behind the name of the program.
+// String says the same in one line, to follow the name of the program.
 func (e Exit) String() string {
 	how := fmt.Sprintf("exited with code %d", e.Code)
 	if e.Signal != 0 {

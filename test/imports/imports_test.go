@@ -123,7 +123,7 @@ var rules = []rule{
 		why: "the agent runs in the guest",
 	},
 	{
-		from: "cmd/...", not: []string{"testing", module + "pkg/guest/guesttest/...", module + "pkg/guest/agent/ociruntime/fake/..."},
+		from: "cmd/...", not: []string{"testing", module + "pkg/guest/guesttest/...", module + "pkg/guest/agent/ociruntime/fake/...", module + "pkg/hypervisor/fake/..."},
 		why: "test helpers do not belong into binaries",
 	},
 }

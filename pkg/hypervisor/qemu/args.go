@@ -37,9 +37,7 @@ func commandLine(spec hypervisor.Spec, host hostFacts) []string {
 	a.add("-name", "guest="+escape(spec.ID)+",debug-threads=on")
 	a.add("-display", "none")
 	a.add("-vga", "none")
-	if host.seccomp {
-		a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
-	}
+	a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	a.machine(spec)
 	a.processors(spec)
 	a.memory(spec)
@@ -76,7 +74,7 @@ func (a *argv) processors(spec hypervisor.Spec) {
 		// kernel use, are emulated byte by byte: half the throughput.
 		a.add("-cpu", "max,-erms,-fsrm")
 	}
-	a.add("-smp", fmt.Sprintf("cpus=%d,maxcpus=%d", spec.CPUs, max(spec.MaxCPUs, spec.CPUs)))
+	a.add("-smp", fmt.Sprintf("cpus=%d", spec.CPUs))
 }
 
 func (a *argv) memory(spec hypervisor.Spec) {
@@ -151,9 +149,9 @@ func (a *argv) ports(spec hypervisor.Spec, transport string) {
 	}
 	// Port 0 is reserved for a console, so numbers start from 1.
 	a.add("-device", fmt.Sprintf("virtio-serial-%s,id=serial0,max_ports=%d", transport, len(spec.Ports)+1))
-	for i, p := range spec.Ports {
-		a.add("-chardev", fmt.Sprintf("socket,id=port%d,path=%s,server=on,wait=off", i, escape(p.Socket)))
-		a.add("-device", fmt.Sprintf("virtserialport,bus=serial0.0,nr=%d,chardev=port%d,name=%s", i+1, i, escape(p.Name)))
+	for i, port := range spec.Ports {
+		a.add("-chardev", fmt.Sprintf("socket,id=port%d,path=%s,server=on,wait=off", i, escape(portSocket(spec, i))))
+		a.add("-device", fmt.Sprintf("virtserialport,bus=serial0.0,nr=%d,chardev=port%d,name=%s", i+1, i, escape(port)))
 	}
 }
 
@@ -172,24 +170,16 @@ func (a *argv) hotplugBridge() {
 
 // hotplugSlots is the number of devices that can be plugged at the same time.
 func hotplugSlots(spec hypervisor.Spec) int {
-	switch {
-	case spec.Machine != hypervisor.MachineQ35:
+	if spec.Machine != hypervisor.MachineQ35 {
 		return 0
-	case spec.HotplugSlots == 0:
-		return maxSlots
-	default:
-		return spec.HotplugSlots
 	}
+	return maxSlots
 }
 
 // escape doubles commas, as QEMU's option lists want it.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
-// sockets returns the paths that QEMU creates.
-func sockets(spec hypervisor.Spec) []string {
-	paths := make([]string, 0, len(spec.Ports))
-	for _, p := range spec.Ports {
-		paths = append(paths, filepath.Clean(p.Socket))
-	}
-	return paths
+// portSocket is the path of the socket that QEMU makes for a port.
+func portSocket(spec hypervisor.Spec, n int) string {
+	return filepath.Join(spec.Dir, fmt.Sprintf("port%d.sock", n))
 }

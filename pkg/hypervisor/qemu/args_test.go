@@ -19,17 +19,14 @@ func goldenSpec() hypervisor.Spec {
 	return hypervisor.Spec{
 		ID: "pod-1", Binary: "/usr/bin/qemu-system-x86_64", Dir: "/run/ccv2/pod-1",
 		Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelKVM,
-		CPUs: 2, MemoryMiB: 512, HotplugSlots: 2,
+		CPUs: 2, MemoryMiB: 512,
 		Kernel: "/usr/share/ccv2/vmlinux", Initrd: "/usr/share/ccv2/initrd",
-		Ports: []hypervisor.Port{
-			{Name: "sh.hyper.channel.0", Socket: "/run/ccv2/pod-1/ctl.sock"},
-			{Name: "sh.hyper.channel.1", Socket: "/run/ccv2/pod-1/tty.sock"},
-		},
+		Ports: []string{"sh.hyper.channel.0", "sh.hyper.channel.1"},
 	}
 }
 
 func TestCommandLine(t *testing.T) {
-	host := hostFacts{seccomp: true, tscKHz: 2500000}
+	host := hostFacts{tscKHz: 2500000}
 	tests := []struct {
 		name   string
 		change func(*hypervisor.Spec)
@@ -38,7 +35,7 @@ func TestCommandLine(t *testing.T) {
 		{"q35-kvm", func(*hypervisor.Spec) {}, host},
 		{"q35-tcg", func(s *hypervisor.Spec) { s.Accelerator = hypervisor.AccelTCG }, host},
 		{"q35-shared", func(s *hypervisor.Spec) {
-			s.SharedMemory, s.MaxCPUs, s.HotplugSlots = true, 4, 0
+			s.SharedMemory = true
 			s.KernelArgs = []string{"loglevel=7", "ccv2.debug"}
 		}, host},
 		{"q35-9p", func(s *hypervisor.Spec) {

@@ -17,30 +17,23 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 )
 
-// Options are the driver's settings. The zero value is the safe default.
-type Options struct {
-	// NoSeccomp starts QEMU without its own system call filter; only for a
-	// QEMU that was built without it.
-	NoSeccomp bool
-}
-
-// Driver makes QEMU machines.
-type Driver struct{ opts Options }
+// Driver makes QEMU machines. Its zero value can be used.
+type Driver struct{}
 
 var _ hypervisor.Driver = (*Driver)(nil)
 
 // New returns a driver.
-func New(opts Options) *Driver { return &Driver{opts: opts} }
+func New() *Driver { return new(Driver) }
 
 // Start implements [hypervisor.Driver]. A spec that cannot work is
 // errdefs.ErrInvalidArgument with every problem named, a missing file
 // errdefs.ErrNotFound; a QEMU that ends before its guest runs is
 // errdefs.ErrUnavailable with what it wrote.
-func (d *Driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error) {
+func (*Driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error) {
 	if err := validate(spec); err != nil {
 		return nil, fmt.Errorf("start qemu: %w", err)
 	}
-	host := hostFacts{seccomp: !d.opts.NoSeccomp}
+	var host hostFacts
 	if spec.Accelerator == hypervisor.AccelTCG {
 		host.tscKHz = tscKHz(cpuFlags("/proc/cpuinfo"))
 	}
@@ -54,10 +47,10 @@ func (d *Driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM
 // Limits of a spec.
 const (
 	minMemoryMiB = 64
-	maxSlots     = 31  // of a PCI bus; 0 is never used
-	maxSocket    = 107 // sun_path without its terminator
-	maxPorts     = 30  // a virtio-serial device has 31, the first of them a console
-	maxTag       = 31  // of 9p; longer ones are cut by QEMU
+	maxSlots     = 31 // of a PCI bus; 0 is never used
+	maxDir       = 95 // sun_path has 107 bytes without its terminator; see portSocket
+	maxPorts     = 30 // a virtio-serial device has 31, the first of them a console
+	maxTag       = 31 // of 9p; longer ones are cut by QEMU
 )
 
 // name is what may stand in an option of QEMU without any meaning to it.
@@ -78,12 +71,11 @@ func validate(spec hypervisor.Spec) error {
 		"accelerator %q: want kvm or tcg (auto is resolved by the caller)", spec.Accelerator)
 	check(spec.CPUs >= 1, "cpus %d: want at least 1", spec.CPUs)
 	check(spec.MemoryMiB >= minMemoryMiB, "memory %d MiB: want at least %d", spec.MemoryMiB, minMemoryMiB)
-	check(spec.HotplugSlots >= 0 && spec.HotplugSlots <= maxSlots, "hotplug slots %d: want 0 to %d", spec.HotplugSlots, maxSlots)
+	check(filepath.IsAbs(spec.Dir) && len(spec.Dir) <= maxDir, "directory %q has %d bytes: want an absolute path of at most %d", spec.Dir, len(spec.Dir), maxDir)
 	check(len(spec.Ports) <= maxPorts, "%d ports: want at most %d", len(spec.Ports), maxPorts)
-	for _, p := range spec.Ports {
-		check(name.MatchString(p.Name), "port name %q: want letters, digits, '.', '_' and '-'", p.Name)
-		check(filepath.IsAbs(p.Socket) && len(p.Socket) <= maxSocket,
-			"port %s: socket %q has %d bytes: want an absolute path of at most %d", p.Name, p.Socket, len(p.Socket), maxSocket)
+	for i, port := range spec.Ports {
+		check(name.MatchString(port), "port name %q: want letters, digits, '.', '_' and '-'", port)
+		check(!slices.Contains(spec.Ports[:i], port), "two ports are called %s", port)
 	}
 	for _, s := range spec.Shares9P {
 		check(name.MatchString(s.Tag) && len(s.Tag) <= maxTag, "9p tag %q: want a name of at most %d bytes", s.Tag, maxTag)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,7 +22,7 @@ func TestValidate(t *testing.T) {
 	if err := validate(good); err != nil {
 		t.Fatal(err)
 	}
-	long := "/" + strings.Repeat("x", 107)
+	long := "/" + strings.Repeat("x", maxDir)
 	tests := []struct {
 		name   string
 		change func(*hypervisor.Spec)
@@ -33,10 +34,11 @@ func TestValidate(t *testing.T) {
 		{"accelerator", func(s *hypervisor.Spec) { s.Accelerator = hypervisor.AccelAuto }, errdefs.ErrInvalidArgument, `"auto"`},
 		{"cpus", func(s *hypervisor.Spec) { s.CPUs = 0 }, errdefs.ErrInvalidArgument, "cpus 0"},
 		{"memory", func(s *hypervisor.Spec) { s.MemoryMiB = 1 }, errdefs.ErrInvalidArgument, "memory 1 MiB"},
-		{"slots", func(s *hypervisor.Spec) { s.HotplugSlots = 32 }, errdefs.ErrInvalidArgument, "slots 32"},
-		{"ports", func(s *hypervisor.Spec) { s.Ports = make([]hypervisor.Port, 31) }, errdefs.ErrInvalidArgument, "31 ports"},
-		{"port name", func(s *hypervisor.Spec) { s.Ports[0].Name = "a b" }, errdefs.ErrInvalidArgument, `"a b"`},
-		{"socket", func(s *hypervisor.Spec) { s.Ports[0].Socket = long }, errdefs.ErrInvalidArgument, "108 bytes"},
+		{"ports", func(s *hypervisor.Spec) { s.Ports = make([]string, 31) }, errdefs.ErrInvalidArgument, "31 ports"},
+		{"port name", func(s *hypervisor.Spec) { s.Ports[0] = "a b" }, errdefs.ErrInvalidArgument, `"a b"`},
+		{"port twice", func(s *hypervisor.Spec) { s.Ports[1] = s.Ports[0] }, errdefs.ErrInvalidArgument, "two ports"},
+		{"long directory", func(s *hypervisor.Spec) { s.Dir = long }, errdefs.ErrInvalidArgument, "96 bytes"},
+		{"relative directory", func(s *hypervisor.Spec) { s.Dir = "a" }, errdefs.ErrInvalidArgument, `"a"`},
 		{"tag", func(s *hypervisor.Spec) { s.Shares9P = []hypervisor.Share9P{{Dir: "/"}} }, errdefs.ErrInvalidArgument, "9p tag"},
 		{"share", func(s *hypervisor.Spec) { s.Shares9P = []hypervisor.Share9P{{Tag: "a", Dir: "b"}} }, errdefs.ErrInvalidArgument, `"b"`},
 		{"kernel argument", func(s *hypervisor.Spec) { s.KernelArgs = []string{"a\nb"} }, errdefs.ErrInvalidArgument, "control"},
@@ -51,7 +53,7 @@ func TestValidate(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			spec := good
-			spec.Ports = append([]hypervisor.Port(nil), good.Ports...)
+			spec.Ports = slices.Clone(good.Ports)
 			tt.change(&spec)
 			err := validate(spec)
 			if !errors.Is(err, tt.class) || !strings.Contains(err.Error(), tt.want) {
@@ -92,7 +94,7 @@ func TestStartFails(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			spec := goldenSpec()
 			spec.Binary, spec.Kernel, spec.Initrd = fakeBinary(t, tt.script), fakeKernel(t), ""
-			_, err := New(Options{}).Start(t.Context(), spec)
+			_, err := New().Start(t.Context(), spec)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "start qemu: ") {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
@@ -113,7 +115,7 @@ func TestStartCancelled(t *testing.T) {
 		_, _ = os.ReadFile(pidfile) // returns when the program runs
 		cancel()
 	}()
-	if _, err := New(Options{}).Start(ctx, spec); !errors.Is(err, context.Canceled) {
+	if _, err := New().Start(ctx, spec); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }

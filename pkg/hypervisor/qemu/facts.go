@@ -9,8 +9,7 @@ import (
 
 // hostFacts are what a command line depends on beside its spec.
 type hostFacts struct {
-	seccomp bool // QEMU has -sandbox
-	tscKHz  int  // frequency of the time stamp counter; 0 when it is not constant
+	tscKHz int // frequency of the time stamp counter; 0 when it is not constant
 }
 
 // cpuFlags returns the flags of the first CPU in a file like /proc/cpuinfo;

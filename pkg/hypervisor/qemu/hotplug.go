@@ -20,7 +20,7 @@ const rollbackTimeout = 2 * time.Second
 // deviceID matches what [hypervisor.Device] promises.
 var deviceID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 
-// Plug implements [hypervisor.VM]. Beside the monitor's own errors it returns
+// Plug implements [hypervisor.Plugger]. Beside the monitor's own errors it returns
 // errdefs.ErrNotImplemented on a microvm, ErrResourceExhausted when no slot is
 // free and ErrAlreadyExists for an id that is taken. Nothing is left of a
 // device that could not be plugged, unless ctx ended while the guest had it
@@ -91,8 +91,8 @@ func (m *machine) rollback(p *plugged) error {
 	return nil
 }
 
-// Unplug implements [hypervisor.VM]. When ctx ends before the guest has let go
-// the device keeps its slot, and Unplug can be called again.
+// Unplug implements [hypervisor.Plugger]. When ctx ends before the guest has
+// released it the device keeps its slot, and Unplug can be called again.
 func (m *machine) Unplug(ctx context.Context, id string) error {
 	if err := m.unplug(ctx, id); err != nil {
 		return m.classify("unplug "+id, err)

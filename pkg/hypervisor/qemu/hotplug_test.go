@@ -30,14 +30,14 @@ func bounded(t *testing.T) context.Context {
 	return ctx
 }
 
-func plug(t *testing.T, vm hypervisor.VM, dev hypervisor.Device) {
+func plug(t *testing.T, vm hypervisor.Plugger, dev hypervisor.Device) {
 	t.Helper()
 	if err := vm.Plug(bounded(t), dev); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func unplug(t *testing.T, vm hypervisor.VM, id string) {
+func unplug(t *testing.T, vm hypervisor.Plugger, id string) {
 	t.Helper()
 	if err := vm.Unplug(bounded(t), id); err != nil {
 		t.Fatal(err)
@@ -46,9 +46,9 @@ func unplug(t *testing.T, vm hypervisor.VM, id string) {
 
 func TestHotplugBlock(t *testing.T) {
 	spec := testSpec(t)
-	spec.HotplugSlots = 2
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	limitSlots(vm, 2)
+	sh := open(t, vm)
 	disk := diskImage(t, "hello from the host")
 
 	const rounds = 5 // more than slots: they must come free again
@@ -70,7 +70,7 @@ func TestHotplugBlock(t *testing.T) {
 func TestHotplugReadOnlyBlock(t *testing.T) {
 	spec := testSpec(t)
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	plug(t, vm, hypervisor.BlockDevice{ID: "0_disk", Path: diskImage(t, "x"), ReadOnly: true})
 	sh.run(waitFor("/dev/vda"))
 	if got := sh.run("cat /sys/block/vda/ro"); got != "1" {
@@ -80,9 +80,10 @@ func TestHotplugReadOnlyBlock(t *testing.T) {
 
 func TestHotplugErrors(t *testing.T) {
 	spec := testSpec(t)
-	spec.HotplugSlots, spec.SharedMemory = 1, false
+	spec.SharedMemory = false
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	limitSlots(vm, 1)
+	sh := open(t, vm)
 	disk := diskImage(t, "x")
 	tests := []struct {
 		name string
@@ -134,7 +135,7 @@ func TestHotplugErrors(t *testing.T) {
 func TestUnplugPaused(t *testing.T) {
 	spec := testSpec(t)
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	plug(t, vm, hypervisor.BlockDevice{ID: "disk", Path: diskImage(t, "x")})
 	sh.run(waitFor("/dev/vda"))
 	if err := vm.Pause(bounded(t)); err != nil {
@@ -155,7 +156,7 @@ func TestUnplugPaused(t *testing.T) {
 func TestHotplugNet(t *testing.T) {
 	spec := testSpec(t)
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	tap := newTap(t)
 	for range 2 {
 		begin := time.Now()
@@ -177,7 +178,7 @@ func TestHotplugVirtioFS(t *testing.T) {
 	}
 	spec := testSpec(t)
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	shared := sharedMount(t)
 	write(t, filepath.Join(shared, "file"), "from the host")
 

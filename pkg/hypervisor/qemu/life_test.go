@@ -34,7 +34,7 @@ func TestPowerOff(t *testing.T) {
 	before := openFiles(t)
 	spec := testSpec(t)
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	if got := vm.Exit(); got != (hypervisor.Exit{}) {
 		t.Errorf("exit of a running vm: %+v", got)
 	}
@@ -76,7 +76,7 @@ func openFiles(t *testing.T) int {
 func TestPanic(t *testing.T) {
 	spec := testSpec(t)
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	begin := time.Now()
 	if _, err := sh.conn.Write([]byte("echo c >/proc/sysrq-trigger\n")); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestPanic(t *testing.T) {
 func TestPauseResume(t *testing.T) {
 	spec := testSpec(t)
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	for range 2 {
 		if err := vm.Pause(t.Context()); err != nil {
 			t.Fatal(err)
@@ -163,7 +163,7 @@ func TestSetup(t *testing.T) {
 		pid = p
 		return errors.New("no such cgroup")
 	}
-	_, err := New(Options{}).Start(t.Context(), spec)
+	_, err := New().Start(t.Context(), spec)
 	if err == nil || !strings.Contains(err.Error(), "no such cgroup") {
 		t.Errorf("error %v", err)
 	}
@@ -175,9 +175,9 @@ func TestSetup(t *testing.T) {
 // TestRefused has QEMU itself say what is wrong.
 func TestRefused(t *testing.T) {
 	spec := testSpec(t)
-	spec.Ports[0].Socket = filepath.Join(spec.Dir, "no", "shell.sock")
-	_, err := New(Options{}).Start(t.Context(), spec)
-	if !errors.Is(err, errdefs.ErrUnavailable) || !strings.Contains(err.Error(), "shell.sock") {
+	spec.Dir = filepath.Join(spec.Dir, "no")
+	_, err := New().Start(t.Context(), spec)
+	if !errors.Is(err, errdefs.ErrUnavailable) || !strings.Contains(err.Error(), "port0.sock") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -195,7 +195,7 @@ func TestBrokenKernel(t *testing.T) {
 	write(t, spec.Kernel, string(kernel[:16<<10])+strings.Repeat("\xf4", len(kernel)-16<<10))
 	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
 	defer cancel()
-	vm, err := New(Options{}).Start(ctx, spec)
+	vm, err := New().Start(ctx, spec)
 	if err != nil {
 		t.Logf("refused: %v", err)
 		return
@@ -210,7 +210,7 @@ func TestMicroVM(t *testing.T) {
 	spec.Machine = hypervisor.MachineMicroVM
 	spec.Shares9P = []hypervisor.Share9P{{Tag: "share", Dir: t.TempDir()}}
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	t.Logf("exec to the guest's message %v", time.Since(vm.Timeline().Exec).Round(time.Millisecond))
 	err := vm.Plug(t.Context(), hypervisor.BlockDevice{ID: "a", Path: spec.Kernel})
 	if !errors.Is(err, errdefs.ErrNotImplemented) {
@@ -225,8 +225,8 @@ func TestMicroVM(t *testing.T) {
 // TestClock has the guest's clock run as fast as the host's.
 func TestClock(t *testing.T) {
 	spec := testSpec(t)
-	boot(t, spec)
-	sh := open(t, spec)
+	vm := boot(t, spec)
+	sh := open(t, vm)
 	uptime := func() (time.Duration, time.Time) {
 		out := sh.run("cat /proc/uptime")
 		seconds, err := strconv.ParseFloat(strings.Fields(out)[0], 64)
@@ -246,10 +246,10 @@ func TestClock(t *testing.T) {
 
 func TestProcess(t *testing.T) {
 	spec := testSpec(t)
-	spec.CPUs, spec.MaxCPUs = 2, 2
+	spec.CPUs = 2
 	spec.Shares9P = []hypervisor.Share9P{{Tag: "share", Dir: t.TempDir()}}
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", vm.PID()))
 	if err != nil {
 		t.Fatal(err)

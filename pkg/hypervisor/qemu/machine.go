@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -31,7 +32,10 @@ type machine struct {
 	timeline hypervisor.Timeline
 }
 
-var _ hypervisor.VM = (*machine)(nil)
+var (
+	_ hypervisor.VM      = (*machine)(nil)
+	_ hypervisor.Plugger = (*machine)(nil)
+)
 
 // start runs QEMU with args and returns when the guest runs.
 func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine, err error) {
@@ -174,6 +178,24 @@ func (m *machine) mark(set func(*hypervisor.Timeline)) {
 	set(&m.timeline)
 }
 
+// Dial implements [hypervisor.VM].
+func (m *machine) Dial(ctx context.Context, port string) (net.Conn, error) {
+	i := slices.Index(m.spec.Ports, port)
+	if i < 0 {
+		return nil, fmt.Errorf("dial port %s: there is no such port: %w", port, errdefs.ErrNotFound)
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", portSocket(m.spec, i))
+	switch {
+	case err == nil:
+		return conn, nil
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT): // it listened before it ran
+		return nil, fmt.Errorf("dial port %s: the vm has ended: %w", port, errdefs.ErrUnavailable)
+	default:
+		return nil, fmt.Errorf("dial port %s: %w", port, err)
+	}
+}
+
 // Pause implements [hypervisor.VM].
 func (m *machine) Pause(ctx context.Context) error {
 	return m.execute(ctx, "pause vm", "stop", nil)
@@ -232,7 +254,7 @@ func socketpair(name string) (net.Conn, *os.File, error) {
 
 // removeSockets removes the ports' sockets: QEMU leaves them when it is killed.
 func removeSockets(spec hypervisor.Spec) {
-	for _, path := range sockets(spec) {
-		_ = os.Remove(path)
+	for i := range spec.Ports {
+		_ = os.Remove(portSocket(spec, i))
 	}
 }

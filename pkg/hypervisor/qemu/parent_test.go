@@ -29,7 +29,7 @@ func parentMain() int {
 	spec := goldenSpec()
 	spec.Accelerator, spec.SharedMemory, spec.Dir = hypervisor.AccelTCG, true, dir
 	spec.Kernel, spec.Initrd, spec.Ports = os.Getenv("KERNEL"), os.Getenv("INITRD"), nil
-	vm, err := New(Options{}).Start(ctx, spec)
+	vm, err := New().Start(ctx, spec)
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -40,7 +40,7 @@ func parentMain() int {
 		fmt.Println(err)
 		return 1
 	}
-	if err := vm.Plug(ctx, hypervisor.FSDevice{ID: "fs", Tag: "fs", Socket: socket}); err != nil {
+	if err := hypervisor.PluggerOf(vm).Plug(ctx, hypervisor.FSDevice{ID: "fs", Tag: "fs", Socket: socket}); err != nil {
 		fmt.Println(err)
 		return 1
 	}

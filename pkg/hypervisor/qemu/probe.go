@@ -15,7 +15,7 @@ import (
 
 // Probe implements [hypervisor.Driver]. It runs binary four times, about
 // 50 ms each.
-func (d *Driver) Probe(ctx context.Context, binary string) (hypervisor.Capabilities, error) {
+func (*Driver) Probe(ctx context.Context, binary string) (hypervisor.Capabilities, error) {
 	var caps hypervisor.Capabilities
 	if err := checkBinary(binary); err != nil {
 		return caps, fmt.Errorf("probe qemu: %w", err)

@@ -159,17 +159,17 @@ func TestProbe(t *testing.T) {
 	if _, err := os.Stat(qemuBinary); err != nil {
 		t.Skip(err)
 	}
-	caps, err := New(Options{}).Probe(t.Context(), qemuBinary)
+	caps, err := New().Probe(t.Context(), qemuBinary)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if caps.Version == "" || !slices.Contains(caps.Machines, "q35") || !caps.VirtioFS {
 		t.Errorf("%+v", caps)
 	}
-	if _, err := New(Options{}).Probe(t.Context(), "/no/qemu"); !errors.Is(err, errdefs.ErrNotFound) {
+	if _, err := New().Probe(t.Context(), "/no/qemu"); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("missing binary: %v", err)
 	}
-	if _, err := New(Options{}).Probe(t.Context(), fakeBinary(t, "echo bad >&2; exit 1")); err == nil || !strings.Contains(err.Error(), "bad") {
+	if _, err := New().Probe(t.Context(), fakeBinary(t, "echo bad >&2; exit 1")); err == nil || !strings.Contains(err.Error(), "bad") {
 		t.Errorf("failing binary: %v", err)
 	}
 }

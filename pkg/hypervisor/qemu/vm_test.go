@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 )
 
@@ -39,16 +41,16 @@ func testSpec(t *testing.T) hypervisor.Spec {
 		Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
 		CPUs: 1, MemoryMiB: 256, SharedMemory: true,
 		Kernel: kernel, Initrd: initrd,
-		Ports: []hypervisor.Port{{Name: "test.shell", Socket: filepath.Join(dir, "shell.sock")}},
+		Ports: []string{"test.shell"},
 	}
 }
 
 // boot starts spec and kills the VM when the test ends.
-func boot(t *testing.T, spec hypervisor.Spec) hypervisor.VM {
+func boot(t *testing.T, spec hypervisor.Spec) *machine {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
 	defer cancel()
-	vm, err := New(Options{}).Start(ctx, spec)
+	vm, err := New().Start(ctx, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +65,18 @@ func boot(t *testing.T, spec hypervisor.Spec) hypervisor.VM {
 			t.Logf("console: %s", strings.Join(vm.ConsoleTail(30), "\n"))
 		}
 	})
-	return vm
+	m, ok := vm.(*machine)
+	if !ok {
+		t.Fatalf("a machine of type %T", vm)
+	}
+	return m
+}
+
+// limitSlots leaves a machine only some of its slots.
+func limitSlots(m *machine, n int) {
+	m.slots.mu.Lock()
+	defer m.slots.mu.Unlock()
+	m.slots.slots = m.slots.slots[:n]
 }
 
 // shell is the guest's shell.
@@ -74,9 +87,9 @@ type shell struct {
 }
 
 // open connects to the guest's shell and waits until it is there.
-func open(t *testing.T, spec hypervisor.Spec) *shell {
+func open(t *testing.T, vm hypervisor.VM) *shell {
 	t.Helper()
-	conn, err := net.Dial("unix", spec.Ports[0].Socket)
+	conn, err := vm.Dial(t.Context(), "test.shell")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,10 +146,24 @@ func (s *shell) run(command string) string {
 func TestBoot(t *testing.T) {
 	spec := testSpec(t)
 	vm := boot(t, spec)
-	sh := open(t, spec)
+	sh := open(t, vm)
 	ready := time.Now()
 	tl := vm.Timeline()
 	t.Logf("exec to monitor %v, to running %v, to the guest's message %v",
 		tl.Monitor.Sub(tl.Exec).Round(time.Millisecond), tl.Running.Sub(tl.Exec).Round(time.Millisecond), ready.Sub(tl.Exec).Round(time.Millisecond))
 	t.Log(sh.run("cat /proc/cmdline"))
+}
+
+func TestDial(t *testing.T) {
+	vm := boot(t, testSpec(t))
+	if _, err := vm.Dial(t.Context(), "other"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("a port that is not there: %v", err)
+	}
+	open(t, vm).run("true")
+	if err := vm.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vm.Dial(t.Context(), "test.shell"); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("after the end: %v", err)
+	}
 }

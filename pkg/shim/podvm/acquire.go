@@ -192,10 +192,7 @@ func (b *boot) startVM(ctx context.Context) error {
 		}
 		return b.cgroup.AddMemory(pid)
 	}
-	spec.Ports = []hypervisor.Port{
-		{Name: layout.CtlPort, Socket: b.portSocket(layout.CtlPort)},
-		{Name: layout.TTYPort, Socket: b.portSocket(layout.TTYPort)},
-	}
+	spec.Ports = []string{layout.CtlPort, layout.TTYPort}
 	if !b.virtiofs() { // cannot be plugged
 		spec.Shares9P = []hypervisor.Share9P{{Tag: layout.ShareTag, Dir: b.dir.Shared()}}
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
 )
 
 // agent is the guest of a fake VM: it acknowledges what the host says.
@@ -23,6 +25,14 @@ type agent struct {
 	mu       sync.Mutex // guards the order of messages, and poweroff
 	ctl      net.Conn
 	poweroff func()
+}
+
+// run is the guest of a VM.
+func (a *agent) run(vm *fake.VM, ports map[string]net.Conn) {
+	a.mu.Lock()
+	a.poweroff = vm.Die
+	a.mu.Unlock()
+	a.serve(ports[layout.CtlPort], ports[layout.TTYPort])
 }
 
 // serve speaks on both ports until they are closed.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
@@ -39,10 +40,10 @@ func TestBootFails(t *testing.T) {
 		setUp func(*fixture)
 		want  string
 	}{
-		{"start of the vmm", func(f *fixture) { f.driver.fail = "start" }, "boot sandbox pod: no vmm today"},
-		{"ports", func(f *fixture) { f.driver.fail = "connect" }, "guest not ready"},
+		{"start of the vmm", func(f *fixture) { f.driver.Errs = map[fake.Step]error{fake.Start: errors.New("no vmm today")} }, "boot sandbox pod: start vm: no vmm today"},
+		{"ports", func(f *fixture) { f.driver.Errs = map[fake.Step]error{fake.Dial: errors.New("no port")} }, "guest not ready"},
 		{"no READY", func(f *fixture) {
-			f.driver.fail = "ready"
+			f.driver.Guest = nil
 			f.with(func(o *Options) { o.Config.BootTimeout = 300 * time.Millisecond })
 		}, "raise [guest] boot_timeout if the host is only slow); last console lines:\n  a line of the console"},
 		{"version", func(f *fixture) {
@@ -55,8 +56,8 @@ func TestBootFails(t *testing.T) {
 		}, "guest speaks version 1"},
 		{"end of the vm", func(f *fixture) {
 			f.agent.noted = func(hyperstart.Code) {
-				f.driver.machine().die()
-				<-f.driver.machine().done
+				f.driver.Last().Die()
+				<-f.driver.Last().Done()
 			}
 		}, "vm ended by itself: qemu died of signal killed"},
 		{"start of the pod", func(f *fixture) { f.agent.answer = refuse(hyperstart.StartPod) }, "start pod after"},
@@ -81,7 +82,11 @@ func TestBootIsAborted(t *testing.T) {
 			reach := sync.OnceFunc(func() { close(reached) })
 			switch phase {
 			case "vmm":
-				f.driver.started = func() <-chan struct{} { reach(); return nil }
+				f.driver.Starting = func(ctx context.Context) error {
+					reach()
+					<-ctx.Done()
+					return ctx.Err()
+				}
 			case "guest":
 				f.agent.ignore[hyperstart.GetVersion] = true
 			case "pod":
@@ -135,7 +140,7 @@ func TestLoss(t *testing.T) {
 	if err := f.Guest().Sync(t.Context()); err != nil {
 		t.Error(err)
 	}
-	f.driver.machine().die()
+	f.driver.Last().Die()
 	<-f.Lost()
 	if f.Err() == nil {
 		t.Error("no reason")
@@ -225,7 +230,7 @@ func TestHostNetworkAcquiresNothing(t *testing.T) {
 	if err := f.boot(bundle.Pod{Network: bundle.Network{Host: true}}); !errors.Is(err, network.ErrHost) {
 		t.Errorf("got %v, want a refusal", err)
 	}
-	if f.driver.machine() != nil {
+	if f.driver.Last() != nil {
 		t.Error("a VM was started")
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 type fixture struct {
 	t      *testing.T
 	agent  *agent
-	driver *driver
+	driver *fake.Driver
 	opts   Options
 	*Machine
 }
@@ -46,7 +47,7 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	f := &fixture{t: t, agent: &agent{t: t, ignore: make(map[hyperstart.Code]bool)}}
-	f.driver = &driver{t: t, agent: f.agent}
+	f.driver = &fake.Driver{Guest: f.agent.run}
 	f.opts = Options{
 		Namespace: "test", ID: "pod", StateDir: filepath.Join(dir, "run"), Source: Cold{Driver: f.driver},
 		Config: Config{ShareType: "9p", BootTimeout: 10 * time.Second, CallTimeout: 5 * time.Second},
@@ -79,15 +80,14 @@ func (f *fixture) close(dir string) {
 			f.t.Error(err)
 		}
 	}
-	if m := f.driver.machine(); m != nil {
+	if vm := f.driver.Last(); vm != nil {
 		select {
-		case <-m.done:
+		case <-vm.Done():
 		default:
 			f.t.Error("the vm still runs")
-			_ = m.Kill(context.Background())
 		}
-		_ = m.stdin.Close()
 	}
+	f.driver.Close()
 	f.agent.wg.Wait()
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {

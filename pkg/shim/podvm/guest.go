@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/containerd/log"
@@ -17,15 +16,6 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/portforward"
 )
 
-// portSocket is the socket of a port of the guest, whose path has to be short.
-func (b *boot) portSocket(port string) string {
-	name := "ctl.sock"
-	if port == layout.TTYPort {
-		name = "tty.sock"
-	}
-	return filepath.Join(b.dir.VM(), name)
-}
-
 // connectNetwork makes a tap for each link of the pod's network.
 func (b *boot) connectNetwork(context.Context) error { return b.network.Connect() }
 
@@ -33,11 +23,11 @@ func (b *boot) connectNetwork(context.Context) error { return b.network.Connect(
 // READY.
 func (b *boot) connectGuest(ctx context.Context) error {
 	b.server = proxy.NewServer(proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect})
-	ctl, err := b.dial(ctx, layout.CtlPort)
+	ctl, err := b.running().Dial(ctx, layout.CtlPort)
 	if err != nil {
 		return err
 	}
-	tty, err := b.dial(ctx, layout.TTYPort)
+	tty, err := b.running().Dial(ctx, layout.TTYPort)
 	if err != nil {
 		_ = ctl.Close()
 		return err
@@ -55,16 +45,6 @@ func (b *boot) connectGuest(ctx context.Context) error {
 	b.guest = guest
 	b.timing.Ready = time.Now()
 	return b.listenProxy(ctx)
-}
-
-// dial connects to a port of the guest.
-func (b *boot) dial(ctx context.Context, port string) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", b.portSocket(port))
-	if err != nil {
-		return nil, fmt.Errorf("connect to the guest's port %s: %w", port, err)
-	}
-	return conn, nil
 }
 
 // listenProxy serves the proxy's frames to others on the host.
@@ -91,7 +71,7 @@ func (b *boot) listenProxy(ctx context.Context) error {
 // plugShare gives the guest the shared directory.
 func (b *boot) plugShare(ctx context.Context) error {
 	if b.virtiofs() {
-		err := b.running().Plug(ctx, hypervisor.FSDevice{ID: "share", Tag: layout.ShareTag, Socket: b.virtiofsSocket()})
+		err := hypervisor.PluggerOf(b.running()).Plug(ctx, hypervisor.FSDevice{ID: "share", Tag: layout.ShareTag, Socket: b.virtiofsSocket()})
 		if err != nil {
 			return err
 		}
@@ -102,7 +82,7 @@ func (b *boot) plugShare(ctx context.Context) error {
 
 // attachNetwork gives the guest its interfaces.
 func (b *boot) attachNetwork(ctx context.Context) error {
-	err := b.network.Attach(ctx, b.running(), b.guest)
+	err := b.network.Attach(ctx, hypervisor.PluggerOf(b.running()), b.guest)
 	b.timing.Network = time.Now()
 	return err
 }
