@@ -14,6 +14,11 @@
 // queues: a subscriber that does not read loses events and never stops the
 // connection.
 //
-// A [Client] runs two goroutines, a reader and a writer. [Client.Close] and a
-// failure of the connection end both.
+// A [Client] owns its connection: it is open from [New] until [Client.Close] or
+// a failure, after which every call returns [ErrClosed]. It runs two goroutines,
+// a reader and a writer, which both end then; Close joins them. Client.mu guards
+// the tables of commands and subscriptions, and is not held while the connection
+// is read or written.
+//
+// The package must not know what the commands do, or QEMU's devices.
 package qmp

@@ -4,11 +4,15 @@
 // connections from the moment that Start returns. It serves one VM: when that
 // ends, or this process does, the server ends as well.
 //
+// A [Server] runs from [Start] on and has ended when its Done is closed. Its one
+// goroutine is that of package child, which ends with the process. The package has
+// no locks. It must not know what is shared, or with whom.
+//
 // Mounts. Each file system below the shared directory is one of its own in the
 // guest, whose kernel mounts it when a path first leads over it.
 //
-// In its default sandbox the server has a mount namespace of its own,
-// whose mounts receive from the host's but do not send to it. What is mounted
+// The server has a mount namespace of its own, whose mounts receive from the
+// host's but do not send to it. What is mounted
 // below the shared directory later becomes visible to the guest if that
 // directory is a mount point with shared propagation:
 //

@@ -1,4 +1,3 @@
-// Package child runs helper processes that never outlive this one.
 package child
 
 import (
