@@ -13,9 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
+	"golang.org/x/sys/unix"
 )
 
 func main() {
