@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -65,7 +65,7 @@ func (n netns) inside(fn func() error) {
 		n.tb.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	if err := thread.Do(file, fn); err != nil {
+	if err := osthread.RunInNetNS(file, fn); err != nil {
 		n.tb.Fatal(err)
 	}
 }

@@ -10,8 +10,6 @@ var exceptions = map[string]map[string]int{
 	"fields":  {},
 	"methods": {},
 	"dialect": {},
-	"doc": {
-		"pkg/thread": 0,
-	},
-	"state": {},
+	"doc":     {},
+	"state":   {},
 }

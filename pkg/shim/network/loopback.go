@@ -12,7 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // Loopback takes the TCP connections that processes on the host make to the
@@ -30,7 +30,7 @@ type Loopback struct {
 // ListenLoopback takes the connections to 127.0.0.0/8. Kernels from 5.9 on can.
 func (n *Namespace) ListenLoopback() (*Loopback, error) {
 	l := &Loopback{}
-	err := thread.Do(n.file, func() error {
+	err := osthread.RunInNetNS(n.file, func() error {
 		var lc net.ListenConfig
 		lc.SetMultipathTCP(false) // such sockets cannot be in a map
 		lc.Control = freeBind     // the interface may come up later

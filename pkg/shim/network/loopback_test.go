@@ -6,7 +6,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // TestListenLoopback: every port of the loopback leads to the listener, and
@@ -29,7 +29,7 @@ func TestListenLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	dial := func(address string) (conn net.Conn, err error) {
-		err = thread.Do(ns.file, func() error {
+		err = osthread.RunInNetNS(ns.file, func() error {
 			conn, err = (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
 			return err
 		})

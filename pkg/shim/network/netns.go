@@ -9,7 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // Namespace is an open network namespace. It is not safe for concurrent use.
@@ -42,7 +42,7 @@ func Open(path string) (*Namespace, error) {
 // or a file, that has it.
 func New() (*Namespace, error) {
 	var file *os.File
-	err := thread.Do(nil, func() (err error) {
+	err := osthread.Run(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (n *Namespace) File() *os.File { return n.file }
 func (n *Namespace) name() string { return n.file.Name() }
 
 // do calls fn on a thread in the namespace.
-func (n *Namespace) do(fn func() error) error { return thread.Do(n.file, fn) }
+func (n *Namespace) do(fn func() error) error { return osthread.RunInNetNS(n.file, fn) }
 
 // Close lets go of the namespace, and leaves everything in it as it is.
 func (n *Namespace) Close() error {

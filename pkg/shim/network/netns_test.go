@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // newNamespace makes a network namespace with a path that ends with the test.
@@ -38,7 +38,7 @@ func newNamespace(t *testing.T) *Namespace {
 
 // bindNew puts a new network namespace at path.
 func bindNew(path string) error {
-	return thread.Do(nil, func() error {
+	return osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // Placeholder is one thread.
@@ -21,7 +21,7 @@ type Placeholder struct {
 func New(netns *os.File) (*Placeholder, error) {
 	pid := make(chan int, 1)
 	p := &Placeholder{end: make(chan struct{}), done: make(chan struct{})}
-	err := thread.Start(netns, func() {
+	err := osthread.GoInNetNS(netns, func() {
 		defer close(p.done)
 		pid <- unix.Gettid()
 		<-p.end

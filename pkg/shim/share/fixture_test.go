@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,7 +40,7 @@ func (f *fixture) serve() {
 	f.t.Helper()
 	tid, end, ended := make(chan int, 1), make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- thread.Do(nil, func() error {
+		ended <- osthread.Run(func() error {
 			if err := confine(f.opts.Shared); err != nil {
 				return err
 			}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // guestMounts are the mounts that the guest sees. They are made in the mount
@@ -82,7 +82,7 @@ func (m *guestMounts) enter(f func() error) (belong bool, err error) {
 	case m.ns == nil:
 		return true, errNoMounts
 	}
-	return true, thread.Do(nil, func() error {
+	return true, osthread.Run(func() error {
 		if err := m.join(); err != nil {
 			return err
 		}

@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"golang.org/x/sys/unix"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // IDMap maps the owners of a volume's files. Its lists have
@@ -27,7 +27,7 @@ func (i IDMap) apply(tree int) error {
 		return nil
 	}
 	var users *os.File
-	err := thread.Do(nil, func() (err error) { // the namespace's init process dies with the thread
+	err := osthread.Run(func() (err error) { // the namespace's init process dies with the thread
 		users, err = mount.GetUsernsFD(i.UIDs, i.GIDs)
 		return err
 	})

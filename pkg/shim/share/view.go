@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // View is what one container has in the share.
@@ -37,8 +37,8 @@ func (v *View) RootfsPath() string { return filepath.Join(v.name, "rootfs") }
 func (v *View) Rootfs(all []mount.Mount) error {
 	// Such a mount is made in steps, and the last one may be "read-only". The
 	// guest gets a copy of it that no later step would reach.
-	// The processes that it starts get a signal when the thread ends, see thread.
-	if err := thread.Do(nil, func() error { return mount.All(all, v.stage) }); err != nil {
+	// The processes that it starts get a signal when the thread ends, see osthread.
+	if err := osthread.Run(func() error { return mount.All(all, v.stage) }); err != nil {
 		return err
 	}
 	return errors.Join(v.exposeRootfs(v.stage), mounts.Unmount(v.stage))

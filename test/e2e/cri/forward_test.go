@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
@@ -139,7 +139,7 @@ func connect(t *testing.T, pod *harness.Pod, port int) (*net.TCPConn, error) {
 	}
 	defer func() { _ = netns.Close() }()
 	var conn *net.TCPConn
-	err = thread.Do(netns, func() error {
+	err = osthread.RunInNetNS(netns, func() error {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp4", fmt.Sprintf("localhost:%d", port))
 		if err == nil {
 			conn = c.(*net.TCPConn)

@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"testing"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 	"golang.org/x/net/websocket"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -91,7 +91,7 @@ func (c *CRI) dialStream(address string) (*websocket.Conn, error) {
 		return nil, err
 	}
 	var conn net.Conn
-	err = thread.Do(c.net, func() (err error) {
+	err = osthread.RunInNetNS(c.net, func() (err error) {
 		conn, err = net.Dial("tcp", u.Host) //nolint:noctx // a loopback does not keep anybody waiting
 		return err
 	})

@@ -7,7 +7,7 @@ import (
 	"os"
 	"os/exec"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +15,7 @@ import (
 // therefore longer than a daemon in it: what is plugged into its bridge must
 // not go with a daemon that is killed.
 func newNetNS() (ns *os.File, err error) {
-	err = thread.Do(nil, func() error {
+	err = osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
@@ -48,7 +48,7 @@ func loopback() error {
 // that started them. ended is closed when the command was reaped.
 func startIn(ns *os.File, cmd *exec.Cmd) (ended <-chan struct{}, err error) {
 	started, done := make(chan error, 1), make(chan struct{})
-	err = thread.Start(ns, func() {
+	err = osthread.GoInNetNS(ns, func() {
 		defer close(done)
 		err := cmd.Start()
 		started <- err

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/thread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // stderrTail bounds what is kept of a process's own messages, in bytes.
@@ -49,7 +49,7 @@ type Options struct {
 func Start(opts Options, binary string, args []string, files ...*os.File) (*Process, error) {
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error, 1)
-	err := thread.Start(opts.NetNS, func() {
+	err := osthread.GoInNetNS(opts.NetNS, func() {
 		if opts.KeepCaps { // the child has the thread's bits
 			if err := unix.Prctl(unix.PR_SET_SECUREBITS, noSetUIDFixup, 0, 0, 0); err != nil {
 				started <- fmt.Errorf("keep capabilities over a change of the user id (CAP_SETPCAP is needed): %w", err)

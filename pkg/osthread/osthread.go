@@ -1,7 +1,4 @@
-// Package thread runs functions on operating system threads of their own, for
-// what Linux keeps per thread: the network namespace, and the signal that a
-// child gets when the thread that started it ends.
-package thread
+package osthread
 
 import (
 	"fmt"
@@ -11,29 +8,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Start calls fn on a new thread in the network namespace netns, or in the
-// present one when that is nil, and returns as soon as fn runs. The thread ends
-// together with fn: nothing that fn does to it outlives it. It is never the
-// process's first thread, whose namespaces are what /proc shows of the process.
-//
-// netns stays the caller's. On error fn is not called.
-//
-// The thread may have run other goroutines before. A process that one of them
-// started with a parent-death signal gets that signal when fn returns, so such
-// processes are to be started, and waited for, in a function of this package.
-func Start(netns *os.File, fn func()) error {
-	entered := make(chan error)
-	go run(netns, fn, entered)
-	return <-entered
-}
+// Run calls fn on a thread of its own and waits for it.
+func Run(fn func() error) error { return RunInNetNS(nil, fn) }
 
-// Do calls fn in the same way and waits for it.
-func Do(netns *os.File, fn func() error) error {
+// RunInNetNS is [Run] in the network namespace netns, or in the present one when
+// that is nil. netns stays the caller's. On error of the namespace fn is not
+// called.
+func RunInNetNS(netns *os.File, fn func() error) error {
 	result := make(chan error, 1)
-	if err := Start(netns, func() { result <- fn() }); err != nil {
+	if err := GoInNetNS(netns, func() { result <- fn() }); err != nil {
 		return err
 	}
 	return <-result
+}
+
+// GoInNetNS calls fn on a thread of its own in the network namespace netns, or in
+// the present one when that is nil, and returns as soon as fn runs. netns stays
+// the caller's. On error fn is not called.
+func GoInNetNS(netns *os.File, fn func()) error {
+	entered := make(chan error)
+	go run(netns, fn, entered)
+	return <-entered
 }
 
 // run is a goroutine of its own. It is never unlocked from its thread, which

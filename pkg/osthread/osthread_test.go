@@ -1,4 +1,4 @@
-package thread
+package osthread
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ func newNetNS(t *testing.T) *os.File {
 		t.Skip("needs root for network namespaces")
 	}
 	var ns *os.File
-	err := Do(nil, func() (err error) {
+	err := Run(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func sameNetNS(t *testing.T, ns *os.File, path string) bool {
 func TestStart(t *testing.T) {
 	ns := newNetNS(t)
 	tid, end := make(chan int, 1), make(chan struct{})
-	if err := Start(ns, func() { tid <- unix.Gettid(); <-end }); err != nil {
+	if err := GoInNetNS(ns, func() { tid <- unix.Gettid(); <-end }); err != nil {
 		t.Fatal(err)
 	}
 	proc := "/proc/" + strconv.Itoa(<-tid)
@@ -72,7 +72,7 @@ func TestStart(t *testing.T) {
 // TestFirstThread looks for the first thread, which must not be taken.
 func TestFirstThread(t *testing.T) {
 	for range 100 {
-		err := Do(nil, func() error {
+		err := Run(func() error {
 			if unix.Gettid() == unix.Getpid() {
 				return errors.New("on the first thread")
 			}
@@ -86,7 +86,7 @@ func TestFirstThread(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	failure := errors.New("failure")
-	if err := Do(nil, func() error { return failure }); !errors.Is(err, failure) {
+	if err := Run(func() error { return failure }); !errors.Is(err, failure) {
 		t.Errorf("error %v", err)
 	}
 	file, err := os.Open("/dev/null")
@@ -95,7 +95,7 @@ func TestErrors(t *testing.T) {
 	}
 	defer file.Close()
 	called := false
-	if err := Start(file, func() { called = true }); err == nil || called {
+	if err := GoInNetNS(file, func() { called = true }); err == nil || called {
 		t.Errorf("no namespace was entered: error %v, called %v", err, called)
 	}
 }
