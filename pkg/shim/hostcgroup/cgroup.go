@@ -68,7 +68,7 @@ type Group struct {
 	origins map[string]string // where this process was before Enter
 }
 
-// Create makes the group. It is no error when it exists.
+// Create makes the group. One that exists is not an error.
 func Create(path string) (*Group, error) {
 	g, err := Open(path)
 	if err != nil {
@@ -128,7 +128,7 @@ func (g *Group) AddMemory(pid int) error {
 	return nil
 }
 
-// Add moves a process into the group. A process that has ended is no error.
+// Add moves a process into the group. A process that has ended is not an error.
 func (g *Group) Add(pid int) error {
 	for _, dir := range g.dirs {
 		if err := addTo(dir, pid); err != nil {
@@ -193,8 +193,8 @@ func ownGroups() (map[string]string, error) {
 	return groups, lines.Err()
 }
 
-// OOMKills is how many processes of the group the kernel has killed for want
-// of memory.
+// OOMKills is how many processes of the group the kernel has killed because they
+// were out of memory.
 func (g *Group) OOMKills() (uint64, error) {
 	file := "memory.events"
 	dir, ok := g.dirs[""]
@@ -234,7 +234,7 @@ func (g *Group) Processes() ([]int, error) {
 }
 
 // Remove removes the group, and the parents that this leaves empty are left
-// alone: they are somebody else's. A group that is gone is no error.
+// alone: they belong to others. A group that is gone is not an error.
 func (g *Group) Remove() error {
 	var errs []error
 	for _, dir := range g.dirs {

@@ -87,8 +87,8 @@ func stopUnusedShim(ctx context.Context, id, dir string) error {
 	return a.Shim.Kill(ctx)
 }
 
-// shimExitGrace is how long a shim that has released everything may take to tell
-// containerd so, and to end.
+// shimExitGrace is how long a shim that has released everything may take to
+// answer containerd, and to end.
 const shimExitGrace = 2 * time.Second
 
 // stopIdleShim ends a shim that has released everything. Usually it is about to

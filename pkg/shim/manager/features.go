@@ -6,7 +6,7 @@ import (
 )
 
 // runtimeFeatures is what the runtime offers to containers, in the form in
-// which OCI runtimes tell it. containerd's CRI and kubelet decide by it which
+// which OCI runtimes report it. containerd's CRI and kubelet decide by it which
 // pods they let through.
 func runtimeFeatures() *features.Features {
 	yes, no := true, false

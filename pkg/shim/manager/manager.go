@@ -168,7 +168,7 @@ func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a 
 		err = bundle.SaveAddress(".", bundle.Address{Address: a.address, Shim: &server})
 	}
 	if err != nil {
-		_ = cmd.Process.Kill() // nobody would ever find it
+		_ = cmd.Process.Kill() // no delete command would find it
 		return err
 	}
 	if err := shim.AdjustOOMScore(cmd.Process.Pid); err != nil {

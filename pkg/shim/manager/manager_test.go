@@ -153,7 +153,7 @@ func TestDeleteAfterTheDeathOfTheShim(t *testing.T) {
 }
 
 // TestDeleteOfTheSandbox ends its processes, the shim first, and takes its
-// directory away. Doing it again is no error.
+// directory away. Doing it again is not an error.
 func TestDeleteOfTheSandbox(t *testing.T) {
 	dir, shimProcess, vmm := sandboxOn(t)
 	bundlePath := bundleOf(t, dir, "pod")
@@ -210,8 +210,8 @@ func TestDeleteOfAnUnusedShim(t *testing.T) {
 	}
 }
 
-// TestDeleteOfAnIdleShim: the sandbox was given back, and containerd died before
-// it told the shim to end.
+// TestDeleteOfAnIdleShim: the sandbox was released, and containerd died before
+// it asked the shim to end.
 func TestDeleteOfAnIdleShim(t *testing.T) {
 	dir := store.DirOf(t.TempDir(), "ns", "pod")
 	for _, id := range []string{"c", "pod"} {
@@ -255,8 +255,8 @@ func TestStartAfterDelete(t *testing.T) {
 	}
 }
 
-// TestDeleteOfAnotherContainer: a living shim owns what the container took; a
-// dead one owns nothing, and whoever comes first cleans up after it.
+// TestDeleteOfAnotherContainer: a living shim owns what the container has
+// acquired; a dead one owns nothing, and the first delete cleans up after it.
 func TestDeleteOfAnotherContainer(t *testing.T) {
 	dir, shimProcess, vmm := sandboxOn(t)
 	deleted(t, bundleOf(t, dir, "c"), "c")
@@ -273,7 +273,7 @@ func TestDeleteOfAnotherContainer(t *testing.T) {
 	}
 }
 
-// TestDeleteOfAnOutlivedSandbox: its own container was deleted, others are left.
+// TestDeleteOfAnOutlivedSandbox: the sandbox container was deleted, others are left.
 func TestDeleteOfAnOutlivedSandbox(t *testing.T) {
 	dir, shimProcess, _ := sandboxOn(t)
 	bundlePath := t.TempDir()

@@ -8,11 +8,11 @@ import (
 )
 
 // Cleanup gives all links of the namespace at path back, after the VMM has
-// ended. A namespace that is gone is no error.
+// ended. A namespace that is gone is not an error.
 func Cleanup(path string) error {
 	n, err := Open(path)
 	switch {
-	case errors.Is(err, errdefs.ErrNotFound), errors.Is(err, ErrHost): // gone, or the path is somebody else's by now
+	case errors.Is(err, errdefs.ErrNotFound), errors.Is(err, ErrHost): // gone, or the path belongs to another one by now
 		return nil
 	case err != nil:
 		return fmt.Errorf("clean up network: %w", err)

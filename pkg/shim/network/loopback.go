@@ -15,7 +15,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
-// Loopback takes the TCP connections that processes on the host make to the
+// Loopback accepts the TCP connections that processes on the host make to the
 // loopback of a namespace, to any port. The local address of an accepted
 // connection is the one that was asked for.
 //
@@ -27,7 +27,7 @@ type Loopback struct {
 	link link.Link // nil before there is one
 }
 
-// ListenLoopback takes the connections to 127.0.0.0/8. Kernels from 5.9 on can.
+// ListenLoopback accepts the connections to 127.0.0.0/8. Kernels from 5.9 on can.
 func (n *Namespace) ListenLoopback() (*Loopback, error) {
 	l := &Loopback{}
 	err := osthread.RunInNetNS(n.file, func() error {
@@ -107,7 +107,7 @@ func toLoopback(sockets int) asm.Instructions {
 		asm.Add.Imm(asm.R2, -4),
 		asm.LoadMapPtr(asm.R1, sockets),
 		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "pass"), // no such socket any more
+		asm.JEq.Imm(asm.R0, 0, "pass"), // no such socket left
 		asm.Mov.Reg(asm.R7, asm.R0),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Reg(asm.R2, asm.R7),

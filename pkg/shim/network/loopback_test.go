@@ -45,7 +45,7 @@ func TestListenLoopback(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := server.LocalAddr().String(); got != address {
-			t.Errorf("a connection to %s shows as one to %s", address, got)
+			t.Errorf("a connection to %s looks like one to %s", address, got)
 		}
 		_, _ = client.Close(), server.Close()
 	}
@@ -58,6 +58,6 @@ func TestListenLoopback(t *testing.T) {
 	}
 	if conn, err := dial("127.0.0.1:80"); err == nil {
 		_ = conn.Close()
-		t.Error("closed, and still taken")
+		t.Error("closed, and still accepted")
 	}
 }

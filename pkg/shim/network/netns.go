@@ -18,7 +18,7 @@ type Namespace struct {
 	handle *netlink.Handle
 }
 
-// hostNamespaces are the namespaces whose interfaces are never shown to a VM.
+// hostNamespaces are the namespaces whose interfaces are never exposed to a VM.
 var hostNamespaces = []string{"/proc/1/ns/net", "/proc/self/ns/net"}
 
 // Open opens the network namespace at path. One that does not exist is

@@ -123,7 +123,7 @@ func isEndpoint(link netlink.Link, links []netlink.Link) bool {
 	return true
 }
 
-// addressesOf returns the addresses of a link that somebody gave it. Those that
+// addressesOf returns the addresses that a link was given. Those that
 // it made itself from a router's announcement have a lifetime; the guest hears
 // the announcements instead and makes them too.
 func addressesOf(index int, addrs []netlink.Addr) []hyperstart.Address {

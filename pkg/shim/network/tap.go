@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// tapPrefix is how our taps are told from the pod's links. The kernel adds
+	// tapPrefix distinguishes our taps from the pod's links. The kernel adds
 	// a number.
 	tapPrefix = "ccv2tap"
 	// filterPriority marks our filters. It leaves room for filters of others
@@ -109,7 +109,7 @@ func (n *Namespace) redirect(from, to int) error {
 		if !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add ingress qdisc: %w", err)
 		}
-		if err := n.removeFilter(from); err != nil { // of somebody's qdisc
+		if err := n.removeFilter(from); err != nil { // the qdisc may be another program's
 			return err
 		}
 	}
@@ -129,7 +129,7 @@ func filterAttrs(link int) netlink.FilterAttrs {
 	}
 }
 
-// removeFilter removes our filters of a link. None, or no such link, is no error.
+// removeFilter removes our filters of a link. None, or no such link, is not an error.
 func (n *Namespace) removeFilter(link int) error {
 	err := n.handle.FilterDel(&netlink.U32{FilterAttrs: filterAttrs(link)})
 	if err != nil && !isGone(err) {
@@ -142,8 +142,8 @@ func isGone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)
 }
 
-// Disconnect gives the link with an index back to the namespace. A link that
-// is gone is no error.
+// Disconnect releases the link with an index to the namespace. A link that is
+// gone is not an error.
 func (n *Namespace) Disconnect(index int) error {
 	link, err := n.handle.LinkByIndex(index)
 	if err != nil {
@@ -161,7 +161,7 @@ func (n *Namespace) Disconnect(index int) error {
 		return fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
 	}
 	for _, q := range qdiscs {
-		// One with filters of somebody else is somebody else's.
+		// One with filters of other programs is theirs.
 		filters, err := n.handle.FilterList(link, netlink.HANDLE_MIN_INGRESS)
 		if _, ok := q.(*netlink.Ingress); !ok || err != nil || len(filters) > 0 {
 			continue

@@ -222,7 +222,7 @@ func TestConnectAgain(t *testing.T) {
 	}
 }
 
-// TestForeignFilter leaves alone what somebody else put there.
+// TestForeignFilter leaves alone what other programs put there.
 func TestForeignFilter(t *testing.T) {
 	far, pod := newNamespace(t), newNamespace(t)
 	far.veth(t, pod, 1500, "192.0.2.1/24")

@@ -13,15 +13,15 @@ import (
 const watchGroups = unix.RTMGRP_LINK | unix.RTMGRP_NEIGH |
 	unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE
 
-// settle is how long nothing may change before a change is reported: a CNI
+// quietTime is how long nothing may change before a change is reported: a CNI
 // plugin makes a link, addresses and routes one after the other.
-const settle = 30 * time.Millisecond
+const quietTime = 30 * time.Millisecond
 
-// settleMost bounds that where something changes all the time.
-const settleMost = time.Second
+// maxQuietWait bounds that where something changes all the time.
+const maxQuietWait = time.Second
 
-// Watcher tells that something in a namespace has changed. What exactly does
-// not matter: a new scan shows it.
+// Watcher reports that something in a namespace has changed. What exactly does
+// not matter: a new scan finds it.
 type Watcher struct{ sock *os.File }
 
 // Watch begins to watch. A scan that follows misses nothing.
@@ -41,7 +41,7 @@ func (n *Namespace) Watch() (*Watcher, error) {
 	return &Watcher{sock: sock}, nil
 }
 
-// Wait returns when something has changed and settled, or after limit, when
+// Wait returns when something has changed and is quiet again, or after limit, when
 // that is not 0. After Close it fails.
 func (w *Watcher) Wait(limit time.Duration) error {
 	var deadline time.Time
@@ -51,9 +51,9 @@ func (w *Watcher) Wait(limit time.Duration) error {
 	if err := w.read(deadline); err != nil {
 		return ignoreTimeout(err)
 	}
-	end := time.Now().Add(settleMost)
+	end := time.Now().Add(maxQuietWait)
 	for time.Now().Before(end) {
-		if err := w.read(time.Now().Add(settle)); err != nil {
+		if err := w.read(time.Now().Add(quietTime)); err != nil {
 			return ignoreTimeout(err)
 		}
 	}

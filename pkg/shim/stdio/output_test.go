@@ -40,7 +40,7 @@ func TestFirstReader(t *testing.T) {
 	}
 }
 
-// TestReaderComesAndGoes keeps what is written while nobody reads.
+// TestReaderComesAndGoes keeps what is written while there is no reader.
 func TestReaderComesAndGoes(t *testing.T) {
 	path := newFifo(t)
 	first, err := os.OpenFile(path, os.O_RDWR, 0) // does not wait for the writer

@@ -114,7 +114,7 @@ func (s *Stdin) readRest(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Finish ends the stream behind what clients have written so far. It is
+// Finish ends the stream after what clients have written so far. It is
 // idempotent and does not wait.
 func (s *Stdin) Finish() error {
 	s.mu.Lock()

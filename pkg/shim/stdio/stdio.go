@@ -29,11 +29,11 @@ type Streams struct {
 	Stdout io.WriteCloser
 	Stderr io.WriteCloser
 
-	logger *logger // behind Stdout and Stderr, or nil
+	logger *logger // reads Stdout and Stderr, or nil
 }
 
-// Open opens the streams. namespace and id are told to a logging binary. On
-// error nothing stays open.
+// Open opens the streams. A logging binary gets namespace and id. On error
+// nothing stays open.
 func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err error) {
 	if c.Terminal && c.Stderr != "" {
 		c.Stderr = "" // the terminal has one stream
@@ -151,7 +151,7 @@ func openOutput(ctx context.Context, s string) (io.WriteCloser, error) {
 // before they ask for a process, or do so at the same time.
 const firstReader = 10 * time.Second
 
-// openFifo opens a fifo so that writing never fails for want of a reader. A
+// openFifo opens a fifo so that writing never fails because there is no reader. A
 // path that is not a fifo, such as /dev/null, is opened for writing alone.
 func openFifo(ctx context.Context, path string) (*os.File, error) {
 	flags := os.O_WRONLY | os.O_APPEND
@@ -167,16 +167,16 @@ func openFifo(ctx context.Context, path string) (*os.File, error) {
 	return f, nil
 }
 
-// awaitReader waits until somebody has opened a fifo for reading, and returns a
-// writer, whose coming is what that one waits for. A client that has gone must
-// not hold up the process, so when ctx ends there is none.
+// awaitReader waits until a client has opened a fifo for reading, and returns a
+// writer, which the client waits for. A client that has gone must not hold up the
+// process, so when ctx ends there is none.
 func awaitReader(ctx context.Context, path string) io.Closer {
 	if f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
 		return f
 	}
 	f, err := fifo.OpenFifo(ctx, path, os.O_WRONLY, 0)
 	if err != nil {
-		log.G(ctx).WithError(err).WithField("fifo", path).Warn("nobody reads this output yet")
+		log.G(ctx).WithError(err).WithField("fifo", path).Warn("output has no reader yet")
 		return io.NopCloser(nil)
 	}
 	return f

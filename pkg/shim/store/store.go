@@ -31,7 +31,7 @@ type State struct {
 	// Cgroup is the path of the group of these processes below a hierarchy, ""
 	// when there is none of its own.
 	Cgroup string `json:"cgroup,omitempty"`
-	// NetNS is the path of the network namespace whose links were taken.
+	// NetNS is the path of the network namespace whose links are mirrored.
 	NetNS string `json:"netns,omitempty"`
 	// Shim is the process that owns the sandbox.
 	Shim hostproc.Process `json:"shim"`
