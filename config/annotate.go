@@ -30,7 +30,7 @@ func annotationKey(name string) (key string, ok bool) {
 }
 
 // annotate applies the annotations that the file allows. One that it does not
-// allow is an error: ignoring it would start a VM that nobody asked for.
+// allow is an error: ignoring it would start another VM than the one asked for.
 func (l *loader) annotate(annotations map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(annotations)) {
 		if !strings.HasPrefix(name, AnnotationPrefix) {

@@ -13,7 +13,7 @@ var (
 	unquote   = strings.NewReplacer(`"`, "", `'`, "", " ", "", "\t", "")
 )
 
-// lineOf finds the line of a key, which the TOML library does not tell. It is
+// lineOf finds the line of a key, which the TOML library does not report. It is
 // exact for keys and tables on lines of their own, that is all but the keys of
 // inline tables, for which it is the line where the table begins.
 func lineOf(text string, key toml.Key) int {

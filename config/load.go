@@ -38,7 +38,7 @@ func Load(path string, annotations map[string]string) (Config, error) {
 }
 
 // Parse is Load for a configuration in memory, which has no drop-ins. name
-// stands for the file in errors.
+// represents the file in errors.
 func Parse(name, text string, annotations map[string]string) (Config, error) {
 	l := newLoader()
 	l.read(name, text)
@@ -96,7 +96,7 @@ func (l *loader) finish(annotations map[string]string) (Config, error) {
 	return l.config, nil
 }
 
-// read takes the values of one file.
+// read reads the values of one file.
 func (l *loader) read(file, text string) {
 	var tree map[string]any
 	if _, err := toml.Decode(text, &tree); err != nil {
@@ -133,7 +133,7 @@ func (r *reader) bad(key toml.Key, format string, args ...any) {
 	r.found = append(r.found, finding{lineOf(r.text, key), fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...))})
 }
 
-// table takes the values below prefix.
+// table reads the values below prefix.
 func (r *reader) table(prefix toml.Key, tree map[string]any) {
 	for _, name := range slices.Sorted(maps.Keys(tree)) {
 		value := tree[name]

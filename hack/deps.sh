@@ -77,7 +77,7 @@ unpack() {
 	mv "$2.tmp" "$2"
 }
 
-# newest_kernel METAPACKAGE prints the package that it stands for.
+# newest_kernel METAPACKAGE prints the package that it depends on.
 newest_kernel() {
 	apt-cache depends "$1" | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
 }

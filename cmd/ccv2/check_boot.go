@@ -28,7 +28,7 @@ const (
 // boot boots a VM just as a shim does, asks its guest, measures, and releases
 // everything.
 func (c *checker) boot(ctx context.Context) (err error) {
-	// What goes wrong is told by the errors; the log would say it again.
+	// The errors say what goes wrong; the log would say it again.
 	if err := log.SetLevel("fatal"); err != nil {
 		return err
 	}
@@ -97,8 +97,8 @@ type footprint struct {
 	qemu, virtiofsd, shim memory
 }
 
-// measure measures the sandbox. This process stands for the shim, which has
-// the same proxy and driver in it.
+// measure measures the sandbox. This process represents the shim, which has the
+// same proxy and driver in it.
 func (c *checker) measure(dir string) (footprint, error) {
 	var u footprint
 	state, err := store.DirOf(dir, namespace, probeID).Load()

@@ -17,8 +17,8 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 )
 
-// checkConfig reads the configuration. What is wrong with the values is told
-// here; the other checks go on with those that could be read.
+// checkConfig reads the configuration. What is wrong with the values is reported
+// here; the other checks continue with those that could be read.
 func (c *checker) checkConfig() finding {
 	var err error
 	c.config, err = config.Load(c.path, nil)
@@ -45,7 +45,7 @@ func checkMounts() finding {
 	if errors.Is(err, unix.ENOSYS) {
 		return fail("the kernel has no mount_setattr, with which volumes are protected", "use Linux 5.12 or later")
 	}
-	return ok("the kernel can protect what is shown to a guest (mount_setattr)")
+	return ok("the kernel can protect what is exposed to a guest (mount_setattr)")
 }
 
 // minQEMU is the oldest version that is tested: that of Debian 12.
@@ -119,7 +119,7 @@ func (c *checker) checkAccelerator() finding {
 	return ok("%s", accel)
 }
 
-// checkReadable checks a file of the guest. Its absence was told before.
+// checkReadable checks a file of the guest. Its absence was reported before.
 func checkReadable(path, key string) finding {
 	f, err := os.Open(path)
 	if err != nil {

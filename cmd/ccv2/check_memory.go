@@ -100,7 +100,7 @@ func withDescendants(pids []int) ([]int, error) {
 }
 
 // parseStat reads pid and parent from /proc/PID/stat. The name in parentheses
-// may contain anything, so what is behind it counts from its end.
+// may contain anything, so what follows it counts from its end.
 func parseStat(stat string) (pid, parent int, ok bool) {
 	end := strings.LastIndexByte(stat, ')')
 	first, _, _ := strings.Cut(stat, " ")

@@ -17,6 +17,6 @@ func main() {
 	registerPlugins()
 	// Children are waited for where they are started, not by a reaper.
 	shim.RunShim(context.Background(), manager.New(runtimeName), func(c *shim.Config) {
-		c.NoReaper = true // the shim is their subreaper all the same, for virtiofsd's child
+		c.NoReaper = true // the shim is their subreaper anyway, for virtiofsd's child
 	})
 }

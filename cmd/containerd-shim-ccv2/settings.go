@@ -17,7 +17,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
 
-// sandboxOptions reads the configuration. A problem with it is told by Create: a
+// sandboxOptions reads the configuration. Create reports a problem with it: a
 // shim that does not serve has no other way to say it.
 func sandboxOptions(ctx context.Context, namespace, id string, sink sandbox.Sink) sandbox.Options {
 	vm, err := machineOptions(ctx)

@@ -37,7 +37,7 @@ type sandbox struct {
 }
 
 // TestCrash kills each part of a sandbox with SIGKILL in each phase. Whatever
-// happens, somebody must learn the truth, and nothing may be left.
+// happens, a client must learn the truth, and nothing may be left.
 func TestCrash(t *testing.T) {
 	c := harness.Private(t)
 	for _, p := range []phase{booting, created, running, stopping} {
@@ -167,7 +167,7 @@ func (s *sandbox) wantGone(t *testing.T) {
 	case errdefs.IsNotFound(err):
 	case err != nil:
 		t.Errorf("State: %v", err)
-	case s.phase == booting: // a daemon that restarted finds it half made
+	case s.phase == booting: // a daemon that restarted finds it partially created
 	case status.ExitStatus == 0:
 		t.Errorf("State: exit status 0")
 	case s.phase == stopping && status.ExitStatus != 42:
@@ -202,7 +202,7 @@ func (s *sandbox) wantOneExit(t *testing.T) {
 	}
 	want := 1
 	switch {
-	case s.phase == booting: // nobody was told of a start
+	case s.phase == booting: // no start was announced
 		want = 0
 	case s.phase == stopping && s.victim == harness.Shim:
 		want = 2 // containerd repeats what a dead shim has said

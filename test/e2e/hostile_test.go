@@ -79,7 +79,7 @@ func TestHostileGuest(t *testing.T) {
 func breach(t *testing.T, h *hostile, want string) {
 	t.Helper()
 	begin := len(shared.Log())
-	// Nobody takes the output, so what arrives is held, and no credit is given.
+	// Nothing reads the output, so what arrives is held, and no credit is given.
 	events, full := shared.Record(t), make(stuck)
 	task := shared.Running(t, h.id, harness.Streams{Stdout: full}, []string{"true"})
 	h.provoke(t, task)
@@ -163,7 +163,7 @@ func newHostile(t *testing.T, image, mode string) *hostile {
 	shared.Watch(t)
 	shared.Configure(t, func(s *harness.Settings) {
 		// Under emulation both times are multiplied by six. Only one guest makes
-		// use of each: the others have told on themselves long before.
+		// use of each: the others were found out long before.
 		bootTimeout, callTimeout := s.BootTimeout, "10s"
 		switch mode {
 		case "never-ready":
@@ -189,7 +189,7 @@ virtiofsd = %q
 	return h
 }
 
-// watch notes the most memory that the shim has had until it is told to stop.
+// watch notes the most memory that the shim has had until it is asked to stop.
 func (h *hostile) watch() {
 	var peak int64
 	var shims []harness.Process

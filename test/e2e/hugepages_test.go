@@ -58,9 +58,9 @@ func TestHugePages(t *testing.T) {
 	}
 }
 
-// TestHugePagesGivenBack wants a pod's containers to follow each other on the
+// TestHugePagesReleased wants a pod's containers to follow each other on the
 // same huge pages, and a changed limit to change what is reserved.
-func TestHugePagesGivenBack(t *testing.T) {
+func TestHugePagesReleased(t *testing.T) {
 	shared.Watch(t)
 	const mib = 1 << 20
 	inPod := oci.WithAnnotations(map[string]string{

@@ -136,7 +136,7 @@ func (s *stopped) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// stoppedReader wants a process whose output nobody takes to stall nothing but
+// stoppedReader wants a process whose output is not read to stall nothing but
 // itself.
 func stoppedReader(t *testing.T, task client.Task) {
 	reader := &stopped{started: make(chan struct{}), release: make(chan struct{})}

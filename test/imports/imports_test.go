@@ -21,11 +21,11 @@ const module = "github.com/ccv2/containerd-shim-ccv2/"
 type rule struct {
 	from   string   // pattern of packages, without the module's name
 	not    []string // what they must not import: patterns
-	except []string // what they may import all the same
+	except []string // what they may import anyway
 	why    string
 }
 
-// std stands for everything outside of the standard library.
+// std represents everything outside of the standard library.
 const std = "outside of std"
 
 var rules = []rule{
@@ -103,7 +103,7 @@ var rules = []rule{
 			module + "pkg/shim/sandbox/...", module + "pkg/shim/store/...", module + "pkg/shim/network/...",
 			module + "pkg/hypervisor/...", module + "pkg/guest/...",
 		},
-		why: "files are exposed by path, for nobody in particular",
+		why: "files are exposed by path, whatever they are for",
 	},
 	{
 		from: "pkg/internal/...", not: []string{module + "pkg/shim/...", module + "pkg/guest/...", module + "pkg/hypervisor/..."},

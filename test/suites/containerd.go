@@ -76,7 +76,7 @@ func buildContainerd(ctx context.Context, o options, suite, pkg string) error {
 // runc and its shim.
 func failpoints(build string) string { return filepath.Join(build, "suites", "bin") }
 
-// runTest runs a test binary; that tests fail is no error.
+// runTest runs a test binary; that tests fail is not an error.
 func runTest(ctx context.Context, o options, runtime string, flags ...string) (results, error) {
 	log, err := os.Create(logPath(o.build, o.suite, runtime, "test"))
 	if err != nil {

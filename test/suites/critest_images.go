@@ -32,7 +32,7 @@ func critestRecipes(busybox, program string) (map[string]recipe, error) {
 	server := func(name, port string) recipe {
 		return recipe{
 			layers: []files{{"bin/" + name: {Data: ours}, "var/run": {Dir: true}}},
-			// nginx is recognised by its first process's title.
+			// nginx is recognised by its init process's title.
 			config: v1.Config{Cmd: []string{name, "master process"}, Env: []string{"PORT=" + port}},
 		}
 	}

@@ -25,7 +25,7 @@ func script(lines ...string) ociimage.File {
 	return ociimage.File{Data: []byte("#!/bin/sh\n" + strings.Join(lines, "\n") + "\n")}
 }
 
-// pause ends when it is told to, as the original does.
+// pause ends when it is signalled, as the original does.
 var pause = recipe{
 	layers: []map[string]ociimage.File{{"pause": script("trap 'exit 0' TERM INT", "while :; do sleep 1000 & wait; done")}},
 	config: v1.Config{Entrypoint: []string{"/pause"}},

@@ -107,7 +107,7 @@ func attachStuck(t *testing.T, pod *harness.Pod) {
 	}
 	other.Stop(t, 0)
 	detach()
-	harness.Until(t, "log goes on", func() bool { return len(c.Log(t)) > size })
+	harness.Until(t, "log continues", func() bool { return len(c.Log(t)) > size })
 	c.Stop(t, 0)
 	if got := c.Wait(t); got.ExitCode != 137 {
 		t.Errorf("exit code %d, want 137", got.ExitCode)

@@ -21,7 +21,7 @@ func TestFileSystems(t *testing.T) {
 	pod := shared.RunPod(t, "filesystems", func(p *runtimeapi.PodSandboxConfig) {
 		p.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{Privileged: true} // a container drops the guest's caches
 	})
-	t.Run("are told apart", func(t *testing.T) { toldApart(t, pod) })
+	t.Run("are distinct", func(t *testing.T) { distinct(t, pod) })
 	t.Run("one for all mounts of a volume", func(t *testing.T) { oneForAll(t, pod) })
 	t.Run("one for an emptyDir that starts with a part", func(t *testing.T) { partFirst(t, pod) })
 	t.Run("one for memory", func(t *testing.T) { oneMemory(t, pod) })
@@ -29,8 +29,8 @@ func TestFileSystems(t *testing.T) {
 	pod.Remove(t)
 }
 
-// toldApart: equal inode numbers are no hard links.
-func toldApart(t *testing.T, pod *harness.Pod) {
+// distinct: equal inode numbers are not hard links.
+func distinct(t *testing.T, pod *harness.Pod) {
 	root := t.TempDir()
 	var mounts []*runtimeapi.Mount
 	for _, name := range []string{"v1", "v2", "f1", "f2"} {

@@ -118,7 +118,7 @@ func awaitEcho(t *testing.T, pod *harness.Pod) {
 	})
 }
 
-// dial is connect to a port at which somebody listens.
+// dial is connect to a port that has a listener.
 func dial(t *testing.T, pod *harness.Pod, port int) *net.TCPConn {
 	t.Helper()
 	conn, err := connect(t, pod, port)

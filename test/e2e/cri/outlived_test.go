@@ -12,9 +12,9 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
-// TestPodWithoutItsOwnContainer: when the sandbox's own container dies, the
+// TestPodOutlivesSandboxContainer: when the sandbox container dies, the
 // others run on until the pod is stopped.
-func TestPodWithoutItsOwnContainer(t *testing.T) {
+func TestPodOutlivesSandboxContainer(t *testing.T) {
 	shared.Watch(t)
 	pod := shared.RunPod(t, "outlived", nil)
 	main := pod.StartWith(t, "main", harness.Sleep, func(c *runtimeapi.ContainerConfig) {

@@ -39,7 +39,7 @@ func TestRestart(t *testing.T) {
 	}
 	main.WantOutput(t, "alive", "echo", "alive")
 	size := len(writer.Log(t))
-	harness.Until(t, "the log goes on", func() bool { return len(writer.Log(t)) > size })
+	harness.Until(t, "the log continues", func() bool { return len(writer.Log(t)) > size })
 	write(t, dir, "end", "")
 	awaitLog(t, writer, "last ")
 	wantOneGap(t, writer.Log(t))
@@ -144,7 +144,7 @@ func TestRestartInContainer(t *testing.T) {
 		name    string
 		reached func(*harness.Events, string) bool
 	}{
-		{"the root file system is shown", func(_ *harness.Events, id string) bool { return c.Shown(id) }},
+		{"the root file system is exposed", func(_ *harness.Events, id string) bool { return c.Exposed(id) }},
 		{"the task is created", func(e *harness.Events, id string) bool { return e.Has("create", id) }},
 		{"the task runs", func(e *harness.Events, id string) bool { return e.Has("start", id) }},
 	} {
@@ -211,7 +211,7 @@ func restartStill(t *testing.T, c *harness.CRI, pod *harness.Pod, vm harness.Pro
 	}
 	id := main.ID
 	vm.Signal(t, unix.SIGSTOP)
-	c.KillDuring(t, "the root file system is shown", func() bool { return c.Shown(id) }, main.Run)
+	c.KillDuring(t, "the root file system is exposed", func() bool { return c.Exposed(id) }, main.Run)
 	if !late {
 		vm.Signal(t, unix.SIGCONT)
 	}

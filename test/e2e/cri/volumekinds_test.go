@@ -69,7 +69,7 @@ func sharedVolume(t *testing.T, pod *harness.Pod) {
 	}
 }
 
-// subPath shows a directory of a volume under other names.
+// subPath mounts a directory of a volume under other names.
 func subPath(t *testing.T, pod *harness.Pod) {
 	dir := t.TempDir()
 	write(t, dir, "a/b/file", "text")

@@ -28,10 +28,10 @@ const (
 type Stream struct {
 	Out, Err Buffer
 	conn     *websocket.Conn
-	done     chan struct{} // closed when nothing is read any more
+	done     chan struct{} // closed when reading has ended
 }
 
-// Attach attaches to the container's first process.
+// Attach attaches to the container's init process.
 func (c *PodContainer) Attach(tb testing.TB) *Stream {
 	tb.Helper()
 	s := &Stream{conn: c.dialAttach(tb), done: make(chan struct{})}

@@ -68,7 +68,7 @@ func Private(tb testing.TB) *Containerd {
 
 // Watch makes a test answer for what it leaves behind, and shows what went on
 // in containerd and the shims when it fails. It comes before anything that the
-// test takes.
+// test acquires.
 func (c *Containerd) Watch(tb testing.TB) {
 	tb.Helper()
 	begin := c.logSize()

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// pauseName is the image of a pod's own container.
+	// pauseName is the image of pause containers.
 	pauseName = "ccv2.test/pause:latest"
 	// criNamespace is where containerd's CRI keeps its containers.
 	criNamespace = "k8s.io"
@@ -127,7 +127,7 @@ func (c *CRI) networkReady() error {
 	return nil
 }
 
-// importPause makes the image of a pod's own container: busybox that sleeps.
+// importPause makes the image of pause containers: busybox that sleeps.
 func (c *CRI) importPause() error {
 	image, err := ociimage.Busybox(context.Background(), c.Busybox)
 	if err != nil {

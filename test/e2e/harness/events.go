@@ -18,7 +18,7 @@ import (
 type Event struct {
 	Topic     string // without "/tasks/"
 	Container string
-	Process   string // exec id, "" for the first process
+	Process   string // exec id, "" for the init process
 	Status    uint32 // of exit and delete
 }
 

@@ -79,12 +79,12 @@ func (h *Host) Bundle(container, file string) string {
 	return filepath.Join(h.Dir, "state", "io.containerd.runtime.v2.task", h.Namespace, container, file)
 }
 
-// Shown reports whether the root file system of a container is where a guest
+// Exposed reports whether the root file system of a container is where a guest
 // sees it, which is where the server of the share sees it.
-func (h *Host) Shown(container string) bool {
+func (h *Host) Exposed(container string) bool {
 	rootfs := filepath.Join("/", container, "rootfs")
 	return slices.ContainsFunc(h.FindAll(VirtioFSD), func(server Process) bool {
-		return len(grep(fmt.Sprintf("/proc/%d/mountinfo", server.PID), rootfs, func([]string) string { return "shown" })) > 0
+		return len(grep(fmt.Sprintf("/proc/%d/mountinfo", server.PID), rootfs, func([]string) string { return "exposed" })) > 0
 	})
 }
 

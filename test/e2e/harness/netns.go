@@ -44,7 +44,7 @@ func loopback() error {
 }
 
 // startIn starts a command in a network namespace and waits for it, on a thread
-// that is there for nothing else: commands can be told to die with the thread
+// that is there for nothing else: commands can be made to die with the thread
 // that started them. ended is closed when the command was reaped.
 func startIn(ns *os.File, cmd *exec.Cmd) (ended <-chan struct{}, err error) {
 	started, done := make(chan error, 1), make(chan struct{})

@@ -183,7 +183,7 @@ func (p *Pod) StartWith(tb testing.TB, name, script string, change func(*runtime
 	return c
 }
 
-// Container describes a shell script as a container, which nobody has created.
+// Container describes a shell script as a container, which is not created yet.
 func (p *Pod) Container(name, script string, change func(*runtimeapi.ContainerConfig)) *PodContainer {
 	config := &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: name},

@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// pause ends when it is told to.
+// pause ends when it is signalled.
 func pause() {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)

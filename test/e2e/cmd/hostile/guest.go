@@ -17,7 +17,7 @@ type guest struct {
 	version  uint32       // answer to GETVERSION, 0 for the right one
 
 	container string // the last one that was created
-	stdio     uint64 // sequence number of its first process
+	stdio     uint64 // sequence number of its init process
 }
 
 // ready says READY.
