@@ -85,7 +85,7 @@ func convert(links []netlink.Link, addrs []netlink.Addr, routes []netlink.Route,
 			NoARP:       a.RawFlags&unix.IFF_NOARP != 0,
 		}})
 	}
-	s.Routes.Routes = []hyperstart.Route{} // never null: the C agents refuse that
+	s.Routes.Routes = []hyperstart.Route{} // never null: original guests refuse that
 	for _, r := range routes {
 		if route, ok := convertRoute(r, names); ok {
 			s.Routes.Routes = append(s.Routes.Routes, route)
