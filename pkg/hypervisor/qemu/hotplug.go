@@ -14,7 +14,7 @@ import (
 )
 
 // rollbackTimeout bounds the undoing of a failed Plug, whose own context may
-// have ended. A guest lets go of a device within 100 ms when it runs.
+// have ended. A guest releases a device within 100 ms when it runs.
 const rollbackTimeout = 2 * time.Second
 
 // deviceID matches what [hypervisor.Device] promises.
@@ -43,7 +43,7 @@ func (m *machine) plug(ctx context.Context, dev hypervisor.Device) error {
 	if err != nil {
 		return err
 	}
-	defer m.slots.settle(p)
+	defer m.slots.idle(p)
 	steps, err := plan(dev, p.slot, m.spec)
 	if err != nil {
 		m.slots.free(p)
@@ -65,7 +65,7 @@ func (m *machine) do(ctx context.Context, s step) error {
 	return m.monitor.Execute(ctx, s.command, s.args, nil)
 }
 
-// rollback takes back the steps of p, the last of which has failed. That one
+// rollback undoes the steps of p, the last of which has failed. That one
 // may have taken effect nevertheless when its context ended, so it is taken
 // back as well and what its inverse says does not matter.
 func (m *machine) rollback(p *plugged) error {
@@ -105,7 +105,7 @@ func (m *machine) unplug(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	defer m.slots.settle(p)
+	defer m.slots.idle(p)
 	if err := m.eject(ctx, p); err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (m *machine) unplug(ctx context.Context, id string) error {
 	return nil
 }
 
-// eject asks the guest to let go of the device and waits until it has.
+// eject asks the guest to release the device and waits until it has.
 func (m *machine) eject(ctx context.Context, p *plugged) error {
 	select {
 	case <-p.gone: // the guest did so before
@@ -144,6 +144,6 @@ func (m *machine) eject(ctx context.Context, p *plugged) error {
 	case <-m.monitor.Done():
 		return m.monitor.Err()
 	case <-ctx.Done():
-		return fmt.Errorf("the guest does not let go of it: %w", ctx.Err())
+		return fmt.Errorf("the guest does not release it: %w", ctx.Err())
 	}
 }

@@ -124,7 +124,7 @@ const eventQueue = maxSlots
 // frees the guest's memory meanwhile, some 100 ms per GiB.
 const exitGrace = 10 * time.Second
 
-// reap notes what the guest lets go of until the monitor closes, and then waits
+// reap notes what the guest has released until the monitor closes, and then waits
 // for all else.
 func (m *machine) reap(events *qmp.Subscription, consoleDone <-chan struct{}) {
 	for ev := range events.C {

@@ -21,11 +21,11 @@ type slotTable struct {
 type plugged struct {
 	id   string
 	slot int
-	gone chan struct{} // closed when the guest has let go of the device
+	gone chan struct{} // closed when the guest has released the device
 
-	// What follows belongs to whoever set busy.
+	// What follows belongs to the caller that set busy.
 	steps []step // what was done to add it
-	asked bool   // the guest was asked to let go of it
+	asked bool   // the guest was asked to release it
 
 	// What follows is guarded by the table's mu.
 	ejected bool // gone is closed
@@ -34,7 +34,7 @@ type plugged struct {
 
 func newSlotTable(n int) *slotTable { return &slotTable{slots: make([]*plugged, n)} }
 
-// reserve takes a free slot for a device, which is busy until it is settled.
+// reserve takes a free slot for a device, which is busy until it is idle.
 func (t *slotTable) reserve(id string) (*plugged, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -73,8 +73,8 @@ func (t *slotTable) take(id string) (*plugged, error) {
 	return nil, fmt.Errorf("no such device: %w", errdefs.ErrNotFound)
 }
 
-// settle ends the work on p.
-func (t *slotTable) settle(p *plugged) {
+// idle ends the work on p.
+func (t *slotTable) idle(p *plugged) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p.busy = false
@@ -90,7 +90,7 @@ func (t *slotTable) free(p *plugged) {
 // isDeviceDeleted selects the events for [slotTable.deleted].
 func isDeviceDeleted(ev qmp.Event) bool { return ev.Name == "DEVICE_DELETED" }
 
-// deleted notes that the guest let go of a device, whether it was asked or not.
+// deleted notes that the guest has released a device, whether it was asked or not.
 func (t *slotTable) deleted(ev qmp.Event) {
 	var data struct {
 		Device string `json:"device"`

@@ -90,7 +90,7 @@ func (c *Client) register(command string, args any, file *os.File) (*call, error
 	}
 	p := &call{
 		id: c.nextID, name: command, line: append(line, '\n'), file: file,
-		reply: make(chan reply, 1), // whoever removes it from pending sends once
+		reply: make(chan reply, 1), // the one that removes it from pending sends once
 	}
 	c.pending[p.id] = p
 	return p, nil

@@ -149,7 +149,7 @@ func (c *Client) read(lines *lineReader) {
 		case m.Event != "":
 			c.publish(Event{Name: m.Event, Data: m.Data, Time: m.Stamp.time()})
 		case m.ID != nil:
-			c.settle(m)
+			c.deliver(m)
 		case m.Error != nil:
 			// An error without an id answers a line that QEMU could not parse:
 			// it is unknown which call waits for it.
@@ -162,8 +162,8 @@ func (c *Client) read(lines *lineReader) {
 	}
 }
 
-// settle delivers a reply. One without a call answers an abandoned command.
-func (c *Client) settle(m *message) {
+// deliver hands a reply to its call. One without a call answers an abandoned command.
+func (c *Client) deliver(m *message) {
 	c.mu.Lock()
 	p, ok := c.pending[*m.ID]
 	delete(c.pending, *m.ID)

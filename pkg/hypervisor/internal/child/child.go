@@ -106,8 +106,8 @@ func (p *Process) Exit() hypervisor.Exit {
 	}
 }
 
-// Kill sends SIGKILL to the process group, without waiting. It is no error when
-// the process has ended.
+// Kill sends SIGKILL to the process group, without waiting. It is idempotent, also
+// after the end of the process.
 func (p *Process) Kill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
