@@ -5,5 +5,5 @@
 // the container whose pid namespace another one shall join, and /proc has the
 // namespace under it for those who look for the network of a container there.
 // Each is one goroutine, locked to its thread, until Release. The package knows
-// nothing of what it stands for.
+// nothing of the container that it represents.
 package placeholder

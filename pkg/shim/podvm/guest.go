@@ -87,7 +87,7 @@ func (b *boot) attachNetwork(ctx context.Context) error {
 	return err
 }
 
-// startPod tells the guest about its pod.
+// startPod sends the guest what it has to know of its pod.
 func (b *boot) startPod(ctx context.Context) error {
 	err := b.guest.StartPod(ctx, client.Pod{
 		Hostname: b.pod.Hostname, DNS: b.pod.DNS, ShareType: b.opts.Config.ShareType,

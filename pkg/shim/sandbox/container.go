@@ -24,7 +24,7 @@ type Container struct {
 	sandbox     *Sandbox
 	init        *Process
 	cleanup     cleanup.Stack   // of what it has on the host
-	requestDone <-chan struct{} // closed when nobody waits for Create any more
+	requestDone <-chan struct{} // closed when the caller of Create has gone
 	released    chan struct{}   // closed when the id is free again
 	removed     chan struct{}   // closed when Delete has done its work
 
@@ -131,7 +131,7 @@ func (c *Container) Delete(ctx context.Context) (Exit, error) {
 	if err != nil {
 		return Exit{}, err
 	}
-	if first { // a caller that gives up does not leave half a container
+	if first { // the work is done even when the caller gives up
 		c.sandbox.wg.Go(func() { c.remove(context.WithoutCancel(ctx)) })
 	}
 	select {

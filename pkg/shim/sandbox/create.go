@@ -41,8 +41,7 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 }
 
 // reserve reserves the id, so that a second Create of it fails at once. When
-// nobody waits for the first one any more, the second one waits until it is
-// undone.
+// the caller of the first one has gone, the second one waits until it is undone.
 func (s *Sandbox) reserve(ctx context.Context, r CreateRequest) (*Container, error) {
 	c := &Container{
 		ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, sandbox: s, execs: make(map[string]*Process),

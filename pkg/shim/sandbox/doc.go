@@ -1,7 +1,7 @@
 // Package sandbox is the domain core of the shim: a sandbox is one VM, a
 // container is a group of processes in it, a process has streams and an exit.
 //
-// It owns their states and the order of what is told about them: a start before
+// It owns their states and the order of what is reported about them: a start before
 // an exit, the exits of execs before that of the init process, each exit once,
 // on disk before it is announced. Every change of state goes through the tables
 // in state.go, and docs/architecture.md has their diagrams.

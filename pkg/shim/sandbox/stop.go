@@ -21,7 +21,7 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 	switch was {
 	case StateNew:
 		s.toLocked(StateStopped)
-		close(s.boot.done) // nobody will boot it any more
+		close(s.boot.done) // there will be no boot
 		close(s.end.released)
 	case StateBooting, StateReady:
 		s.toLocked(StateStopping)
@@ -135,7 +135,7 @@ func (s *Sandbox) endCreate() { s.creates.end() }
 // VM is lost: they fail at their next step.
 const createsLimit = 10 * time.Second
 
-// awaitCreates waits until nothing is mounted for a container any more, so that
+// awaitCreates waits until no container is being created, so that
 // the clean-up finds all of it.
 func (s *Sandbox) awaitCreates() {
 	select {

@@ -230,8 +230,8 @@ func (s *Service) Stats(ctx context.Context, r *taskapi.StatsRequest) (*taskapi.
 	return convertStats(stats)
 }
 
-// Connect tells which processes serve the container. Without a container it
-// tells the shim's alone, as runc's does.
+// Connect returns which processes serve the container. Without a container it
+// returns the shim's alone, as runc's does.
 func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
 	if r.ID == "" {
 		return &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid())}, nil
