@@ -116,11 +116,13 @@ crun() {
 }
 
 # The shell of the demonstration's container; the package cannot be installed
-# beside the one that the host may have.
+# beside the one that the host may have. Where the distribution has merged bin and
+# usr/bin the package has the second alone.
 busybox() {
-	[ ! -d "$build/busybox" ] || return 0
+	[ ! -x "$build/busybox/bin/busybox" ] || return 0
 	update_lists
 	unpack busybox-static "$build/busybox"
+	[ -e "$build/busybox/bin" ] || ln -s usr/bin "$build/busybox/bin"
 }
 
 command -v apt-get >/dev/null || die "this works with Debian's packages; elsewhere see the list in hack/deps.sh"

@@ -53,7 +53,7 @@ func imageOptions(args []string, stderr io.Writer) (image.Options, error) {
 	fs := flag.NewFlagSet("ccv2 image build", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&opts.Kernel, "kernel", "", "bzImage or ELF kernel (default: the newest /boot/vmlinuz-*)")
-	fs.StringVar(&opts.Modules, "modules", "", "modules of the kernel (default: lib/modules/RELEASE beside the kernel's directory)")
+	fs.StringVar(&opts.Modules, "modules", "", "modules of the kernel (default: lib/modules/RELEASE or usr/lib/modules/RELEASE beside the kernel's directory)")
 	fs.StringVar(&opts.Agent, "agent", "", "ccv2-agent binary (default: beside this program)")
 	fs.StringVar(&opts.Runtime, "runtime", "/usr/bin/crun", "OCI runtime binary")
 	fs.Var(&roots, "root", "root of unpacked packages to search for shared libraries before the host; repeatable")
@@ -91,7 +91,7 @@ func imageDefaults(opts *image.Options) error {
 		if !ok {
 			return fmt.Errorf("cannot derive the release from the name %s; name the module directory with --modules", opts.Kernel)
 		}
-		opts.Modules = filepath.Join(filepath.Dir(opts.Kernel), "../lib/modules", release)
+		opts.Modules = modulesOf(opts.Kernel, release)
 	}
 	if opts.Agent == "" {
 		self, err := os.Executable()
@@ -101,6 +101,17 @@ func imageDefaults(opts *image.Options) error {
 		opts.Agent = filepath.Join(filepath.Dir(self), "ccv2-agent")
 	}
 	return nil
+}
+
+// modulesOf is the directory of a kernel's modules, as its package has it: below
+// lib, or below usr/lib where the distribution has merged the two.
+func modulesOf(kernel, release string) string {
+	root := filepath.Join(filepath.Dir(kernel), "..")
+	merged := filepath.Join(root, "usr/lib/modules", release)
+	if _, err := os.Stat(merged); err == nil {
+		return merged
+	}
+	return filepath.Join(root, "lib/modules", release)
 }
 
 // byModTime compares files by age; one that cannot be read is oldest.
