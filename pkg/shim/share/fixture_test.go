@@ -25,23 +25,26 @@ type fixture struct {
 }
 
 // inBothNamespaces runs a test with a server of the share that lives in the
-// host's mount namespace, and with one that has its own.
+// host's mount namespace, and with one that has its own, also below another root.
 func inBothNamespaces(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Run("host", func(t *testing.T) { test(t, newFixture(t)) })
-	t.Run("server", func(t *testing.T) {
-		f := newFixture(t)
-		f.serve()
-		test(t, f)
-	})
+	for name, root := range map[string]string{"server": "/", "server in a chroot": t.TempDir()} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.serve(root)
+			test(t, f)
+		})
+	}
 }
 
-// serve makes a server with a mount namespace whose root is the share: a thread.
-func (f *fixture) serve() {
+// serve makes a server with a mount namespace whose root is the share: a thread,
+// which has the host's files at root.
+func (f *fixture) serve(root string) {
 	f.t.Helper()
 	tid, end, ended := make(chan int, 1), make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- osthread.Run(func() error {
-			if err := confine(f.opts.Shared); err != nil {
+			if err := confine(root, f.opts.Shared); err != nil {
 				return err
 			}
 			tid <- unix.Gettid()
@@ -67,13 +70,22 @@ func (f *fixture) serve() {
 	}
 }
 
-// confine gives the calling thread mounts of its own, as virtiofsd does.
-func confine(dir string) error {
+// confine gives the calling thread mounts of its own, as virtiofsd does, perhaps
+// in a chroot.
+func confine(root, dir string) error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return err
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return err
+	}
+	if root != "/" {
+		if err := unix.Mount("/", root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return err
+		}
+		if err := unix.Chroot(root); err != nil {
+			return err
+		}
 	}
 	if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err

@@ -29,8 +29,9 @@ type guestMounts struct {
 
 	mu   sync.Mutex  // guards the fields below; held while the namespace is used
 	ns   *os.File    // nil when there is none, or no longer
+	dir  *os.File    // the server's root directory
 	proc *os.File    // the host's /proc, which the namespace does not have
-	root os.FileInfo // of the namespace; nil when there is none and never was
+	root os.FileInfo // of the server; nil when there is none and never was
 }
 
 // errNoMounts says that the namespace has ended, and all mounts with it.
@@ -43,17 +44,21 @@ func (m *guestMounts) open(pid int, dir string) error {
 	if err != nil {
 		return err
 	}
-	ns, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "ns/mnt"))
+	server := filepath.Join("/proc", strconv.Itoa(pid))
+	ns, err := os.Open(filepath.Join(server, "ns/mnt"))
 	if err != nil {
 		return err
+	}
+	own, err := os.OpenFile(filepath.Join(server, "root"), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return errors.Join(err, ns.Close())
 	}
 	proc, err := os.Open("/proc")
 	if err != nil {
-		_ = ns.Close()
-		return err
+		return errors.Join(err, ns.Close(), own.Close())
 	}
 	m.mu.Lock()
-	m.ns, m.proc, m.root = ns, proc, root
+	m.ns, m.dir, m.proc, m.root = ns, own, proc, root
 	m.mu.Unlock()
 	_, err = m.enter(func() error { return nil })
 	return err
@@ -66,8 +71,8 @@ func (m *guestMounts) close() error {
 	if m.ns == nil {
 		return nil
 	}
-	err := errors.Join(m.ns.Close(), m.proc.Close())
-	m.ns, m.proc = nil, nil
+	err := errors.Join(m.ns.Close(), m.dir.Close(), m.proc.Close())
+	m.ns, m.dir, m.proc = nil, nil, nil
 	return err
 }
 
@@ -90,8 +95,9 @@ func (m *guestMounts) enter(f func() error) (belong bool, err error) {
 	})
 }
 
-// join moves the calling thread into the namespace. The share must be its
-// root: the paths that follow mean other things elsewhere.
+// join moves the calling thread into the namespace, with the share as its root:
+// the paths that follow mean other things elsewhere. The root of the namespace is
+// another one where this process, and so the server, was started in a chroot.
 func (m *guestMounts) join() error {
 	// A thread has a root of its own before it can have mounts of its own.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -100,12 +106,19 @@ func (m *guestMounts) join() error {
 	if err := unix.Setns(int(m.ns.Fd()), unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("enter the mounts of the share's server: %w", err)
 	}
+	if err := unix.Fchdir(int(m.dir.Fd())); err != nil {
+		return fmt.Errorf("enter the root of the share's server: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("enter the root of the share's server: %w", err)
+	}
 	root, err := os.Stat("/")
 	if err != nil {
 		return fmt.Errorf("enter the mounts of the share's server: %w", err)
 	}
 	if !os.SameFile(root, m.root) {
-		return errors.New("the share's server has not confined itself to the share")
+		return errors.New("the share's server (virtiofsd) has not made the share its root directory, which another version of it may do: " +
+			"use one that `ccv2 check` accepts, or set share.type = \"9p\"")
 	}
 	return nil
 }
