@@ -52,9 +52,6 @@ type Spec struct {
 	Ports []string
 	// Shares9P are 9p exports that exist from boot on (9p cannot be plugged).
 	Shares9P []Share9P
-	// Setup, when set, is called with the VMM's pid after it was started and
-	// before the guest runs, e.g. to move it into a cgroup.
-	Setup func(pid int) error
 }
 
 // Share9P is one 9p export.

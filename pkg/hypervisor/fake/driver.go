@@ -79,13 +79,6 @@ func (d *Driver) start(ctx context.Context, spec hypervisor.Spec) (*VM, error) {
 		return nil, err
 	}
 	d.wg.Go(vm.wait)
-	if spec.Setup != nil {
-		if err := spec.Setup(vm.PID()); err != nil {
-			vm.Die()
-			<-vm.done
-			return nil, err
-		}
-	}
 	vm.timeline.Monitor, vm.timeline.Running = time.Now(), time.Now()
 	if d.Guest != nil {
 		d.wg.Go(func() { d.Guest(vm, vm.guest) })

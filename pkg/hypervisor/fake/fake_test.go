@@ -94,11 +94,6 @@ func TestErrs(t *testing.T) {
 	if _, err := (&Driver{Starting: func(context.Context) error { return broken }}).Start(t.Context(), hypervisor.Spec{}); !errors.Is(err, broken) {
 		t.Errorf("starting: %v", err)
 	}
-	d := &Driver{}
-	if _, err := d.Start(t.Context(), hypervisor.Spec{Setup: func(int) error { return broken }}); !errors.Is(err, broken) || d.Last() != nil {
-		t.Errorf("set-up: %v", err)
-	}
-	d.Close()
 	vm := start(t, &Driver{Errs: map[Step]error{Dial: broken, Plug: broken, Unplug: broken, Pause: broken, Resume: broken}})
 	_, dial := vm.Dial(t.Context(), "a")
 	for step, err := range map[Step]error{

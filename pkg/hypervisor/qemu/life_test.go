@@ -156,22 +156,6 @@ func TestKill(t *testing.T) {
 	})
 }
 
-func TestSetup(t *testing.T) {
-	spec := testSpec(t)
-	var pid int
-	spec.Setup = func(p int) error {
-		pid = p
-		return errors.New("no such cgroup")
-	}
-	_, err := New().Start(t.Context(), spec)
-	if err == nil || !strings.Contains(err.Error(), "no such cgroup") {
-		t.Errorf("error %v", err)
-	}
-	if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
-		t.Errorf("process %d: %v", pid, err)
-	}
-}
-
 // TestRefused has QEMU itself say what is wrong.
 func TestRefused(t *testing.T) {
 	spec := testSpec(t)

@@ -91,11 +91,6 @@ func (m *machine) run(ctx context.Context, conn net.Conn) (err error) {
 		}
 	}()
 	m.mark(func(t *hypervisor.Timeline) { t.Monitor = time.Now() })
-	if m.spec.Setup != nil {
-		if err := m.spec.Setup(m.proc.PID()); err != nil {
-			return fmt.Errorf("set up process %d: %w", m.proc.PID(), err)
-		}
-	}
 	if err := m.monitor.Execute(ctx, "cont", nil, nil); err != nil {
 		return fmt.Errorf("run guest: %w", err)
 	}

@@ -18,6 +18,9 @@ import (
 // Root is where cgroup file systems are mounted.
 const Root = "/sys/fs/cgroup"
 
+// root is Root but in tests.
+var root = Root //nolint:gochecknoglobals // for tests
+
 // controllers are the v1 hierarchies that account for a sandbox or limit it.
 var controllers = []string{"memory", "cpu", "cpuacct", "cpuset", "blkio", "pids"}
 
@@ -68,20 +71,24 @@ type Group struct {
 	origins map[string]string // where this process was before Enter
 }
 
-// Create makes the group. One that exists is not an error.
+// Create makes the group, with the controllers of the host that account for it or
+// limit it. One that exists is not an error.
 func Create(path string) (*Group, error) {
 	g, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
 	for controller, dir := range g.dirs {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, errors.Join(fmt.Errorf("create cgroup: %w", err), g.Remove())
+		if controller == "" {
+			err = createUnified(path)
+		} else {
+			err = os.MkdirAll(dir, 0o755)
 		}
-		if controller == "cpuset" {
-			if err := initCPUSet(dir); err != nil {
-				return nil, errors.Join(fmt.Errorf("create cgroup: %w", err), g.Remove())
-			}
+		if err == nil && controller == "cpuset" {
+			err = initCPUSet(dir)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("create cgroup: %w", err), g.Remove())
 		}
 	}
 	return g, nil
@@ -94,8 +101,8 @@ func Open(path string) (*Group, error) {
 		return nil, err
 	}
 	g := &Group{path: path, dirs: make(map[string]string), origins: make(map[string]string)}
-	for controller, root := range hierarchies {
-		g.dirs[controller] = filepath.Join(root, path)
+	for controller, top := range hierarchies {
+		g.dirs[controller] = filepath.Join(top, path)
 	}
 	return g, nil
 }
@@ -103,29 +110,20 @@ func Open(path string) (*Group, error) {
 // hierarchies finds what is mounted: controller to directory, or the unified
 // hierarchy alone.
 func hierarchies() (map[string]string, error) {
-	if _, err := os.Stat(filepath.Join(Root, "cgroup.controllers")); err == nil {
-		return map[string]string{"": Root}, nil
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
+		return map[string]string{"": root}, nil
 	}
 	found := make(map[string]string)
 	for _, controller := range controllers {
-		dir := filepath.Join(Root, controller)
+		dir := filepath.Join(root, controller)
 		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
 			found[controller] = dir
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("find cgroups: nothing is mounted below %s: %w", Root, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("find cgroups: nothing is mounted below %s: %w", root, errdefs.ErrUnavailable)
 	}
 	return found, nil
-}
-
-// AddMemory moves a process where its memory is counted, when that is possible
-// without limiting its processor time, which is so with v1.
-func (g *Group) AddMemory(pid int) error {
-	if dir, ok := g.dirs["memory"]; ok {
-		return addTo(dir, pid)
-	}
-	return nil
 }
 
 // Add moves a process into the group. A process that has ended is not an error.
@@ -138,14 +136,61 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// Enter moves this process into the group, and remembers where it was.
+// Enter moves this process into the group, and remembers where it was. What it
+// starts from now on starts in the group, so that nothing is charged elsewhere.
+// With v1 it stays out of the hierarchies that limit processor time, until
+// [Group.EnterAll].
 func (g *Group) Enter() error {
 	origins, err := ownGroups()
 	if err != nil {
 		return err
 	}
 	g.origins = origins
-	return g.Add(os.Getpid())
+	for controller, dir := range g.dirs {
+		if g.limitsTime(controller) {
+			continue
+		}
+		if err := addTo(dir, os.Getpid()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// limitsTime reports whether a v1 hierarchy is one that limits processor time, or
+// is mounted together with it.
+func (g *Group) limitsTime(controller string) bool {
+	switch controller {
+	case "cpu", "cpuset":
+		return true
+	case "cpuacct":
+		own, ownErr := os.Stat(g.dirs["cpuacct"])
+		cpu, cpuErr := os.Stat(g.dirs["cpu"])
+		return ownErr == nil && cpuErr == nil && os.SameFile(own, cpu)
+	}
+	return false
+}
+
+// EnterAll moves everything that is in the group, in any hierarchy, into all of
+// them.
+func (g *Group) EnterAll() error {
+	moved := make(map[int]bool)
+	for { // a process that starts another one meanwhile
+		pids, err := g.Processes()
+		if err != nil {
+			return err
+		}
+		pids = slices.DeleteFunc(pids, func(pid int) bool { return moved[pid] })
+		if len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			if err := g.Add(pid); err != nil {
+				return err
+			}
+			moved[pid] = true
+		}
+	}
 }
 
 // Leave moves this process back, so that the group can be removed.
@@ -155,8 +200,8 @@ func (g *Group) Leave() error {
 		return err
 	}
 	for controller, origin := range g.origins {
-		if root, ok := roots[controller]; ok {
-			if err := addTo(filepath.Join(root, origin), os.Getpid()); err != nil {
+		if top, ok := roots[controller]; ok {
+			if err := addTo(filepath.Join(top, origin), os.Getpid()); err != nil {
 				return err
 			}
 		}
@@ -249,7 +294,7 @@ func (g *Group) Remove() error {
 // initCPUSet gives a v1 cpuset the processors and nodes of its parent: a new
 // one has none and takes no process.
 func initCPUSet(dir string) error {
-	if dir == filepath.Join(Root, "cpuset") {
+	if dir == filepath.Join(root, "cpuset") {
 		return nil
 	}
 	if err := initCPUSet(filepath.Dir(dir)); err != nil {

@@ -67,9 +67,9 @@ func (b *boot) recordProcess(name string, pid int) error {
 }
 
 // setUpCgroup makes the cgroup that containerd names for the sandbox, below the
-// pod's. The VMM joins it in two steps: where memory is counted at once, where
-// processor time is limited once it has booted, so that a small quota does not
-// make the boot miss its deadline.
+// pod's, and enters it, so that all that is started for the sandbox starts there.
+// Where processor time is limited apart from memory (v1) it is entered once the VM
+// has booted, so that a small quota does not make the boot miss its deadline.
 func (b *boot) setUpCgroup(context.Context) error {
 	if b.pod.CgroupsPath == "" {
 		return nil
@@ -88,7 +88,7 @@ func (b *boot) setUpCgroup(context.Context) error {
 		return err
 	}
 	b.undo.Add(func(context.Context) error { return b.cgroup.Leave() })
-	return nil
+	return b.cgroup.Enter()
 }
 
 // mustBeEmpty refuses a cgroup that has processes: the end of the sandbox is the
@@ -108,21 +108,13 @@ func mustBeEmpty(path string) error {
 	return nil
 }
 
-// enterCgroup moves all processes of the sandbox into its cgroup.
+// enterCgroup moves everything that was started for the sandbox, and this process,
+// into its cgroup wholly.
 func (b *boot) enterCgroup(context.Context) error {
 	if b.cgroup == nil {
 		return nil
 	}
-	record, err := b.dir.Load()
-	if err != nil {
-		return err
-	}
-	for _, p := range record.Processes {
-		if err := b.cgroup.Add(p.PID); err != nil {
-			return fmt.Errorf("%s: %w", p.Name, err)
-		}
-	}
-	return b.cgroup.Enter()
+	return b.cgroup.EnterAll()
 }
 
 // openNetwork opens and records the pod's network namespace. Its links are
@@ -186,12 +178,6 @@ func (b *boot) startVM(ctx context.Context) error {
 	spec.ID = b.opts.ID
 	spec.Dir = b.dir.VM()
 	spec.NetNS = b.network.File()
-	spec.Setup = func(pid int) error { // before the guest runs
-		if b.cgroup == nil {
-			return nil
-		}
-		return b.cgroup.AddMemory(pid)
-	}
 	spec.Ports = []string{layout.CtlPort, layout.TTYPort}
 	if !b.virtiofs() { // cannot be plugged
 		spec.Shares9P = []hypervisor.Share9P{{Tag: layout.ShareTag, Dir: b.dir.Shared()}}
