@@ -1,4 +1,4 @@
-// Package task is containerd's task service (version 3) over pkg/shim/sandbox.
+// Package task is containerd's task service, versions 2 and 3, over pkg/shim/sandbox.
 //
 // Each method looks up, calls and converts; nothing is decided here but that an
 // orphaned shim ends. docs/mapping.md says what becomes of

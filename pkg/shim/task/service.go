@@ -37,6 +37,7 @@ func New(s *sandbox.Sandbox, sd shutdown.Service) *Service {
 // RegisterTTRPC implements [shim.TTRPCService].
 func (s *Service) RegisterTTRPC(server *ttrpc.Server) error {
 	taskapi.RegisterTTRPCTaskService(server, s)
+	registerVersion2(server, s)
 	return nil
 }
 
