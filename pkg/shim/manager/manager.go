@@ -18,7 +18,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/ccv2/containerd-shim-ccv2/config"
@@ -53,11 +52,7 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	debug := params.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG
-	dir := params.GetSocketDir()
-	if dir == "" {
-		dir = filepath.Join(defaults.DefaultStateDir, "s")
-	}
-	address, err := shim.CreateSocketAddress(ctx, dir, params.GetContainerdGrpcAddress(), group, false)
+	address, err := addressOf(ctx, params, group)
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
@@ -83,6 +78,22 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	return result, nil
+}
+
+// addressOf returns where the shim of a sandbox listens, or is to. One that runs
+// may have been started by another containerd, with sockets in another directory.
+func addressOf(ctx context.Context, params *bootapi.BootstrapParams, group string) (string, error) {
+	if group != params.GetInstanceID() {
+		own, err := bundle.LoadAddress(filepath.Join("..", group))
+		if err == nil && shim.CanConnect(own.Address) {
+			return own.Address, nil
+		}
+	}
+	dir := params.GetSocketDir()
+	if dir == "" {
+		dir = filepath.Join(defaults.DefaultStateDir, "s")
+	}
+	return shim.CreateSocketAddress(ctx, dir, params.GetContainerdGrpcAddress(), group, false)
 }
 
 // lockNew locks a bundle for which a shim is to be started. A containerd that
@@ -171,9 +182,9 @@ func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a 
 		_ = cmd.Process.Kill() // no delete command would find it
 		return err
 	}
-	if err := shim.AdjustOOMScore(cmd.Process.Pid); err != nil {
-		log.G(ctx).WithError(err).Warn("adjust oom score of shim") // not allowed in some containers
-	}
+	// Some containers do not allow it. It cannot be told: containerd reads what is
+	// logged here as a part of the answer.
+	_ = shim.AdjustOOMScore(cmd.Process.Pid)
 	return cmd.Process.Release()
 }
 

@@ -12,6 +12,7 @@ import (
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
@@ -311,6 +312,50 @@ func TestDeleteWithADamagedRecord(t *testing.T) {
 	ctx := context.WithValue(t.Context(), shim.OptsKey{}, shim.Opts{BundlePath: bundlePath})
 	if _, err := New("x").Stop(ctx, "c"); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestAddressOf: a further container of a pod joins the shim of its sandbox,
+// which may have been started by a containerd with sockets elsewhere.
+func TestAddressOf(t *testing.T) {
+	top := t.TempDir()
+	for _, id := range []string{"pod", "c"} {
+		if err := os.Mkdir(filepath.Join(top, id), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(filepath.Join(top, "c"))
+	sockets, err := os.MkdirTemp("", "ccv2-manager-") // a socket needs a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(sockets) }()
+	old := "unix://" + filepath.Join(sockets, "old")
+	if err := bundle.SaveAddress(filepath.Join(top, "pod"), bundle.Address{Address: old}); err != nil {
+		t.Fatal(err)
+	}
+	ctx := namespaces.WithNamespace(t.Context(), "n")
+	dir := "/elsewhere"
+	of := func(id string) string {
+		address, err := addressOf(ctx, &bootapi.BootstrapParams{InstanceID: id, SocketDir: &dir}, "pod")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return address
+	}
+	if got := of("c"); got != of("pod") || !strings.HasPrefix(got, "unix:///elsewhere/") {
+		t.Errorf("of a shim that does not run: %s", got)
+	}
+	socket, err := listen(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	if got := of("c"); got != old {
+		t.Errorf("of a further container: %s, want %s", got, old)
+	}
+	if got := of("pod"); got == old {
+		t.Error("of the sandbox's own container: that of one of its name")
 	}
 }
 
