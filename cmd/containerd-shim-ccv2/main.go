@@ -5,6 +5,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 
 	"github.com/containerd/containerd/v2/pkg/shim"
 
@@ -14,9 +16,16 @@ import (
 const runtimeName = "io.containerd.cc.v2"
 
 func main() {
+	m := manager.New(runtimeName)
+	if done, err := startLegacy(context.Background(), m, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %s", runtimeName, err)
+		os.Exit(1)
+	} else if done {
+		return
+	}
 	registerPlugins()
 	// Children are waited for where they are started, not by a reaper.
-	shim.RunShim(context.Background(), manager.New(runtimeName), func(c *shim.Config) {
+	shim.RunShim(context.Background(), m, func(c *shim.Config) {
 		c.NoReaper = true // the shim is their subreaper anyway, for virtiofsd's child
 	})
 }

@@ -88,7 +88,7 @@ var rules = []rule{
 		except: []string{"github.com/containerd/containerd/api/types/..."},
 		why:    "the domain asks a Machine and a Guest; services translate, and the command puts them together",
 	},
-	shimRoom("bundle"), shimRoom("guestspec", "bundle", "share"), shimRoom("share"), shimRoom("stdio"), shimRoom("streams", "stdio"),
+	shimRoom("bootstrap"), shimRoom("bundle"), shimRoom("guestspec", "bundle", "share"), shimRoom("share"), shimRoom("stdio"), shimRoom("streams", "stdio"),
 	shimRoom("network"), shimRoom("podnet", "bundle", "network"), shimRoom("portforward"), shimRoom("placeholder"), shimRoom("hostcgroup"),
 	shimRoom("store"), shimRoom("reclaim", "store", "hostcgroup", "network"),
 	shimRoom("podvm", "bundle", "hostcgroup", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "store"),

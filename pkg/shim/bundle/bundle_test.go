@@ -179,6 +179,22 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestSaveDialAddress: another address takes the place of the first.
+func TestSaveDialAddress(t *testing.T) {
+	dir := write(t, "{}")
+	for _, address := range []string{"unix:///a/long/one", "unix:///b"} {
+		if err := SaveDialAddress(dir, address); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "address")); err != nil || string(got) != address {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if err := SaveDialAddress(filepath.Join(dir, "gone"), "unix:///b"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a bundle: %v", err)
+	}
+}
+
 func TestDeleted(t *testing.T) {
 	dir := write(t, "{}")
 	if Deleted(dir) {

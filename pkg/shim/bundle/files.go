@@ -21,6 +21,7 @@ const (
 	exitFile    = "ccv2-exit.json"
 	shimFile    = "ccv2-shim.json"
 	deletedFile = "ccv2-deleted"
+	dialFile    = "address" // containerd's name
 )
 
 // Note is what a container's bundle says about its sandbox. The delete command
@@ -72,6 +73,20 @@ func SaveAddress(dir string, a Address) error { return jsonfile.Write(filepath.J
 // LoadAddress reads it. A missing one is errdefs.ErrNotFound.
 func LoadAddress(dir string) (a Address, err error) {
 	return a, jsonfile.Read(filepath.Join(dir, shimFile), &a)
+}
+
+// SaveDialAddress writes where containerds before 2.0 look for a shim when they were
+// started again, and later ones for a shim that an earlier one had started.
+func SaveDialAddress(dir, address string) error {
+	path := filepath.Join(dir, dialFile)
+	half := filepath.Join(dir, "."+dialFile)
+	if err := os.WriteFile(half, []byte(address), 0o600); err != nil {
+		return fmt.Errorf("save address of shim: %w", err)
+	}
+	if err := os.Rename(half, path); err != nil {
+		return fmt.Errorf("save address of shim: %w", err)
+	}
+	return nil
 }
 
 // Lock keeps the start and the delete command of a container apart until
