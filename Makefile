@@ -8,6 +8,9 @@ GO      ?= go
 # The guest's OCI runtime: static is built from source and starts twice as fast
 # as the distribution's (debian).
 CRUN    ?= static
+# The containerds that tests run with beside the newest: the distribution's, and
+# those with a module in tools.
+OLDER    = debian 1.7 2.0 2.1 2.2 2.3
 # How long each fuzz target runs.
 FUZZTIME ?= 3s
 
@@ -77,6 +80,16 @@ $(BIN)/containerd $(BIN)/ctr $(BIN)/containerd-shim-runc-v2: tools/stack/go.mod 
 		-ldflags "-s -w" -o $(abspath $@) github.com/containerd/containerd/v2/cmd/$(@F)
 	@touch $@
 
+$(BUILD)/containerd-debian/containerd:
+	@$(STEP) "download the distribution's containerd" hack/deps.sh containerd $(BUILD)
+	@touch $@
+
+$(BUILD)/containerd-%/containerd: tools/containerd-%/go.mod tools/containerd-%/go.sum
+	@mkdir -p $(@D)
+	@$(STEP) "build containerd $*" env CGO_ENABLED=0 $(GO) -C tools/containerd-$* build -tags no_aufs,no_btrfs,no_devmapper,no_zfs \
+		-trimpath -buildvcs=false -ldflags "-s -w" -o $(abspath $(@D))/ tool
+	@touch $@
+
 $(BIN)/runc: tools/stack/go.mod tools/stack/go.sum
 	@mkdir -p $(BIN)
 	@$(STEP) "get what building runc needs from the distribution" hack/deps.sh runc $(BUILD)
@@ -100,13 +113,17 @@ unit: deps-test guest ## unit tests with the race detector, those of the agent a
 fuzz: ## run every fuzz target for FUZZTIME
 	@$(STEP) "fuzz every target for $(FUZZTIME)" hack/fuzz.sh $(FUZZTIME)
 
-e2e: deps-test guest guest-9p stack-test $(BUILD)/busybox.tar ## end to end on containerd and QEMU; needs root
+e2e: deps-test guest guest-9p stack-test $(BUILD)/busybox.tar $(BUILD)/containerd-1.7/containerd ## end to end on containerd and QEMU; needs root
 	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
 
 e2e-full: ## the same with the numbers of pods and probes that the product promises
 	@CCV2_FULL=1 $(MAKE) --no-print-directory e2e
 
-conformance: deps-test guest stack-test ## test suites of others with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
+e2e-containerds: deps-test guest stack-test $(BUILD)/busybox.tar $(OLDER:%=$(BUILD)/containerd-%/containerd) ## a short suite on every containerd that is supported; needs root
+	@CCV2_CONTAINERDS="$(subst $() ,:,$(OLDER:%=$(abspath $(BUILD))/containerd-%) $(abspath $(BIN)))" \
+		$(STEP) "end-to-end tests on each containerd" hack/e2e.sh $(BUILD) -v -run '^(TestReleases|TestUpgrade)$$'
+
+conformance: deps-test guest stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## test suites of others with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
 	@mkdir -p $(BUILD)/suites
 	@$(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
 
@@ -137,4 +154,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test \
-	test lint unit fuzz e2e e2e-full conformance bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full e2e-containerds conformance bench fmt install clean distclean help

@@ -4,16 +4,17 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|test [BUILD-DIR]
+# usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
 #   runc  to build the runc that tests and figures compare with
 #   crun-binary  for a guest with the distribution's crun instead
+#   containerd  to run tests on the distribution's own
 #   kernel-9p  for a guest whose share is served by QEMU itself
 #   test  to lint and to run all tests
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|test [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -115,6 +116,16 @@ crun() {
 	mv "$build/crun.parts" "$build/crun"
 }
 
+# containerd with its ctr, which the host need not have.
+containerd() {
+	[ ! -e "$build/containerd-debian/containerd" ] || return 0
+	update_lists
+	unpack containerd "$build/cache/containerd"
+	mkdir -p "$build/containerd-debian"
+	mv "$build/cache/containerd/usr/bin/ctr" "$build/cache/containerd/usr/bin/containerd" "$build/containerd-debian/"
+	rm -rf "$build/cache/containerd"
+}
+
 # The shell of the demonstration's container; the package cannot be installed
 # beside the one that the host may have. Where the distribution has merged bin and
 # usr/bin the package has the second alone.
@@ -163,6 +174,9 @@ runc)
 	;;
 crun-binary)
 	crun
+	;;
+containerd)
+	containerd
 	;;
 kernel-9p)
 	need xz-utils have xz

@@ -11,6 +11,8 @@ shift
 	exit 1
 }
 export CCV2_BIN="$build/bin" CCV2_GUEST="$build/guest" CCV2_IMAGE="$build/busybox.tar"
+: "${CCV2_CONTAINERDS=$build/containerd-1.7}" # beside the newest, which all tests run on
+export CCV2_CONTAINERDS
 if [ -e test/e2e/go.mod ]; then
 	exec go -C test/e2e test -tags e2e -count=1 -p 1 -timeout 45m "$@" ./...
 fi

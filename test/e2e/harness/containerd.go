@@ -25,10 +25,11 @@ const ImageName = "ccv2.test/busybox:latest"
 type Containerd struct {
 	*Host
 
-	Client *client.Client
-	log    *os.File
-	cri    string   // configuration of the CRI; "" leaves it out
-	net    *os.File // network namespace of all daemons of the Host
+	Client  *client.Client
+	release Release
+	log     *os.File
+	cri     *criPaths // nil leaves the CRI out
+	net     *os.File  // network namespace of all daemons of the Host
 }
 
 // StartContainerd starts containerd on a Host of its own and imports the test
@@ -85,6 +86,11 @@ func (c *Containerd) Watch(tb testing.TB) {
 
 // prepare makes what stays when a daemon ends.
 func (c *Containerd) prepare() (err error) {
+	if c.release == (Release{}) {
+		if c.release, err = Usual(); err != nil {
+			return err
+		}
+	}
 	if c.log, err = os.Create(c.logPath()); err != nil {
 		return err
 	}
@@ -97,21 +103,10 @@ func (c *Containerd) prepare() (err error) {
 // of a pod.
 func (c *Containerd) start() error {
 	config := filepath.Join(c.Dir, "containerd.toml")
-	text := fmt.Sprintf(`version = 4
-root = %[1]q
-state = %[2]q
-%[5]s
-[plugins.'io.containerd.server.v1.grpc']
-address = %[3]q
-[plugins.'io.containerd.server.v1.ttrpc']
-address = "%[3]s.ttrpc"
-[plugins.'io.containerd.shim.v1.manager']
-socket_dir = %[4]q
-`, filepath.Join(c.Dir, "root"), filepath.Join(c.Dir, "state"), c.socketPath(), c.socketDir(), withoutCRI(c.cri)) + c.cri
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(c.config()), 0o600); err != nil {
 		return err
 	}
-	cmd := exec.Command(filepath.Join(c.Bin, "containerd"), "-c", config) //nolint:noctx // Close ends it
+	cmd := exec.Command(filepath.Join(c.release.Dir, "containerd"), "-c", config) //nolint:noctx // Close ends it
 	cmd.Env = c.Env()
 	cmd.Stdout, cmd.Stderr = c.log, c.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -124,14 +119,6 @@ socket_dir = %[4]q
 		return fmt.Errorf("containerd does not answer: %w\n%s", err, c.logFrom(0))
 	}
 	return nil
-}
-
-// withoutCRI keeps the daemon small when no pods are wanted.
-func withoutCRI(cri string) string {
-	if cri != "" {
-		return ""
-	}
-	return `disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]`
 }
 
 // connect makes a client of a daemon that serves.
@@ -147,7 +134,16 @@ func (c *Containerd) connect() error {
 	return nil
 }
 
+// importImage imports the archive, with the ctr of an older release: the client
+// here is made for the newest.
 func (c *Containerd) importImage() error {
+	if c.release.before(v24) {
+		out, err := c.ctrCommand(context.Background(), []string{"images", "import", c.Archive}).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("import %s: %w: %s", c.Archive, err, out)
+		}
+		return nil
+	}
 	f, err := os.Open(c.Archive)
 	if err != nil {
 		return err

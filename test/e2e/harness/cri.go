@@ -37,23 +37,6 @@ type CRI struct {
 	conn    *grpc.ClientConn
 }
 
-// criConfig is added to the daemon's configuration; %[1]q is the directory of
-// the network's configuration, %[2]q that of the plugins.
-const criConfig = `
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = "` + pauseName + `"
-[plugins.'io.containerd.cri.v1.runtime']
-restrict_oom_score_adj = true
-netns_mounts_under_state_dir = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-bin_dirs = [%[2]q]
-conf_dir = %[1]q
-[plugins.'io.containerd.cri.v1.runtime'.containerd]
-default_runtime_name = "ccv2"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.ccv2]
-runtime_type = "` + Runtime + `"
-`
-
 // network is a bridge with addresses of both families.
 const network = `{"cniVersion": "1.0.0", "name": "e2e", "plugins": [{
   "type": "bridge", "bridge": "` + bridge + `", "isGateway": true, "mtu": 1400,
@@ -62,7 +45,10 @@ const network = `{"cniVersion": "1.0.0", "name": "e2e", "plugins": [{
     "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}]}`
 
 // StartCRI starts a containerd for pods. The caller must Close it.
-func StartCRI() (*CRI, error) {
+func StartCRI() (*CRI, error) { return StartCRIOf(Release{}) }
+
+// StartCRIOf starts that of a release; none is the usual one.
+func StartCRIOf(r Release) (*CRI, error) {
 	h, err := NewHost()
 	if err != nil {
 		return nil, err
@@ -79,7 +65,7 @@ func StartCRI() (*CRI, error) {
 	if err := os.WriteFile(filepath.Join(cni, "10-e2e.conflist"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
-	c := &CRI{Containerd: &Containerd{Host: h, cri: fmt.Sprintf(criConfig, cni, cniPlugins)}}
+	c := &CRI{Containerd: &Containerd{Host: h, release: r, cri: &criPaths{cni: cni, plugins: cniPlugins}}}
 	if err := c.open(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -153,6 +139,13 @@ func (c *CRI) Restart(tb testing.TB) {
 	tb.Helper()
 	c.Containerd.Restart(tb)
 	Until(tb, "the CRI serves again", func() bool { return c.networkReady() == nil })
+}
+
+// Upgrade starts another release after Kill and waits until it serves pods.
+func (c *CRI) Upgrade(tb testing.TB, r Release) {
+	tb.Helper()
+	c.release = r
+	c.Restart(tb)
 }
 
 // Close ends the daemon and removes everything.

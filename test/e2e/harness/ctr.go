@@ -95,7 +95,7 @@ func (c *Containerd) ctrCommand(ctx context.Context, args []string) *exec.Cmd {
 		full = args
 	}
 	full = append([]string{"-a", c.socketPath(), "-n", c.Namespace}, full...)
-	cmd := exec.CommandContext(ctx, filepath.Join(c.Bin, "ctr"), full...)
+	cmd := exec.CommandContext(ctx, filepath.Join(c.release.Dir, "ctr"), full...)
 	// What the daemon thinks of this host is not the command's output.
 	cmd.Env = append(c.Env(), "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1")
 	return cmd

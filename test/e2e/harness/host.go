@@ -25,7 +25,8 @@ type Host struct {
 	containerd *exec.Cmd       // nil while none runs
 	ended      <-chan struct{} // closed when it was reaped
 	settings   Settings
-	groups     string // pattern of the names of cgroups that hold those of containers
+	foreign    []string // what was in usualSocketDir before
+	groups     string   // pattern of the names of cgroups that hold those of containers
 }
 
 // Settings are the keys of the shim's configuration that tests change.
@@ -51,7 +52,7 @@ func NewHost() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Paths: paths, Dir: dir, Namespace: filepath.Base(dir), groups: filepath.Base(dir)}
+	h := &Host{Paths: paths, Dir: dir, Namespace: filepath.Base(dir), groups: filepath.Base(dir), foreign: files(usualSocketDir)}
 	if len(dir) > maxDir {
 		return nil, fmt.Errorf("%s has more than %d bytes: choose a shorter TMPDIR", dir, maxDir)
 	}
@@ -93,6 +94,11 @@ func (h *Host) FIFODir() string { return filepath.Join(h.Dir, "f") }
 
 // ConfigPath is the shim's configuration.
 func (h *Host) ConfigPath() string { return filepath.Join(h.Dir, "ccv2.toml") }
+
+// usualSocketDir is where shims have their sockets when containerd says nothing,
+// as before 2.4. Their names are hashes, so those of others are known by having been
+// there before.
+const usualSocketDir = "/run/containerd/s"
 
 func (h *Host) socketDir() string  { return filepath.Join(h.Dir, "s") }
 func (h *Host) socketPath() string { return filepath.Join(h.Dir, "containerd.sock") }

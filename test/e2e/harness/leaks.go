@@ -57,6 +57,11 @@ func (h *Host) leftovers() []string {
 	for _, dir := range h.transient() {
 		left = append(left, files(dir)...)
 	}
+	for _, socket := range files(usualSocketDir) {
+		if !slices.Contains(h.foreign, socket) {
+			left = append(left, socket)
+		}
+	}
 	left = append(left, h.cgroups()...)
 	left = append(left, h.sockets()...)
 	return append(left, h.interfaces()...)
