@@ -21,7 +21,7 @@ func (c *Containerd) config() string {
 	switch {
 	case c.release.before(v20):
 		version = 2
-	case c.release.before(v24):
+	case c.release.before(v23):
 		version = 3
 	}
 	fmt.Fprintf(&b, "version = %d\nroot = %q\nstate = %q\n", version, filepath.Join(c.Dir, "root"), filepath.Join(c.Dir, "state"))

@@ -137,7 +137,7 @@ func (c *Containerd) connect() error {
 // importImage imports the archive, with the ctr of an older release: the client
 // here is made for the newest.
 func (c *Containerd) importImage() error {
-	if c.release.before(v24) {
+	if c.release.before(v23) {
 		out, err := c.ctrCommand(context.Background(), []string{"images", "import", c.Archive}).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("import %s: %w: %s", c.Archive, err, out)

@@ -96,7 +96,7 @@ func (h *Host) FIFODir() string { return filepath.Join(h.Dir, "f") }
 func (h *Host) ConfigPath() string { return filepath.Join(h.Dir, "ccv2.toml") }
 
 // usualSocketDir is where shims have their sockets when containerd says nothing,
-// as before 2.4. Their names are hashes, so those of others are known by having been
+// as before 2.3. Their names are hashes, so those of others are known by having been
 // there before.
 const usualSocketDir = "/run/containerd/s"
 

@@ -24,7 +24,7 @@ func (r Release) String() string { return fmt.Sprintf("%d.%d", r.Major, r.Minor)
 var (
 	v20 = Release{Major: 2, Minor: 0}
 	v22 = Release{Major: 2, Minor: 2}
-	v24 = Release{Major: 2, Minor: 4}
+	v23 = Release{Major: 2, Minor: 3}
 )
 
 // before reports whether r is older than another release.
