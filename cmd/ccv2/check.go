@@ -49,12 +49,13 @@ type checker struct {
 	config config.Config
 	driver hypervisor.Driver
 	host   qemu.Host
+	proc   string                  // the process file system
 	caps   hypervisor.Capabilities // of the configured QEMU, empty when it cannot be asked
 	accel  hypervisor.Accelerator
 }
 
 func runCheck(args []string, stdout, stderr io.Writer) error {
-	c := &checker{out: stdout, driver: qemu.New(), host: qemu.LocalHost()}
+	c := &checker{out: stdout, driver: qemu.New(), host: qemu.LocalHost(), proc: "/proc"}
 	fs := flag.NewFlagSet("ccv2 check", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	path := os.Getenv(config.EnvPath)
@@ -120,4 +121,5 @@ func (c *checker) hostChecks(ctx context.Context) {
 	c.report("state dir", checkStateDir(c.config.StateDir))
 	c.report("cgroup", checkCgroup("/sys/fs/cgroup"))
 	c.report("shim", checkShim(ctx))
+	c.report("containerd", checkContainerd(ctx, c.proc))
 }

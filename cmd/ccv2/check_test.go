@@ -46,6 +46,7 @@ func testHost(t *testing.T) (c *checker, out *bytes.Buffer, dir string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	script(t, dir+"/qemu", "")
+	script(t, dir+"/containerd", "containerd github.com/containerd/containerd v2.4.2 abc")
 	script(t, dir+"/virtiofsd", "virtiofsd 1.10.0")
 	script(t, dir+"/"+shimName, shimName+":\n  Version:  v1.2.3")
 	writeFile(t, dir+"/kernel", strings.Repeat("k", 1<<20), 0o644)
@@ -65,6 +66,7 @@ share.virtiofsd = "DIR/virtiofsd"
 		driver: probed{caps: hypervisor.Capabilities{
 			Version: "7.2.22", Machines: []string{"q35"}, Seccomp: true, VirtioFS: true, Virtio9P: true,
 		}},
+		proc: dir + "/proc",
 		host: qemu.Host{KVM: dir + "/kvm", CPUInfo: dir + "/cpuinfo"},
 	}, out, dir
 }
