@@ -25,7 +25,7 @@ type Host struct {
 	containerd *exec.Cmd       // nil while none runs
 	ended      <-chan struct{} // closed when it was reaped
 	settings   Settings
-	foreign    []string // what was in usualSocketDir before
+	foreign    []string // sockets that were there before
 	groups     string   // pattern of the names of cgroups that hold those of containers
 }
 
@@ -52,7 +52,7 @@ func NewHost() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Paths: paths, Dir: dir, Namespace: filepath.Base(dir), groups: filepath.Base(dir), foreign: files(usualSocketDir)}
+	h := &Host{Paths: paths, Dir: dir, Namespace: filepath.Base(dir), groups: filepath.Base(dir), foreign: usualSockets()}
 	if len(dir) > maxDir {
 		return nil, fmt.Errorf("%s has more than %d bytes: choose a shorter TMPDIR", dir, maxDir)
 	}
@@ -94,11 +94,6 @@ func (h *Host) FIFODir() string { return filepath.Join(h.Dir, "f") }
 
 // ConfigPath is the shim's configuration.
 func (h *Host) ConfigPath() string { return filepath.Join(h.Dir, "ccv2.toml") }
-
-// usualSocketDir is where shims have their sockets when containerd says nothing,
-// as before 2.3. Their names are hashes, so those of others are known by having been
-// there before.
-const usualSocketDir = "/run/containerd/s"
 
 func (h *Host) socketDir() string  { return filepath.Join(h.Dir, "s") }
 func (h *Host) socketPath() string { return filepath.Join(h.Dir, "containerd.sock") }

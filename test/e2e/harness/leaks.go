@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,11 +58,7 @@ func (h *Host) leftovers() []string {
 	for _, dir := range h.transient() {
 		left = append(left, files(dir)...)
 	}
-	for _, socket := range files(usualSocketDir) {
-		if !slices.Contains(h.foreign, socket) {
-			left = append(left, socket)
-		}
-	}
+	left = append(left, h.deadSockets()...)
 	left = append(left, h.cgroups()...)
 	left = append(left, h.sockets()...)
 	return append(left, h.interfaces()...)
@@ -110,6 +107,30 @@ func (h *Host) sockets() []string {
 		}
 		return "socket " + path
 	})
+}
+
+// deadSockets lists new sockets in the usual place that nobody serves. Their names
+// are hashes; one that is served is somebody else's, or its shim is listed.
+func (h *Host) deadSockets() []string {
+	var found []string
+	for _, path := range usualSockets() {
+		if slices.Contains(h.foreign, path) {
+			continue
+		}
+		conn, err := net.Dial("unix", path) //nolint:noctx // a socket of this machine does not keep anybody waiting
+		if err != nil {
+			found = append(found, fmt.Sprintf("socket %s: %v", path, err))
+			continue
+		}
+		_ = conn.Close() // nothing was said
+	}
+	return found
+}
+
+// usualSockets are the sockets of shims of containerds before 2.3.
+func usualSockets() []string {
+	matches, _ := filepath.Glob("/run/containerd/s/*") // the pattern is well-formed
+	return matches
 }
 
 // interfaces lists what is in containerd's network namespace beside lo.
