@@ -172,11 +172,16 @@ func (c *Container) remove(ctx context.Context) {
 	c.sandbox.publish(TaskDeleted{ContainerID: c.ID, PID: c.PID(), Status: exit.Status, At: exit.At})
 }
 
-// release releases what the container has on the host, and its id.
-func (c *Container) release(ctx context.Context) {
+// undo releases what a container has on the host. It is idempotent.
+func undo(ctx context.Context, c *Container) {
 	if err := c.cleanup.Run(ctx); err != nil {
 		log.G(ctx).WithError(err).WithField("container", c.ID).Error("clean up container")
 	}
+}
+
+// release releases what the container has on the host, and its id.
+func (c *Container) release(ctx context.Context) {
+	undo(ctx, c)
 	c.sandbox.mu.Lock()
 	delete(c.sandbox.containers, c.ID)
 	c.sandbox.mu.Unlock()

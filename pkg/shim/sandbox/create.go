@@ -92,7 +92,8 @@ type creation struct {
 	binds   []client.Bind
 }
 
-// run does the work of Create. What it acquires is released by the caller.
+// run does the work of Create. On error nothing is left but the id, which the
+// caller releases.
 func (n *creation) run(ctx context.Context) (err error) {
 	if n.bundle, err = bundle.Load(n.Bundle); err != nil {
 		return err
@@ -119,6 +120,7 @@ func (n *creation) run(ctx context.Context) (err error) {
 		n.makePlaceholder, n.exposeFiles, n.openStreams, n.createInGuest,
 	} {
 		if err := step(ctx); err != nil {
+			undo(context.WithoutCancel(ctx), n.Container) // before the machine is released
 			return err
 		}
 	}

@@ -1,10 +1,13 @@
 package sandbox_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
@@ -109,6 +112,33 @@ func (f *fixture) proceed(c *sandbox.Container, phase string) {
 	if gone := phase == "pausing" || phase == "exec starting" || phase == "killing"; gone != (err != nil) {
 		f.t.Errorf("%s: %v", phase, err)
 	}
+}
+
+// TestVMLostWhileACreateIsUndone: the machine is released after what the
+// container has of it, not at the same time.
+func TestVMLostWhileACreateIsUndone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.machine.Agent.OnCall(func(call guesttest.Call) error {
+			if call.Method == "CreateContainer" {
+				f.machine.Lose()
+			}
+			return nil
+		})
+		f.machine.OnStep = func(_ context.Context, step string) error {
+			if step == "close files c" {
+				time.Sleep(time.Second)
+				if f.machine.Released() {
+					t.Error("the machine was released before the container's files")
+				}
+			}
+			return nil
+		}
+		if _, err := f.tryCreate("c", "wait"); err == nil {
+			t.Error("created")
+		}
+		<-f.Released()
+	})
 }
 
 // TestLostToTheHostsMemory: the exit says so, after the event that says so.

@@ -204,7 +204,7 @@ func (m *Machine) Files(container string) (sandbox.Files, error) {
 	if err := m.step(context.Background(), "files "+container); err != nil {
 		return nil, err
 	}
-	f := &Files{container: container}
+	f := &Files{container: container, machine: m}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.files[container] = f
@@ -242,6 +242,7 @@ func (m *Machine) OOMKilled() (bool, error) {
 // Files is what one container was exposed.
 type Files struct {
 	container string
+	machine   *Machine
 
 	mu     sync.Mutex // guards the fields below
 	rootfs string     // "mounts", or the directory
@@ -273,10 +274,11 @@ func (f *Files) Bind(b share.Bind) (path string, guard bool, err error) {
 
 // Close implements [sandbox.Files].
 func (f *Files) Close() error {
+	err := f.machine.step(context.Background(), "close files "+f.container)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
-	return nil
+	return err
 }
 
 // Exposed is the root file system and the bind mounts, and whether they were
