@@ -155,6 +155,31 @@ func TestLostToTheHostsMemory(t *testing.T) {
 	}
 }
 
+// slowOOM is a sink that takes its time with one kind of event.
+type slowOOM struct{ sandbox.Sink }
+
+func (s slowOOM) Publish(e sandbox.Event) {
+	if _, ok := e.(sandbox.TaskOOM); ok {
+		time.Sleep(time.Second)
+	}
+	s.Sink.Publish(e)
+}
+
+// TestLostToTheHostsMemoryInOrder: no exit overtakes the event that says why.
+func TestLostToTheHostsMemoryInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.with(func(o *sandbox.Options) { o.Sink = slowOOM{o.Sink} })
+		c := f.run("c", "wait")
+		f.machine.LoseToOOM()
+		f.wait(c, "")
+		want := []string{"created c", "started c", "oom c", "exited c 137"}
+		if diff := cmp.Diff(want, f.events.Events()); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // TestOOM in the guest is reported once, before the exit.
 func TestOOM(t *testing.T) {
 	f := newFixture(t)

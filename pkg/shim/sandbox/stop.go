@@ -94,14 +94,14 @@ func (s *Sandbox) release(cause error) {
 	if err != nil {
 		log.G(s.ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("find out whether the host was out of memory")
 	}
-	s.end.cause, s.end.oomKilled = cause, oom
-	close(s.end.known)
 	containers := s.list()
-	if oom {
+	if oom { // before the exits, which wait for the cause
 		for _, c := range containers {
 			c.reportOOM()
 		}
 	}
+	s.end.cause, s.end.oomKilled = cause, oom
+	close(s.end.known)
 	s.machine.Disconnect()
 	s.awaitCreates()
 	s.awaitExits(containers)
