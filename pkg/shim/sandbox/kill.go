@@ -29,10 +29,13 @@ func (c *Container) Kill(ctx context.Context, execID string, signal int, all boo
 	if fatal {
 		p.enforceKill()
 	}
-	if err := c.sandbox.ensureRunning(ctx); err != nil {
-		return err
+	for again := true; again; {
+		if err := c.sandbox.ensureRunning(ctx); err != nil {
+			return err
+		}
+		err = p.signal(ctx, signal, all)
+		again = errors.Is(err, errdefs.ErrFailedPrecondition) && c.sandbox.machine.Paused() // meanwhile
 	}
-	err = p.signal(ctx, signal, all)
 	if fatal && errors.Is(err, context.DeadlineExceeded) {
 		// A guest that does not even take SIGKILL is not worth keeping.
 		c.sandbox.machine.Kill(context.WithoutCancel(ctx))
@@ -82,18 +85,31 @@ func (p *Process) enforceKill() {
 	}
 	s := p.container.sandbox
 	s.wg.Go(func() { // ends with the VM at the latest
-		limit := time.NewTimer(s.opts.KillTimeout)
-		defer limit.Stop()
-		select {
-		case <-p.end.seen:
-		case <-p.end.final:
-		case <-s.end.known:
-		case <-limit.C:
+		for !p.endsWithin(s.opts.KillTimeout) {
+			if s.machine.Paused() {
+				continue // nothing can end while the vCPUs are stopped
+			}
 			log.G(s.ctx).WithField("container", p.container.ID).WithField("timeout", s.opts.KillTimeout).
 				Error("SIGKILL has not ended the container: ending the vm")
 			s.machine.Kill(s.ctx)
+			return
 		}
 	})
+}
+
+// endsWithin waits for the end of the process, or of the VM, and reports whether
+// it came in time.
+func (p *Process) endsWithin(timeout time.Duration) bool {
+	limit := time.NewTimer(timeout)
+	defer limit.Stop()
+	select {
+	case <-p.end.seen:
+	case <-p.end.final:
+	case <-p.container.sandbox.end.known:
+	case <-limit.C:
+		return false
+	}
+	return true
 }
 
 // ensureRunning starts stopped vCPUs, because a signal must reach its process.
@@ -101,13 +117,18 @@ func (s *Sandbox) ensureRunning(ctx context.Context) error {
 	s.mu.Lock()
 	own := s.containers[s.opts.ID]
 	s.mu.Unlock()
-	if own != nil {
+	for own != nil {
 		if err := own.awaitPaused(ctx); err != nil {
 			return err
 		}
-		if own.State() == ContainerPaused && s.machine.Paused() {
-			return own.Resume(ctx)
+		if own.State() != ContainerPaused || !s.machine.Paused() {
+			break
 		}
+		err := own.Resume(ctx)
+		if _, raced := errors.AsType[*TransitionError](err); !raced {
+			return err
+		}
+		// Another call resumes it, or it has exited.
 	}
 	if !s.machine.Paused() {
 		return nil

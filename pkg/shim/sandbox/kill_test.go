@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -156,5 +157,79 @@ func TestKillDuringPause(t *testing.T) {
 		if f.machine.Paused() || f.State() != sandbox.StateReady || slices.Contains(f.machine.Steps(), "kill") {
 			t.Errorf("paused: %v, sandbox %s, steps %q", f.machine.Paused(), f.State(), f.machine.Steps())
 		}
+	}
+}
+
+// TestPauseBeforeTheSignal: the vCPUs are stopped between the check and the
+// signal, which is sent again. The VM stays.
+func TestPauseBeforeTheSignal(t *testing.T) {
+	f := newFixture(t)
+	pod, c := f.run(podID, "wait"), f.run("c", "wait")
+	first := true
+	f.machine.Agent.OnCall(func(call guesttest.Call) error {
+		if call.Method != "Signal" || !first {
+			return nil
+		}
+		first = false
+		if err := pod.Pause(t.Context()); err != nil {
+			t.Error(err)
+		}
+		return fmt.Errorf("sandbox %s is paused: %w", podID, errdefs.ErrFailedPrecondition)
+	})
+	if err := c.Kill(t.Context(), "", 9, true); err != nil {
+		t.Errorf("kill: %v", err)
+	}
+	if status := f.wait(c, ""); status != sandbox.StatusKilled || f.State() != sandbox.StateReady {
+		t.Errorf("ended with %d, sandbox %s", status, f.State())
+	}
+}
+
+// TestPauseAfterSIGKILL: a process cannot end while the vCPUs are stopped, and
+// the VM is not lost for that. It is when they run again.
+func TestPauseAfterSIGKILL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		pod, c := f.run(podID, "wait"), f.run("c", "deaf")
+		f.machine.Agent.OnCall(func(call guesttest.Call) error {
+			if call.Method == "Signal" {
+				return errdefs.ErrNotFound // it is not carried out
+			}
+			return nil
+		})
+		_ = c.Kill(t.Context(), "", 9, true)
+		if err := pod.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if f.State() != sandbox.StateReady || pod.State() != sandbox.ContainerPaused {
+			t.Fatalf("sandbox %s, container %s", f.State(), pod.State())
+		}
+		if err := pod.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-f.Released()
+	})
+}
+
+// TestKillWhileTheSandboxContainerExits: the resume that a signal needs succeeds
+// for the VM, and not for the container that ends meanwhile.
+func TestKillWhileTheSandboxContainerExits(t *testing.T) {
+	f := newFixture(t)
+	pod, c := f.run(podID, "wait"), f.run("c", "wait")
+	if err := pod.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.machine.OnStep = func(ctx context.Context, step string) error {
+		if step == "resume" {
+			f.machine.Agent.Process(ctx, podID, "").Exit(0)
+			f.wait(pod, "")
+		}
+		return nil
+	}
+	if err := c.Kill(t.Context(), "", 9, true); err != nil {
+		t.Fatalf("kill: %v", err)
+	}
+	if status := f.wait(c, ""); status != sandbox.StatusKilled {
+		t.Errorf("ended with %d", status)
 	}
 }
