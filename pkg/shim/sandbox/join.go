@@ -27,6 +27,9 @@ func (n *creation) joined(ctx context.Context) (map[specs.LinuxNamespaceType]str
 	}
 	join := func(container string, files map[specs.LinuxNamespaceType]string) error {
 		pid, err := n.initPID(ctx, container)
+		if errdefs.IsNotImplemented(err) {
+			return nil // an original guest joins none, and refuses what that would weaken
+		}
 		if err != nil {
 			return fmt.Errorf("join namespaces: %w", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
@@ -71,5 +72,27 @@ func TestJoin(t *testing.T) {
 		if created, _ := f.machine.Agent.Created(id); !slices.Contains(created.Spec.Linux.Namespaces, want) {
 			t.Errorf("%s: the guest got %+v, want %+v", test.path, created.Spec.Linux.Namespaces, want)
 		}
+	}
+}
+
+// TestJoinInAnOriginalGuest, which cannot say where a process is and joins
+// nothing: the container is created nevertheless.
+func TestJoinInAnOriginalGuest(t *testing.T) {
+	f := newFixture(t)
+	f.create(podID, "a")
+	f.machine.Agent.OnCall(func(call guesttest.Call) error {
+		if call.Method == "Processes" {
+			return errdefs.ErrNotImplemented
+		}
+		return nil
+	})
+	spec := &specs.Spec{
+		Process: &specs.Process{Args: []string{"c"}},
+		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
+			{Type: specs.PIDNamespace, Path: fmt.Sprintf("/proc/%d/ns/pid", f.machine.PID())},
+		}},
+	}
+	if _, err := f.Create(t.Context(), sandbox.CreateRequest{ID: "c", Bundle: f.bundleOf("c", spec)}); err != nil {
+		t.Error(err)
 	}
 }
