@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -302,5 +303,28 @@ func TestWithoutSandboxContainer(t *testing.T) {
 	f.wait(c, "")
 	if _, err := c.Delete(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestNetworkIsRefreshedBeforeTheFirstStart, with and without a sandbox
+// container, and not before others: a change that the guest cannot have
+// must not keep the containers of a pod that runs from starting.
+func TestNetworkIsRefreshedBeforeTheFirstStart(t *testing.T) {
+	for _, id := range []string{podID, "a"} {
+		f := newFixture(t)
+		broken := true
+		f.machine.OnStep = func(_ context.Context, step string) error {
+			if broken && step == "refresh network" {
+				return errdefs.ErrUnavailable
+			}
+			return nil
+		}
+		if err := f.create("first", "wait").Start(t.Context()); !errors.Is(err, errdefs.ErrUnavailable) {
+			t.Errorf("start: %v", err)
+		}
+		broken = false
+		f.run(id, "wait")
+		broken = true
+		f.run("later", "wait")
 	}
 }

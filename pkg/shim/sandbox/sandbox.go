@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -37,7 +38,8 @@ type Sandbox struct {
 
 	boot    boot
 	end     end
-	creates goroutines // callers of Create between beginCreate and endCreate
+	creates goroutines  // callers of Create between beginCreate and endCreate
+	started atomic.Bool // the guest has the network of the first start
 
 	mu         sync.Mutex // guards the fields below
 	state      State
@@ -184,9 +186,13 @@ func (s *Sandbox) startContainer(ctx context.Context, id string) error {
 		return err
 	}
 	// Clients may have set up the network since Create, which is when they learn
-	// of the namespace.
-	if err := s.machine.RefreshNetwork(ctx); err != nil {
-		return err
+	// of the namespace. Later changes follow by themselves, and no start waits for
+	// them or fails for them.
+	if !s.started.Load() {
+		if err := s.machine.RefreshNetwork(ctx); err != nil {
+			return err
+		}
+		s.started.Store(true)
 	}
 	return s.machine.Guest().StartContainer(ctx, id)
 }
