@@ -138,17 +138,16 @@ func (s *Service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.St
 	if err != nil {
 		return nil, err
 	}
-	io, exit := p.Stdio(), p.Exit()
-	resp := &taskapi.StateResponse{
-		ID: r.ID, ExecID: r.ExecID, Bundle: c.Bundle, Pid: uint32(c.PID()),
-		Status: containerStatus(c.State()),
-		Stdin:  io.Stdin, Stdout: io.Stdout, Stderr: io.Stderr, Terminal: io.Terminal,
-		ExitStatus: exit.Status, ExitedAt: timestamp(exit.At),
-	}
+	status := containerStatus(c.State())
 	if r.ExecID != "" {
-		resp.Status = processStatus(p.State())
+		status = processStatus(p.State())
 	}
-	return resp, nil
+	io, exit := p.Stdio(), p.Exit() // after the state: what has stopped has an exit
+	return &taskapi.StateResponse{
+		ID: r.ID, ExecID: r.ExecID, Bundle: c.Bundle, Pid: uint32(c.PID()), Status: status,
+		Stdin: io.Stdin, Stdout: io.Stdout, Stderr: io.Stderr, Terminal: io.Terminal,
+		ExitStatus: exit.Status, ExitedAt: timestamp(exit.At),
+	}, nil
 }
 
 // Pause stops a container.
