@@ -56,12 +56,27 @@ func (m *Machine) Pause(ctx context.Context) error {
 		return fmt.Errorf("pause vm: %w", err)
 	}
 	defer m.vcpus.end()
+	ctx, cancel := vmmContext(ctx)
+	defer cancel()
 	m.vcpus.set(true) // before the fact: who has to reach a process must know
 	if err := m.running().Pause(ctx); err != nil {
-		m.vcpus.set(false)
+		again, cancel := vmmContext(ctx)
+		defer cancel()
+		if m.running().Resume(again) == nil { // it may have been carried out
+			m.vcpus.set(false)
+		}
 		return err
 	}
 	return nil
+}
+
+// vmmTimeout bounds a command of the VMM, which answers at once.
+const vmmTimeout = 10 * time.Second
+
+// vmmContext is the context of a command of the VMM. It is awaited when its
+// caller has gone, too: the VMM carries it out in any case.
+func vmmContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), vmmTimeout)
 }
 
 // Resume starts the vCPUs again. It waits for a Pause that is under way. It
@@ -71,6 +86,8 @@ func (m *Machine) Resume(ctx context.Context) error {
 		return fmt.Errorf("resume vm: %w", err)
 	}
 	defer m.vcpus.end()
+	ctx, cancel := vmmContext(ctx)
+	defer cancel()
 	if err := m.running().Resume(ctx); err != nil {
 		return err
 	}

@@ -1,0 +1,66 @@
+package podvm
+
+import (
+	"context"
+	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+)
+
+// slowPause is a VM that has carried out a Pause before it answers.
+type slowPause struct {
+	*fake.VM
+	asked, answer chan struct{}
+}
+
+func (v slowPause) Pause(ctx context.Context) error {
+	err := v.VM.Pause(ctx)
+	close(v.asked)
+	select {
+	case <-v.answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sourceOf is a source of VMs that are changed for a test.
+type sourceOf struct {
+	Source
+	change func(*fake.VM) hypervisor.VM
+}
+
+func (s sourceOf) Acquire(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error) {
+	vm, err := s.Source.Acquire(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return s.change(vm.(*fake.VM)), nil
+}
+
+// TestCallerOfPauseGoes: whether the vCPUs are stopped is known nevertheless.
+func TestCallerOfPauseGoes(t *testing.T) {
+	f := newFixture(t)
+	slow := slowPause{asked: make(chan struct{}), answer: make(chan struct{})}
+	f.with(func(o *Options) {
+		o.Source = sourceOf{o.Source, func(vm *fake.VM) hypervisor.VM {
+			slow.VM = vm
+			return slow
+		}}
+	})
+	if err := f.boot(bundle.Pod{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	paused := make(chan error, 1)
+	go func() { paused <- f.Pause(ctx) }()
+	<-slow.asked
+	cancel()
+	close(slow.answer)
+	err := <-paused
+	if f.Paused() != slow.VM.Paused() || f.Paused() != (err == nil) {
+		t.Errorf("pause: %v, paused %v, and the VM: %v", err, f.Paused(), slow.VM.Paused())
+	}
+}
