@@ -34,9 +34,9 @@ func (c *Container) Kill(ctx context.Context, execID string, signal int, all boo
 			return err
 		}
 		err = p.signal(ctx, signal, all)
-		again = errors.Is(err, errdefs.ErrFailedPrecondition) && c.sandbox.machine.Paused() // meanwhile
+		again = err != nil && ctx.Err() == nil && c.sandbox.machine.Paused() // meanwhile
 	}
-	if fatal && errors.Is(err, context.DeadlineExceeded) {
+	if fatal && errors.Is(err, context.DeadlineExceeded) && !c.sandbox.machine.Paused() {
 		// A guest that does not even take SIGKILL is not worth keeping.
 		c.sandbox.machine.Kill(context.WithoutCancel(ctx))
 		return nil
