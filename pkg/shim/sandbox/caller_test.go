@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox/sandboxtest"
 )
 
 // TestCallerGoes takes the caller of Create away while the guest creates the
@@ -80,4 +83,45 @@ func TestCallerGoesAtStart(t *testing.T) {
 	if got := c.State(); got != sandbox.ContainerRunning {
 		t.Errorf("the container is %s", got)
 	}
+}
+
+// deafMachine has a guest that creates containers whether or not the caller waits,
+// as an original one does.
+type deafMachine struct{ *sandboxtest.Machine }
+
+func (m deafMachine) Guest() client.Guest { return deafGuest{m.Agent} }
+
+type deafGuest struct{ client.Guest }
+
+func (g deafGuest) CreateContainer(ctx context.Context, s client.Session, c client.Container) error {
+	return g.Guest.CreateContainer(context.WithoutCancel(ctx), s, c)
+}
+
+// TestCallerGoesTooLate: the container is created nevertheless, and a second
+// Create that has waited for its end is answered.
+func TestCallerGoesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.with(func(o *sandbox.Options) { o.Machine = deafMachine{f.machine} })
+		r := sandbox.CreateRequest{ID: "c", Bundle: f.bundle("c", "wait")}
+		ctx, cancel := context.WithCancel(t.Context())
+		second := make(chan error, 1)
+		f.machine.Agent.OnCall(func(call guesttest.Call) error {
+			if call.Method == "CreateContainer" {
+				cancel()
+				go func() {
+					_, err := f.Create(t.Context(), r)
+					second <- err
+				}()
+				synctest.Wait()
+			}
+			return nil
+		})
+		if _, err := f.Create(ctx, r); err != nil {
+			t.Errorf("Create: %v", err)
+		}
+		if err := <-second; !errors.Is(err, errdefs.ErrAlreadyExists) {
+			t.Errorf("a second Create: %v", err)
+		}
+	})
 }

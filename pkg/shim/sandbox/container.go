@@ -25,7 +25,7 @@ type Container struct {
 	init        *Process
 	cleanup     cleanup.Stack   // of what it has on the host
 	requestDone <-chan struct{} // closed when the caller of Create has gone
-	released    chan struct{}   // closed when the id is free again
+	settled     chan struct{}   // closed when Create has ended; then the container is created, or its id free
 	removed     chan struct{}   // closed when Delete has done its work
 
 	mu     sync.Mutex // guards the fields below
@@ -185,7 +185,6 @@ func (c *Container) release(ctx context.Context) {
 	c.sandbox.mu.Lock()
 	delete(c.sandbox.containers, c.ID)
 	c.sandbox.mu.Unlock()
-	close(c.released)
 }
 
 // saveNote notes in the bundle what delete has to know after the shim's death.

@@ -31,6 +31,7 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 	if err != nil {
 		return nil, err
 	}
+	defer close(c.settled)
 	if err := (&creation{Container: c}).run(ctx); err != nil {
 		c.release(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
@@ -45,7 +46,7 @@ func (s *Sandbox) Create(ctx context.Context, r CreateRequest) (*Container, erro
 func (s *Sandbox) reserve(ctx context.Context, r CreateRequest) (*Container, error) {
 	c := &Container{
 		ID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, sandbox: s, execs: make(map[string]*Process),
-		requestDone: ctx.Done(), released: make(chan struct{}), removed: make(chan struct{}),
+		requestDone: ctx.Done(), settled: make(chan struct{}), removed: make(chan struct{}),
 	}
 	c.cond = sync.NewCond(&c.mu)
 	c.init = newProcess(c, "", r.Stdio)
@@ -63,7 +64,7 @@ func (s *Sandbox) reserve(ctx context.Context, r CreateRequest) (*Container, err
 			return nil, fmt.Errorf("container %s: %w", r.ID, errdefs.ErrAlreadyExists)
 		}
 		select {
-		case <-other.released:
+		case <-other.settled:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("container %s: wait until an earlier attempt is undone: %w", r.ID, ctx.Err())
 		}
