@@ -256,5 +256,10 @@ func TestPlaceholder(t *testing.T) {
 	if err != nil || !os.SameFile(got, want) {
 		t.Errorf("it is in another network namespace, or gone: %v", err)
 	}
-	release()
+	for range 2 {
+		release()
+	}
+	if n := len(f.pids.live); n != 1 {
+		t.Errorf("%d placeholders are kept, want 1", n)
+	}
 }

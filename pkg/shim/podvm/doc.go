@@ -14,7 +14,7 @@
 // Goroutines: one each waits for the end of the VMM and of the share's server,
 // and one serves the proxy's socket. The first end closes Lost, whose reason Err
 // has. Release joins them. Locks: turn is held while the VMM pauses or resumes;
-// mu guards what is read meanwhile, and is never held across a wait.
+// the others guard what is read meanwhile, and are never held across a wait.
 //
 // The package knows no containers, no task API and no dialect of the guest, and
 // does not decide what becomes of a pod whose VM is lost: that is

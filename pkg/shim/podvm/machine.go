@@ -68,6 +68,7 @@ type Machine struct {
 	wg     sync.WaitGroup // all goroutines
 	loss   loss
 	vcpus  vcpus
+	pids   placeholders // of containers
 
 	mu sync.Mutex    // guards vm
 	vm hypervisor.VM // nil before its start
@@ -196,12 +197,7 @@ func (m *Machine) Placeholder() (pid int, release func(), err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	once := sync.OnceFunc(p.Release)
-	m.undo.Add(func(context.Context) error {
-		once()
-		return nil
-	})
-	return p.PID(), once, nil
+	return p.PID(), m.pids.add(p), nil
 }
 
 // OOMKilled reports whether the host's kernel has killed a process of the
