@@ -78,6 +78,8 @@ func TestRulesCanFail(t *testing.T) {
 		{"dialect", "pkg/a/a.go", "package a\nvar d hyperstart.Dialect\n", ""},
 		{"dialect", "pkg/a/a.go", "package a\nvar d = hyperstart.DialectCCv2\n", "pkg/a/a.go"},
 		{"dialect", "pkg/guest/a/a.go", "package a\nvar d = hyperstart.DialectCCv2\n", ""},
+		{"dialect", "pkg/a/a.go", "package a\nvar d = guest.Dialect().HasCalls()\n", "pkg/a/a.go"},
+		{"dialect", "pkg/a/a.go", "package a\nvar d = guest.Dialect().String()\n", ""},
 		{"doc", "pkg/a/doc.go", "// Package a is.\npackage a\n", ""},
 		{"doc", "pkg/a/a.go", "// Package a is.\npackage a\n", "pkg/a"},
 		{"doc", "pkg/a/doc.go", "package a\n", "pkg/a"},

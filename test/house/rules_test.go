@@ -185,7 +185,7 @@ func dialects(all []*source) (found []finding) {
 			if !ok {
 				return true
 			}
-			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "hyperstart" && strings.HasPrefix(sel.Sel.Name, "Dialect") && sel.Sel.Name != "Dialect" {
+			if namesDialect(sel) || asksDialect(sel) {
 				n++
 				found = append(found, finding{s.path, n, fmt.Sprintf("%s:%d: %s outside of pkg/guest", s.path, s.line(sel.Pos()), sel.Sel.Name)})
 			}
@@ -193,6 +193,23 @@ func dialects(all []*source) (found []finding) {
 		})
 	}
 	return found
+}
+
+// namesDialect reports whether it is one of the dialects.
+func namesDialect(sel *ast.SelectorExpr) bool {
+	pkg, ok := sel.X.(*ast.Ident)
+	return ok && pkg.Name == "hyperstart" && strings.HasPrefix(sel.Sel.Name, "Dialect") && sel.Sel.Name != "Dialect"
+}
+
+// asksDialect reports whether a guest's dialect is asked for anything but its
+// name.
+func asksDialect(sel *ast.SelectorExpr) bool {
+	call, ok := sel.X.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	method, ok := call.Fun.(*ast.SelectorExpr)
+	return ok && method.Sel.Name == "Dialect" && sel.Sel.Name != "String"
 }
 
 // docs are packages that do not say what they are.
