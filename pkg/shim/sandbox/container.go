@@ -149,7 +149,9 @@ func (c *Container) Removed() <-chan struct{} { return c.removed }
 // remove does the work of Delete, once.
 func (c *Container) remove(ctx context.Context) {
 	defer close(c.removed)
-	<-c.init.end.final // its exit is announced before the deletion is
+	<-c.init.end.final      // its exit is announced before the deletion is
+	c.sandbox.creates.add() // the machine is released after what a container has
+	defer c.sandbox.endCreate()
 	for _, p := range c.all() {
 		if p != c.init {
 			p.abandon()

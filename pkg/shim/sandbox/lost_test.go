@@ -114,30 +114,47 @@ func (f *fixture) proceed(c *sandbox.Container, phase string) {
 	}
 }
 
-// TestVMLostWhileACreateIsUndone: the machine is released after what the
-// container has of it, not at the same time.
-func TestVMLostWhileACreateIsUndone(t *testing.T) {
+// lostInCleanUp loses the VM in a call of the guest after which a container's
+// files are closed: the machine is released after them, not at the same time.
+func lostInCleanUp(t *testing.T, method string, use func(f *fixture)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		f.machine.Agent.OnCall(func(call guesttest.Call) error {
-			if call.Method == "CreateContainer" {
+			if call.Method == method {
 				f.machine.Lose()
 			}
 			return nil
 		})
 		f.machine.OnStep = func(_ context.Context, step string) error {
 			if step == "close files c" {
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				if f.machine.Released() {
 					t.Error("the machine was released before the container's files")
 				}
 			}
 			return nil
 		}
-		if _, err := f.tryCreate("c", "wait"); err == nil {
-			t.Error("created")
-		}
+		use(f)
 		<-f.Released()
+	})
+}
+
+func TestVMLostWhileACreateIsUndone(t *testing.T) {
+	lostInCleanUp(t, "CreateContainer", func(f *fixture) {
+		if _, err := f.tryCreate("c", "wait"); err == nil {
+			f.t.Error("created")
+		}
+	})
+}
+
+func TestVMLostWhileAContainerIsRemoved(t *testing.T) {
+	lostInCleanUp(t, "RemoveContainer", func(f *fixture) {
+		f.run("s", "wait")
+		c := f.run("c", "exit", "0")
+		f.wait(c, "")
+		if _, err := c.Delete(f.t.Context()); err != nil {
+			f.t.Error(err)
+		}
 	})
 }
 
@@ -160,7 +177,7 @@ type slowOOM struct{ sandbox.Sink }
 
 func (s slowOOM) Publish(e sandbox.Event) {
 	if _, ok := e.(sandbox.TaskOOM); ok {
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 	}
 	s.Sink.Publish(e)
 }

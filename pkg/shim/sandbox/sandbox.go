@@ -38,7 +38,7 @@ type Sandbox struct {
 
 	boot    boot
 	end     end
-	creates goroutines  // callers of Create between beginCreate and endCreate
+	creates goroutines  // creations and removals, which use the machine
 	started atomic.Bool // the guest has the network of the first start
 
 	mu         sync.Mutex // guards the fields below

@@ -114,8 +114,7 @@ func (s *Sandbox) release(cause error) {
 	close(s.end.released)
 }
 
-// beginCreate says that a container acquires things of the machine, until
-// endCreate.
+// beginCreate counts a container that acquires things, until endCreate.
 func (s *Sandbox) beginCreate() error {
 	s.mu.Lock()
 	ready := s.state == StateReady
@@ -135,8 +134,7 @@ func (s *Sandbox) endCreate() { s.creates.end() }
 // VM is lost: they fail at their next step.
 const createsLimit = 10 * time.Second
 
-// awaitCreates waits until no container is being created, so that
-// the clean-up finds all of it.
+// awaitCreates waits until no container is being created, or removed.
 func (s *Sandbox) awaitCreates() {
 	select {
 	case <-s.creates.idle():
