@@ -41,6 +41,8 @@ func (m *Machine) Kill(ctx context.Context) {
 	if vm == nil {
 		return
 	}
+	ctx, cancel := vmmContext(ctx) // a QEMU that hangs in the kernel outlasts it
+	defer cancel()
 	if err := vm.Kill(ctx); err != nil {
 		log.G(ctx).WithError(err).Error("kill vm")
 	}
