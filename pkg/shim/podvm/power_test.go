@@ -60,7 +60,7 @@ func TestCallerOfPauseGoes(t *testing.T) {
 	cancel()
 	close(slow.answer)
 	err := <-paused
-	if f.Paused() != slow.VM.Paused() || f.Paused() != (err == nil) {
-		t.Errorf("pause: %v, paused %v, and the VM: %v", err, f.Paused(), slow.VM.Paused())
+	if f.Paused() != slow.Paused() || f.Paused() != (err == nil) {
+		t.Errorf("pause: %v, paused %v, and the VM: %v", err, f.Paused(), slow.Paused())
 	}
 }

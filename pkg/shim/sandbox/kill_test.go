@@ -202,7 +202,7 @@ func TestPauseAfterSIGKILL(t *testing.T) {
 		if err := pod.Pause(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if f.State() != sandbox.StateReady || pod.State() != sandbox.ContainerPaused {
 			t.Fatalf("sandbox %s, container %s", f.State(), pod.State())
 		}
