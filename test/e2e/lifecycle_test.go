@@ -19,7 +19,7 @@ func TestLifecycle(t *testing.T) {
 	shared.Watch(t)
 	start := func() {
 		shared.CtrOK(t, "run", "--detach", harness.ImageName, life,
-			"/bin/sh", "-c", `trap "exit 3" TERM; sleep 3600 & while :; do wait; done`)
+			"/bin/sh", "-c", `trap "exit 3" TERM; for s in `+caught+`; do trap "echo $s >>/got" $s; done; sleep 3600 & while :; do wait; done`)
 	}
 	start()
 	t.Cleanup(func() { // whatever failed before
@@ -53,6 +53,7 @@ func TestLifecycle(t *testing.T) {
 			t.Errorf("exec after resume: %q", out)
 		}
 	})
+	t.Run("EverySignal", func(t *testing.T) { lifecycleSignals(t) })
 	t.Run("KillTERM", func(t *testing.T) {
 		shared.CtrOK(t, "task", "kill", "--signal", "SIGTERM", life)
 		wantStatus(t, "STOPPED")
@@ -85,6 +86,21 @@ func wantRemoved(t *testing.T, status string) {
 	t.Helper()
 	if got := shared.Ctr(t, "task", "rm", life); !strings.Contains(got.Stderr, "non-zero exit code "+status) {
 		t.Errorf("task rm: %+v, want exit code %s", got, status)
+	}
+}
+
+// caught are the signals that the container's init process catches.
+const caught = "1 2 3 10 12 28 29 30 31 34 50 64"
+
+// lifecycleSignals delivers each to the process: SIGWINCH (28) too is a signal
+// of the client's here, not a change of a terminal's size.
+func lifecycleSignals(t *testing.T) {
+	for signal := range strings.FieldsSeq(caught) {
+		shared.CtrOK(t, "task", "kill", "--signal", signal, life)
+		harness.Until(t, "signal "+signal, func() bool {
+			got := shared.Ctr(t, "task", "exec", "--exec-id", "got"+signal, life, "cat", "/got").Stdout
+			return strings.HasSuffix("\n"+got, "\n"+signal+"\n")
+		})
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
 // compat is an original guest: hyperhq's, or one of Clear Containers'. It knows
@@ -225,10 +224,10 @@ func (c *compat) Signal(ctx context.Context, s Session, t Target, signal int) er
 	case state == compatKilled: // the proxy answers with an exit
 		session.noteKilledBy(signal)
 		return c.signalSession(ctx, session.frames, signal)
-	case t.ExecID == "" && (t.All || signal > proxyproto.MaxSignal || state == compatStarting):
+	case t.ExecID == "" && (t.All || !fitsFrame(signal) || state == compatStarting):
 		// A command comes after the one that starts the container.
 		return c.killContainer(ctx, t, signal)
-	case signal > proxyproto.MaxSignal:
+	case !fitsFrame(signal):
 		return c.signalProcess(ctx, t, signal)
 	}
 	return c.signalSession(ctx, session.frames, signal)

@@ -83,8 +83,14 @@ func (s *FrameSession) Close() error {
 	return err
 }
 
-// Signal sends a signal to the process. Numbers above
-// [proxyproto.MaxSignal] do not fit the frame; the caller uses Hyper for them.
+// fitsFrame reports whether a signal can be sent by a CmdSignal frame: numbers
+// above [proxyproto.MaxSignal] have no room there, and with SIGWINCH it sets a
+// terminal's size. Hyper commands carry the others.
+func fitsFrame(signal int) bool {
+	return signal <= proxyproto.MaxSignal && signal != int(unix.SIGWINCH)
+}
+
+// Signal sends a signal that fits a frame to the process.
 func (s *FrameSession) Signal(ctx context.Context, signal int) error {
 	return s.w.command(ctx, proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: signal})
 }

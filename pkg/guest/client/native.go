@@ -198,16 +198,16 @@ func (n *native) Forward(ctx context.Context, s Session, port uint16) error {
 	return n.exec(ctx, frames, hyperstart.ExecCmdRequest{Container: n.vm, Process: process})
 }
 
-// Signal implements [Guest]. A session's frames have no room for real-time
-// signals, nor for all processes; commands have.
+// Signal implements [Guest]. A session's frames have no room for some signals,
+// nor for all processes; commands have.
 func (n *native) Signal(ctx context.Context, s Session, t Target, signal int) error {
 	frames, err := framesOf(s)
 	switch {
 	case err != nil:
 		return err
-	case t.ExecID == "" && (t.All || signal > proxyproto.MaxSignal):
+	case t.ExecID == "" && (t.All || !fitsFrame(signal)):
 		return n.killContainer(ctx, t, signal)
-	case signal > proxyproto.MaxSignal:
+	case !fitsFrame(signal):
 		return n.signalProcess(ctx, t, signal)
 	}
 	return n.signalSession(ctx, frames, signal)
