@@ -113,6 +113,9 @@ func guestSpec(raw json.RawMessage, cgroup string, acquire func(spec, linux map[
 	if err := acquire(spec, linux); err != nil {
 		return nil, p, err
 	}
+	if _, ok := spec["mounts"]; !ok { // optional, but older releases of crun refuse its absence
+		spec["mounts"] = json.RawMessage("[]")
+	}
 	if linux["cgroupsPath"], err = json.Marshal(cgroup); err != nil {
 		return nil, p, err
 	}
