@@ -123,6 +123,10 @@ e2e-containerds: deps-test guest stack-test $(BUILD)/busybox.tar $(OLDER:%=$(BUI
 	@CCV2_CONTAINERDS="$(subst $() ,:,$(OLDER:%=$(abspath $(BUILD))/containerd-%) $(abspath $(BIN)))" \
 		$(STEP) "end-to-end tests on each containerd" hack/e2e.sh $(BUILD) -v -run '^(TestReleases|TestUpgrade)$$'
 
+e2e-host: deps-test guest stack-test $(BUILD)/busybox.tar ## a short suite on a Debian 13 with systemd, unified cgroups and KVM, in a VM; needs root
+	@hack/deps.sh host $(BUILD)
+	@$(STEP) "end-to-end tests on a host in a VM" hack/host.sh $(BUILD) $(if $(RUN),'$(RUN)')
+
 conformance: deps-test guest stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## test suites of others with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
 	@mkdir -p $(BUILD)/suites
 	@$(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
@@ -154,4 +158,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test \
-	test lint unit fuzz e2e e2e-full e2e-containerds conformance bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full e2e-containerds e2e-host conformance bench fmt install clean distclean help

@@ -4,7 +4,7 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test [BUILD-DIR]
+# usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test|host [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
 #   runc  to build the runc that tests and figures compare with
@@ -12,9 +12,10 @@
 #   containerd  to run tests on the distribution's own
 #   kernel-9p  for a guest whose share is served by QEMU itself
 #   test  to lint and to run all tests
+#   host  to run tests on a host in a VM
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test|host [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -193,6 +194,11 @@ test)
 	need iproute2 have tc
 	need iptables have iptables # a test runs it in a guest
 	need containernetworking-plugins [ -x /usr/lib/cni/bridge ]
+	install_missing
+	;;
+host)
+	need debootstrap have debootstrap
+	need e2fsprogs have mkfs.ext4
 	install_missing
 	;;
 *) die "unknown kind $kind" ;;

@@ -33,9 +33,10 @@ type Host struct {
 type Settings struct {
 	QEMU, Kernel, Image, VirtioFSD string
 
-	BootTimeout string
-	Extra       string // lines that follow, in the table [share]
-	Raw         string // instead of all of the above, when not ""
+	BootTimeout, CallTimeout string
+
+	Extra string // lines that follow, in the table [share]
+	Raw   string // instead of all of the above, when not ""
 }
 
 // maxDir leaves room for the shim's sockets: containerd wants their directory to
@@ -56,7 +57,10 @@ func NewHost() (*Host, error) {
 	if len(dir) > maxDir {
 		return nil, fmt.Errorf("%s has more than %d bytes: choose a shorter TMPDIR", dir, maxDir)
 	}
-	h.settings = Settings{QEMU: paths.QEMU, Kernel: paths.Kernel, Image: paths.Image, VirtioFSD: paths.VirtioFSD, BootTimeout: "20s"}
+	h.settings = Settings{QEMU: paths.QEMU, Kernel: paths.Kernel, Image: paths.Image, VirtioFSD: paths.VirtioFSD, BootTimeout: "20s", CallTimeout: "10s"}
+	if slow {
+		h.settings.BootTimeout, h.settings.CallTimeout = "2m", "1m"
+	}
 	return h, h.writeConfig(h.settings)
 }
 
@@ -133,11 +137,12 @@ path = %s
 kernel = %s
 image = %s
 boot_timeout = %s
+call_timeout = %s
 [share]
 virtiofsd = %s
 %s
 `, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image),
-			strconv.Quote(s.BootTimeout), strconv.Quote(s.VirtioFSD), s.Extra)
+			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), strconv.Quote(s.VirtioFSD), s.Extra)
 	}
 	return os.WriteFile(h.ConfigPath(), []byte(text), 0o600)
 }

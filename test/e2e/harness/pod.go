@@ -21,7 +21,7 @@ import (
 const Sleep = "trap 'exit 0' TERM; while :; do sleep 1; done"
 
 // podTimeout bounds one call of the CRI.
-const podTimeout = 2 * time.Minute
+var podTimeout = patient(2 * time.Minute)
 
 // Pod is one pod of a CRI.
 type Pod struct {

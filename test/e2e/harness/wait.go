@@ -3,13 +3,25 @@
 package harness
 
 import (
+	"os"
 	"testing"
 	"time"
 )
 
+// slow says that the host is itself emulated, with the KVM that guests run on.
+var slow = os.Getenv("CCV2_SLOW") != ""
+
 // Patience bounds every wait for something that a host with time to spare does
 // at once. It is long because tests share their processors with QEMU.
-const Patience = 60 * time.Second
+var Patience = patient(60 * time.Second)
+
+// patient returns a limit for the host that there is.
+func patient(limit time.Duration) time.Duration {
+	if slow {
+		return 5 * limit
+	}
+	return limit
+}
 
 // interval is how often [Until] looks.
 const interval = 20 * time.Millisecond
