@@ -41,7 +41,7 @@ shell: deps build guest stack $(BUILD)/busybox.tar ## the same with a shell on t
 deps: ## get QEMU, virtiofsd, the guest's kernel and busybox from the distribution
 	@$(STEP) "get what is missing from the distribution" hack/deps.sh run $(BUILD)
 
-deps-test: deps ## get what the tests need beside that
+deps-test: deps ## get what the tests need in addition
 	@$(STEP) "get what the tests need from the distribution" hack/deps.sh test $(BUILD)
 
 build: ## build the three binaries
@@ -116,7 +116,7 @@ fuzz: ## run every fuzz target for FUZZTIME
 e2e: deps-test guest guest-9p stack-test $(BUILD)/busybox.tar $(BUILD)/containerd-1.7/containerd ## end to end on containerd and QEMU; needs root
 	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
 
-e2e-full: ## the same with the numbers of pods and probes that the product promises
+e2e-full: ## the same with ten pods at once and 200 probes
 	@CCV2_FULL=1 $(MAKE) --no-print-directory e2e
 
 e2e-containerds: deps-test guest stack-test $(BUILD)/busybox.tar $(OLDER:%=$(BUILD)/containerd-%/containerd) ## a short suite on every containerd that is supported; needs root
@@ -127,11 +127,11 @@ e2e-host: deps-test guest stack-test $(BUILD)/busybox.tar ## a short suite on a 
 	@hack/deps.sh host $(BUILD)
 	@$(STEP) "end-to-end tests on a host in a VM" hack/host.sh $(BUILD) $(if $(RUN),'$(RUN)')
 
-conformance: deps-test guest stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## test suites of others with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
+conformance: deps-test guest stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## third-party test suites with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
 	@mkdir -p $(BUILD)/suites
 	@$(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
 
-bench: deps-test guest stack-test $(BUILD)/busybox.tar ## figures of docs/performance.md; needs root
+bench: deps-test guest stack-test $(BUILD)/busybox.tar ## benchmarks, for docs/performance.md; needs root
 	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
 
 fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files

@@ -63,9 +63,9 @@ var rules = []rule{
 	{
 		from: "pkg/guest/agent/internal/...", not: []string{module + "pkg/guest/agent/...", module + "pkg/guest/hyperstart/..."},
 		except: []string{module + "pkg/guest/agent/internal/..."},
-		why:    "every room of the agent uses them",
+		why:    "every package of the agent uses them",
 	},
-	room("streams"), room("netconf"), room("cgroups"), room("machine"), room("ociruntime"), room("shared"),
+	agentPackage("streams"), agentPackage("netconf"), agentPackage("cgroups"), agentPackage("machine"), agentPackage("ociruntime"), agentPackage("shared"),
 	{
 		from: "pkg/guest/proxy/...", not: []string{module + "pkg/guest/client/..."},
 		why: "client and server share the frames alone",
@@ -88,10 +88,10 @@ var rules = []rule{
 		except: []string{"github.com/containerd/containerd/api/types/..."},
 		why:    "the domain asks a Machine and a Guest; services translate, and the command puts them together",
 	},
-	shimRoom("bootstrap"), shimRoom("bundle"), shimRoom("guestspec", "bundle", "share"), shimRoom("share"), shimRoom("stdio"), shimRoom("streams", "stdio"),
-	shimRoom("network"), shimRoom("podnet", "bundle", "network"), shimRoom("portforward"), shimRoom("placeholder"), shimRoom("hostcgroup"),
-	shimRoom("store"), shimRoom("reclaim", "store", "hostcgroup", "network"),
-	shimRoom("podvm", "bundle", "hostcgroup", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "store"),
+	shimPackage("bootstrap"), shimPackage("bundle"), shimPackage("guestspec", "bundle", "share"), shimPackage("share"), shimPackage("stdio"), shimPackage("streams", "stdio"),
+	shimPackage("network"), shimPackage("podnet", "bundle", "network"), shimPackage("portforward"), shimPackage("placeholder"), shimPackage("hostcgroup"),
+	shimPackage("store"), shimPackage("reclaim", "store", "hostcgroup", "network"),
+	shimPackage("podvm", "bundle", "hostcgroup", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "store"),
 	{
 		from: "pkg/shim/guestspec/...",
 		not:  []string{module + "pkg/guest/...", module + "pkg/hypervisor/..."},
@@ -124,26 +124,26 @@ var rules = []rule{
 	},
 	{
 		from: "cmd/...", not: []string{"testing", module + "pkg/guest/guesttest/...", module + "pkg/guest/agent/ociruntime/fake/...", module + "pkg/hypervisor/fake/..."},
-		why: "test helpers do not belong into binaries",
+		why: "test helpers do not belong in binaries",
 	},
 }
 
-// room returns the rule for a room of the agent: the agent puts them together, and
+// agentPackage returns the rule for a package of the agent: the agent puts them together, and
 // none knows another one.
-func room(name string) rule {
+func agentPackage(name string) rule {
 	return rule{
 		from: "pkg/guest/agent/" + name + "/...", not: []string{module + "pkg/guest/agent/..."},
 		except: []string{module + "pkg/guest/agent/" + name + "/...", module + "pkg/guest/agent/internal/..."},
-		why:    "only the agent puts its rooms together",
+		why:    "only the agent puts its packages together",
 	}
 }
 
-// shimRoom is the rule for a part of the shim: of its siblings it imports those
+// shimPackage is the rule for a part of the shim: of its siblings it imports those
 // named, and nothing that is built from them.
-func shimRoom(name string, siblings ...string) rule {
+func shimPackage(name string, siblings ...string) rule {
 	r := rule{
 		from: "pkg/shim/" + name + "/...", not: []string{module + "pkg/shim/..."}, except: []string{module + "pkg/shim/" + name + "/..."},
-		why: "the rooms of the shim have one-way arrows, docs/architecture.md",
+		why: "the packages of the shim have one-way arrows, docs/architecture.md",
 	}
 	for _, sibling := range siblings {
 		r.except = append(r.except, module+"pkg/shim/"+sibling+"/...")

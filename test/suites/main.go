@@ -1,4 +1,4 @@
-// Command suites runs the test suites of others with runc and with ccv2 and
+// Command suites runs third-party test suites with runc and with ccv2 and
 // prints which tests differ.
 //
 //	suites -build DIR [-suite NAME] [-runtime NAME] [-run REGEXP]

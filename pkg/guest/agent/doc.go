@@ -2,7 +2,7 @@
 // the VM and starts OCI containers through crun or runc.
 //
 // It owns the control port with its commands, the pod, the containers and their
-// processes. The rest is in rooms that it puts together, and that know neither it
+// processes. The rest is in packages that it puts together, and that know neither it
 // nor each other:
 //
 //	machine     the guest without containers: boot, modules, ports, settings

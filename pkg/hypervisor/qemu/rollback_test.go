@@ -78,7 +78,7 @@ func TestPlugRollback(t *testing.T) {
 }
 
 // TestPlugAbandoned ends the context while QEMU is about to add the device,
-// which then appears, and is taken back.
+// which then appears, and is undone.
 func TestPlugAbandoned(t *testing.T) {
 	m, qemu, deliver := scripted(t)
 	ctx, cancel := context.WithCancel(t.Context())

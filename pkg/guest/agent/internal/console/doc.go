@@ -3,5 +3,5 @@
 // the guest when it cannot continue.
 //
 // It has no state, no lock and no goroutine. It must never know what the agent
-// does: every room of the agent uses it.
+// does: every package of the agent uses it.
 package console

@@ -2,5 +2,5 @@
 // cgroupfs.
 //
 // It has no state, no lock and no goroutine, and it must never know what a file
-// is about: every room of the agent uses it.
+// is about: every package of the agent uses it.
 package kernfs
