@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -132,10 +133,15 @@ func TestDropIns(t *testing.T) {
 	}
 }
 
+// TestMissingFile is the only complaint: what the file would have said is not
+// known.
 func TestMissingFile(t *testing.T) {
 	_, err := config.Load(filepath.Join(t.TempDir(), "none.toml"), nil)
 	if err == nil || !strings.Contains(err.Error(), "none.toml does not exist; create it") {
 		t.Errorf("got %v", err)
+	}
+	if _, broken := config.Parse("broken.toml", "[vm", nil); broken == nil || strings.Contains(errors.Join(err, broken).Error(), "guest.kernel") {
+		t.Errorf("got %v, %v", err, broken)
 	}
 }
 

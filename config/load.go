@@ -20,16 +20,16 @@ func Load(path string, annotations map[string]string) (Config, error) {
 	files := []string{path}
 	dropIns, err := dropIns(path + ".d")
 	if err != nil {
-		l.errs = append(l.errs, err)
+		l.unreadable(err)
 	}
 	for _, file := range append(files, dropIns...) {
 		text, err := os.ReadFile(file)
 		switch {
 		case errors.Is(err, os.ErrNotExist) && file == DefaultPath:
 		case errors.Is(err, os.ErrNotExist):
-			l.errs = append(l.errs, fmt.Errorf("%s does not exist; create it, or correct the path that names it", file))
+			l.unreadable(fmt.Errorf("%s does not exist; create it, or correct the path that names it", file))
 		case err != nil:
-			l.errs = append(l.errs, err)
+			l.unreadable(err)
 		default:
 			l.read(file, string(text))
 		}
@@ -70,6 +70,7 @@ type loader struct {
 	fields map[string]any    // pointers into config, by key
 	origin map[string]string // of keys that were set: "file:line" or an annotation
 	errs   []error
+	part   bool // a file was not read at all: keys may have been set there
 }
 
 func newLoader() *loader {
@@ -86,7 +87,7 @@ func (l *loader) finish(annotations map[string]string) (Config, error) {
 	for _, p := range l.config.problems() {
 		if from, ok := l.origin[p.key]; ok {
 			errs = append(errs, fmt.Errorf("%s: %w", from, p))
-		} else {
+		} else if !l.part {
 			errs = append(errs, p)
 		}
 	}
@@ -94,6 +95,11 @@ func (l *loader) finish(annotations map[string]string) (Config, error) {
 		return l.config, fmt.Errorf("configuration: %w", err)
 	}
 	return l.config, nil
+}
+
+// unreadable notes why a file or a directory was not read.
+func (l *loader) unreadable(err error) {
+	l.errs, l.part = append(l.errs, err), true
 }
 
 // read reads the values of one file.
@@ -105,7 +111,7 @@ func (l *loader) read(file, text string) {
 		} else {
 			err = fmt.Errorf("%s: %w", file, err)
 		}
-		l.errs = append(l.errs, err)
+		l.unreadable(err)
 		return
 	}
 	r := reader{loader: l, file: file, text: text}
