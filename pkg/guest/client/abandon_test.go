@@ -128,6 +128,36 @@ func TestAbandonedExec(t *testing.T) {
 	}
 }
 
+// TestAbandonedExecWithoutSession: its id is free when the guest does not know
+// of it any more.
+func TestAbandonedExecWithoutSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		slow := slowGuest(hyperstart.ExecCmd, release, hyperstart.Ack)
+		signals := 0
+		guest := func(code hyperstart.Code, payload []byte) (hyperstart.Code, []byte) {
+			if code != hyperstart.SignalProcess {
+				return slow(code, payload)
+			}
+			if signals++; signals < 3 {
+				return hyperstart.Ack, nil
+			}
+			return hyperstart.Error, []byte(`{"class":"not_found","message":"no such process"}`)
+		}
+		f := newFixture(t, hyperstart.DialectCCv2, guest, client.Options{CallTimeout: 10 * time.Second}).start()
+		s := f.session()
+		if err := f.Exec(t.Context(), s, execOf("e")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		_ = s.Close()
+		close(release)
+		if err := f.Exec(t.Context(), f.session(), execOf("e")); err != nil {
+			t.Errorf("second exec: %v", err)
+		}
+		checkCodes(t, f, "STARTPOD", "EXECCMD", "SIGNALPROCESS", "SIGNALPROCESS", "SIGNALPROCESS", "EXECCMD")
+	})
+}
+
 // TestAbandonedForward is reset.
 func TestAbandonedForward(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -166,15 +167,37 @@ func (n *native) exec(ctx context.Context, s *FrameSession, request hyperstart.E
 		id: request.Container + "/" + request.Process.ID, name: "execcmd",
 		run: func(ctx context.Context) error { return n.send(ctx, "execcmd", s.Token(), request) },
 		undo: func(ctx context.Context) {
-			n.undo(ctx, "signalprocess", hyperstart.SignalProcessRequest{
-				Container: request.Container, Process: request.Process.ID, Signal: int(unix.SIGKILL),
-			})
+			kill := hyperstart.SignalProcessRequest{Container: request.Container, Process: request.Process.ID, Signal: int(unix.SIGKILL)}
+			n.undo(ctx, "signalprocess", kill)
 			select {
 			case <-s.Done():
 			case <-ctx.Done():
 			}
+			if _, err := s.Exit(); errors.Is(err, ErrSessionLost) {
+				n.awaitGone(ctx, kill)
+			}
 		},
 	})
+}
+
+// goneInterval is how often awaitGone asks.
+const goneInterval = 250 * time.Millisecond
+
+// awaitGone waits until the guest does not know a process any more whose session
+// was closed before its end.
+func (n *native) awaitGone(ctx context.Context, kill hyperstart.SignalProcessRequest) {
+	again := time.NewTicker(goneInterval)
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+		if n.send(ctx, "signalprocess", "", kill) != nil {
+			return
+		}
+	}
 }
 
 // setSize sets the initial size of a process's terminal.
