@@ -85,6 +85,15 @@ func options(t *testing.T) Options {
 	return Options{Binary: realBinary, SharedDir: t.TempDir(), Socket: filepath.Join(dir, "fs.sock")}
 }
 
+// startable returns options of a server that is started, which keeps capabilities.
+func startable(t *testing.T) Options {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to have capabilities")
+	}
+	return options(t)
+}
+
 func TestStartErrors(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -113,7 +122,7 @@ func TestStartErrors(t *testing.T) {
 }
 
 func TestKill(t *testing.T) {
-	opts := options(t)
+	opts := startable(t)
 	server, err := Start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +145,7 @@ func TestKill(t *testing.T) {
 
 // TestEndsWithClient connects, as a VM does, and goes away.
 func TestEndsWithClient(t *testing.T) {
-	opts := options(t)
+	opts := startable(t)
 	server, err := Start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +168,7 @@ func TestEndsWithClient(t *testing.T) {
 }
 
 func TestExit(t *testing.T) {
-	opts := options(t)
+	opts := startable(t)
 	opts.Binary = script(t, "virtiofsd 1.10.0", "echo no such luck >&2; exit 4")
 	server, err := Start(t.Context(), opts)
 	if err != nil {
