@@ -47,6 +47,9 @@ type VM struct {
 	MaxMemoryMiB int `toml:"max_memory_mib"`
 	// OverheadMiB is added to a pod's memory limit for the guest's kernel and agent.
 	OverheadMiB int `toml:"overhead_mib"`
+	// HostMemoryMiB is what QEMU, virtiofsd and the shim may take beside the VM's
+	// memory where no pod's cgroup bounds them; 0 is no limit.
+	HostMemoryMiB int `toml:"host_memory_mib"`
 }
 
 // Guest is what runs in the machine.
@@ -102,7 +105,7 @@ func Defaults() Config {
 			Machine:     "q35",
 			Accelerator: "auto",
 		},
-		VM: VM{VCPUs: 1, MemoryMiB: 512, OverheadMiB: 96},
+		VM: VM{VCPUs: 1, MemoryMiB: 512, OverheadMiB: 96, HostMemoryMiB: 512},
 		Guest: Guest{
 			Kernel:      "/usr/share/ccv2/vmlinux",
 			Image:       "/usr/share/ccv2/initrd.img",

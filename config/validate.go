@@ -53,6 +53,7 @@ func (c Config) problems() []problem {
 	v.within("vm.vcpus", c.VM.VCPUs, 1, maxVCPUs)
 	v.within("vm.memory_mib", c.VM.MemoryMiB, minMemoryMiB, maxMemoryMiB)
 	v.within("vm.overhead_mib", c.VM.OverheadMiB, 0, maxMemoryMiB)
+	v.within("vm.host_memory_mib", c.VM.HostMemoryMiB, 0, maxMemoryMiB)
 	v.within("vm.max_vcpus", c.VM.MaxVCPUs, 0, maxVCPUs)
 	v.within("vm.max_memory_mib", c.VM.MaxMemoryMiB, 0, maxMemoryMiB)
 	v.file("guest.kernel", c.Guest.Kernel, "build it with `ccv2 image build`")

@@ -44,11 +44,12 @@ func Of(c config.Config, accel hypervisor.Accelerator) (podvm.Config, error) {
 			Initrd:       c.Guest.Image,
 			KernelArgs:   args,
 		},
-		ShareType:   c.Share.Type,
-		VirtioFSD:   c.Share.VirtioFSD,
-		Dialect:     dialect,
-		BootTimeout: time.Duration(c.Guest.BootTimeout) * factor,
-		CallTimeout: time.Duration(c.Guest.CallTimeout) * factor,
-		ProxySocket: c.Proxy.Socket,
+		ShareType:     c.Share.Type,
+		VirtioFSD:     c.Share.VirtioFSD,
+		HostMemoryMiB: c.VM.HostMemoryMiB,
+		Dialect:       dialect,
+		BootTimeout:   time.Duration(c.Guest.BootTimeout) * factor,
+		CallTimeout:   time.Duration(c.Guest.CallTimeout) * factor,
+		ProxySocket:   c.Proxy.Socket,
 	}, nil
 }

@@ -30,7 +30,7 @@ func TestOf(t *testing.T) {
 			CPUs: 1, MemoryMiB: 512, Kernel: c.Guest.Kernel, Initrd: c.Guest.Image,
 			KernelArgs: []string{"a", "loglevel=7"},
 		},
-		ShareType: "9p", VirtioFSD: c.Share.VirtioFSD, Dialect: hyperstart.DialectHyperhq,
+		ShareType: "9p", VirtioFSD: c.Share.VirtioFSD, HostMemoryMiB: 512, Dialect: hyperstart.DialectHyperhq,
 		BootTimeout: time.Minute, CallTimeout: time.Minute, ProxySocket: true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -125,6 +125,21 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestPodLimits: nobody else bounds a container that is no pod's.
+func TestPodLimits(t *testing.T) {
+	pause := map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
+	resources := &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}}
+	if got := of(specs.Spec{Annotations: pause, Linux: &specs.Linux{Resources: resources}}).Pod().Limits; got != nil {
+		t.Errorf("a pod: %+v", got)
+	}
+	if got := of(specs.Spec{Linux: &specs.Linux{Resources: resources}}).Pod().Limits; got != resources {
+		t.Errorf("a container: %+v", got)
+	}
+	if got := of(specs.Spec{}).Pod().Limits; got == nil {
+		t.Error("a container without limits is a pod's")
+	}
+}
+
 func TestPodSysctls(t *testing.T) {
 	all := map[string]string{"net.core.somaxconn": "9", "kernel.shmmax": "8", "fs.mqueue.msg_max": "7", "kernel.domainname": "x"}
 	for _, test := range []struct {

@@ -18,6 +18,9 @@ type Pod struct {
 	// CgroupsPath is the sandbox's cgroup on the host, in one of the forms of
 	// the OCI specification; "" for none.
 	CgroupsPath string
+	// Limits are those of a container that is no pod's, which are the sandbox's. nil
+	// for a pod, whose own cgroup bounds it.
+	Limits *specs.LinuxResources
 	// ShmSize is the size of the pod's /dev/shm in bytes.
 	ShmSize int64
 	Network Network
@@ -39,8 +42,18 @@ const defaultShmSize = 64 << 20
 func (b *Bundle) Pod() Pod {
 	return Pod{
 		Hostname: b.Spec.Hostname, Sysctls: PodSysctls(b.Spec), CgroupsPath: b.Spec.Linux.CgroupsPath,
-		ShmSize: b.shmSize(), Network: b.network(),
+		Limits: b.hostLimits(), ShmSize: b.shmSize(), Network: b.network(),
 	}
+}
+
+func (b *Bundle) hostLimits() *specs.LinuxResources {
+	switch {
+	case b.isPodSandbox():
+		return nil
+	case b.Spec.Linux.Resources == nil:
+		return new(specs.LinuxResources)
+	}
+	return b.Spec.Linux.Resources
 }
 
 // PodSysctls are the kernel parameters of namespaces that the pause container

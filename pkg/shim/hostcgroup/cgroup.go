@@ -2,156 +2,76 @@ package hostcgroup
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
-	"github.com/containerd/errdefs"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
 	"golang.org/x/sys/unix"
 )
 
-// Root is where cgroup file systems are mounted.
-const Root = "/sys/fs/cgroup"
-
-// root is Root but in tests.
-var root = Root //nolint:gochecknoglobals // for tests
-
-// controllers are the v1 hierarchies that account for a sandbox or limit it.
-var controllers = []string{"memory", "cpu", "cpuacct", "cpuset", "blkio", "pids"}
-
-// Path turns a cgroupsPath of the OCI specification into a path below a
-// hierarchy: "/a/b" stays, "parent.slice:prefix:name", systemd's form, becomes
-// "/parent.slice/prefix-name.scope" with all slices that a slice stands in.
-func Path(cgroupsPath string) (string, error) {
-	parts := strings.Split(cgroupsPath, ":")
-	switch {
-	case len(parts) == 1:
-		path := filepath.Join("/", cgroupsPath)
-		if path == "/" {
-			return "", fmt.Errorf("cgroup path %q: names no group: %w", cgroupsPath, errdefs.ErrInvalidArgument)
-		}
-		return path, nil
-	case len(parts) == 3 && strings.HasSuffix(parts[0], ".slice") && parts[2] != "" && !strings.Contains(cgroupsPath, "/"):
-		scope := parts[2]
-		if parts[1] != "" {
-			scope = parts[1] + "-" + scope
-		}
-		if !strings.HasSuffix(scope, ".slice") {
-			scope += ".scope"
-		}
-		return filepath.Join(expandSlice(parts[0]), scope), nil
-	}
-	return "", fmt.Errorf("cgroup path %q: is neither a path nor slice:prefix:name: %w", cgroupsPath, errdefs.ErrInvalidArgument)
-}
-
-// expandSlice returns the path of a slice: a-b.slice stands in a.slice.
-func expandSlice(slice string) string {
-	name := strings.TrimSuffix(slice, ".slice")
-	path, prefix := "/", ""
-	for part := range strings.SplitSeq(name, "-") {
-		if part == "" {
-			continue
-		}
-		prefix += part
-		path = filepath.Join(path, prefix+".slice")
-		prefix += "-"
-	}
-	return path
-}
-
-// Group is a cgroup on this host, one directory per hierarchy.
+// Group is a cgroup on this host.
 type Group struct {
-	path    string
-	dirs    map[string]string // controller to directory; "" for the unified hierarchy
-	origins map[string]string // where this process was before Enter
+	path    string // below each hierarchy
+	manager cgroups.Manager
+	origins map[string]string // where this process was before Enter, by controller
+
+	limiting sync.Mutex // held while limits are set
 }
 
-// Create makes the group, with the controllers of the host that account for it or
-// limit it. One that exists is not an error.
-func Create(path string) (*Group, error) {
-	g, err := Open(path)
+// Open returns the group of a cgroupsPath of the OCI specification, whether it
+// exists or not. Neither form of a cgroupsPath is errdefs.ErrInvalidArgument.
+func Open(cgroupsPath string) (*Group, error) {
+	config, path, err := parse(cgroupsPath)
 	if err != nil {
 		return nil, err
 	}
-	for controller, dir := range g.dirs {
-		if controller == "" {
-			err = createUnified(path)
-		} else {
-			err = os.MkdirAll(dir, 0o755)
-		}
-		if err == nil && controller == "cpuset" {
-			err = initCPUSet(dir)
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("create cgroup: %w", err), g.Remove())
-		}
-	}
-	return g, nil
-}
-
-// Open returns the group without making it.
-func Open(path string) (*Group, error) {
-	hierarchies, err := hierarchies()
+	config.Resources = newResources()
+	m, err := manager.New(config)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find cgroup %s: %w", cgroupsPath, err)
 	}
-	g := &Group{path: path, dirs: make(map[string]string), origins: make(map[string]string)}
-	for controller, top := range hierarchies {
-		g.dirs[controller] = filepath.Join(top, path)
-	}
-	return g, nil
+	return &Group{path: path, manager: m}, nil
 }
 
-// hierarchies finds what is mounted: controller to directory, or the unified
-// hierarchy alone.
-func hierarchies() (map[string]string, error) {
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		return map[string]string{"": root}, nil
-	}
-	found := make(map[string]string)
-	for _, controller := range controllers {
-		dir := filepath.Join(root, controller)
-		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
-			found[controller] = dir
-		}
-	}
-	if len(found) == 0 {
-		return nil, fmt.Errorf("find cgroups: nothing is mounted below %s: %w", root, errdefs.ErrUnavailable)
-	}
-	return found, nil
+// dirs are the directories of the group, by controller. Not all need exist: devices
+// are not confined.
+func (g *Group) dirs() map[string]string {
+	dirs := maps.Clone(g.manager.GetPaths())
+	maps.DeleteFunc(dirs, func(_, dir string) bool { return !cgroups.PathExists(dir) })
+	return dirs
 }
 
-// Add moves a process into the group. A process that has ended is not an error.
-func (g *Group) Add(pid int) error {
-	for _, dir := range g.dirs {
-		if err := addTo(dir, pid); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// Path is where the group is below each hierarchy.
+func (g *Group) Path() string { return g.path }
 
-// Enter moves this process into the group, and remembers where it was. What it
-// starts from now on starts in the group, so that nothing is charged elsewhere.
-// With v1 it stays out of the hierarchies that limit processor time, until
-// [Group.EnterAll].
+// Enter makes the group unless it exists, with all controllers of the host, moves
+// this process into it, and remembers where it was. What it starts from now on
+// starts in the group, so that nothing is charged elsewhere. With v1 it stays out of
+// the hierarchies that limit processor time, until [Group.EnterAll].
 func (g *Group) Enter() error {
 	origins, err := ownGroups()
 	if err != nil {
 		return err
 	}
-	g.origins = origins
-	for controller, dir := range g.dirs {
+	g.origins = origins // before a part of it is done
+	if err := g.manager.Apply(os.Getpid()); err != nil {
+		return fmt.Errorf("create and enter cgroup %s: %w", g.path, err)
+	}
+	for controller := range g.dirs() {
 		if g.limitsTime(controller) {
-			continue
-		}
-		if err := addTo(dir, os.Getpid()); err != nil {
-			return err
+			if err := g.leave(controller); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -164,8 +84,8 @@ func (g *Group) limitsTime(controller string) bool {
 	case "cpu", "cpuset":
 		return true
 	case "cpuacct":
-		own, ownErr := os.Stat(g.dirs["cpuacct"])
-		cpu, cpuErr := os.Stat(g.dirs["cpu"])
+		own, ownErr := os.Stat(g.manager.Path("cpuacct"))
+		cpu, cpuErr := os.Stat(g.manager.Path("cpu"))
 		return ownErr == nil && cpuErr == nil && os.SameFile(own, cpu)
 	}
 	return false
@@ -174,6 +94,7 @@ func (g *Group) limitsTime(controller string) bool {
 // EnterAll moves everything that is in the group, in any hierarchy, into all of
 // them.
 func (g *Group) EnterAll() error {
+	dirs := g.dirs()
 	moved := make(map[int]bool)
 	for { // a process that starts another one meanwhile
 		pids, err := g.Processes()
@@ -185,8 +106,10 @@ func (g *Group) EnterAll() error {
 			return nil
 		}
 		for _, pid := range pids {
-			if err := g.Add(pid); err != nil {
-				return err
+			for _, dir := range dirs {
+				if err := addTo(dir, pid); err != nil {
+					return err
+				}
 			}
 			moved[pid] = true
 		}
@@ -195,20 +118,28 @@ func (g *Group) EnterAll() error {
 
 // Leave moves this process back, so that the group can be removed.
 func (g *Group) Leave() error {
-	roots, err := hierarchies()
-	if err != nil {
-		return err
+	var errs []error
+	for controller := range g.dirs() {
+		errs = append(errs, g.leave(controller))
 	}
-	for controller, origin := range g.origins {
-		if top, ok := roots[controller]; ok {
-			if err := addTo(filepath.Join(top, origin), os.Getpid()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
+// leave moves this process back in one hierarchy. Where it was may be gone: systemd
+// removes the group of a containerd that was stopped. The root takes any process.
+func (g *Group) leave(controller string) error {
+	origin, ok := g.origins[controller]
+	if !ok {
+		return nil // it was never here
+	}
+	top := strings.TrimSuffix(g.manager.GetPaths()[controller], g.path)
+	if addTo(filepath.Join(top, origin), os.Getpid()) == nil {
+		return nil
+	}
+	return addTo(top, os.Getpid())
+}
+
+// addTo moves a process into a group. One that has ended is not an error.
 func addTo(dir string, pid int) error {
 	err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 	if err != nil && !errors.Is(err, unix.ESRCH) {
@@ -217,7 +148,8 @@ func addTo(dir string, pid int) error {
 	return nil
 }
 
-// ownGroups reads which groups this process is in: controller to path.
+// ownGroups reads which groups this process is in: controller to path. The unified
+// hierarchy is "".
 func ownGroups() (map[string]string, error) {
 	f, err := os.Open("/proc/self/cgroup")
 	if err != nil {
@@ -241,80 +173,43 @@ func ownGroups() (map[string]string, error) {
 // OOMKills is how many processes of the group the kernel has killed because they
 // were out of memory.
 func (g *Group) OOMKills() (uint64, error) {
-	file := "memory.events"
-	dir, ok := g.dirs[""]
-	if !ok {
-		file, dir = "memory.oom_control", g.dirs["memory"]
-	}
-	b, err := os.ReadFile(filepath.Join(dir, file))
+	n, err := g.manager.OOMKillCount()
 	if err != nil {
 		return 0, fmt.Errorf("count oom kills: %w", err)
 	}
-	for line := range strings.Lines(string(b)) {
-		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
-			return strconv.ParseUint(n, 10, 64)
-		}
-	}
-	return 0, nil
+	return n, nil
 }
 
 // Processes returns the pids of the processes in the group, each once.
 func (g *Group) Processes() ([]int, error) {
 	var pids []int
-	for _, dir := range g.dirs {
-		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	for _, dir := range g.dirs() {
+		found, err := cgroups.GetPids(dir)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 			continue // removed before or after the file was opened
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list processes of cgroup: %w", err)
 		}
-		for field := range strings.FieldsSeq(string(b)) {
-			if pid, err := strconv.Atoi(field); err == nil && !slices.Contains(pids, pid) {
-				pids = append(pids, pid)
-			}
-		}
+		pids = append(pids, found...)
 	}
-	return pids, nil
+	slices.Sort(pids)
+	return slices.Compact(pids), nil
 }
 
-// Remove removes the group, and the parents that this leaves empty are left
-// alone: they belong to others. A group that is gone is not an error.
-func (g *Group) Remove() error {
-	var errs []error
-	for _, dir := range g.dirs {
-		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			procs, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-			errs = append(errs, fmt.Errorf("remove cgroup: %w (processes: %s)", err, strings.Fields(string(procs))))
+// Remove removes the group, with the scope that systemd has made for it. Parents
+// that this leaves empty are left alone: they belong to others. A group that is gone
+// is not an error. systemd may take its time, so ctx bounds the wait.
+func (g *Group) Remove(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- g.manager.Destroy() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return fmt.Errorf("remove cgroup %s: %w", g.path, err)
 		}
-	}
-	return errors.Join(errs...)
-}
-
-// initCPUSet gives a v1 cpuset the processors and nodes of its parent: a new
-// one has none and takes no process.
-func initCPUSet(dir string) error {
-	if dir == filepath.Join(root, "cpuset") {
 		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("remove cgroup %s: %w", g.path, ctx.Err())
 	}
-	if err := initCPUSet(filepath.Dir(dir)); err != nil {
-		return err
-	}
-	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-		own, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			return err
-		}
-		if len(strings.TrimSpace(string(own))) > 0 {
-			continue
-		}
-		parent, err := os.ReadFile(filepath.Join(filepath.Dir(dir), file))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, file), parent, 0); err != nil { //nolint:gosec // Path has cleaned what is below Root
-			return err
-		}
-	}
-	return nil
 }

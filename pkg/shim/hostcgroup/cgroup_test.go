@@ -1,8 +1,10 @@
 package hostcgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestPath(t *testing.T) {
@@ -21,67 +24,46 @@ func TestPath(t *testing.T) {
 		{"/a/../../b", "/b"},
 		{"kubelet-kubepods-pod1_2.slice:cri-containerd:abc", "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod1_2.slice/cri-containerd-abc.scope"},
 		{"system.slice:nerdctl:abc", "/system.slice/nerdctl-abc.scope"},
-		{"system.slice::abc", "/system.slice/abc.scope"},
+		{"system.slice::abc", "/system.slice/-abc.scope"},
+		{":docker:abc", "/system.slice/docker-abc.scope"},
+		{"-.slice:docker:abc", "/docker-abc.scope"},
 	} {
-		got, err := Path(tc.in)
+		_, got, err := parse(tc.in)
 		if err != nil || got != tc.want {
-			t.Errorf("Path(%q) = %q, %v, want %q", tc.in, got, err, tc.want)
+			t.Errorf("parse(%q) = %q, %v, want %q", tc.in, got, err, tc.want)
 		}
 	}
-	for _, in := range []string{"", "/", "a:b", "a:b:c", "a.slice:b:", "a.slice:b:../c"} {
-		if got, err := Path(in); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("Path(%q) = %q, %v, want an invalid argument", in, got, err)
+	for _, in := range []string{"", "/", "a:b", "a:b:c", "a.slice:b:", "a.slice:b:../c", "a--b.slice:c:d"} {
+		if _, got, err := parse(in); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("parse(%q) = %q, %v, want an invalid argument", in, got, err)
 		}
 	}
 }
 
-// TestGroup moves a real process through a real group.
-func TestGroup(t *testing.T) {
+// open opens the group of a path of this test, which must be gone in the end.
+func open(t *testing.T, name string) *Group {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
-	path := fmt.Sprintf("/ccv2-test-%d/leaf", os.Getpid())
-	g, err := Create(path)
+	g, err := Open(fmt.Sprintf("/ccv2-test-%s-%d", name, os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	parent, err := Open(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := errors.Join(g.Remove(), parent.Remove()); err != nil {
-			t.Error(err)
+	possible := maps.Clone(g.manager.GetPaths())
+	t.Cleanup(func() {
+		for range 2 { // doing it again is not an error
+			if err := g.Remove(context.Background()); err != nil {
+				t.Error(err)
+			}
 		}
-	}()
-	cmd := exec.CommandContext(t.Context(), "cat") // lives until its stdin ends
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := g.Add(cmd.Process.Pid); err != nil {
-		t.Error(err)
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for controller := range g.dirs {
-		if !strings.Contains(string(b), controller) || !strings.Contains(string(b), path) {
-			t.Errorf("%s: process is in %s", controller, b)
+		for _, dir := range possible {
+			if _, err := os.Stat(dir); err == nil {
+				t.Errorf("%s is still there", dir)
+			}
 		}
-	}
-	if n, err := g.OOMKills(); n != 0 || err != nil {
-		t.Errorf("oom kills: %d, %v", n, err)
-	}
-	_ = stdin.Close()
-	_ = cmd.Wait()
-	if err := g.Add(cmd.Process.Pid); err != nil {
-		t.Errorf("a process that has ended: %v", err)
-	}
+	})
+	return g
 }
 
 // startTwo starts a process that starts another one. Both live until the test
@@ -115,7 +97,7 @@ func startTwo(t *testing.T) (pids []int, end func()) {
 // has reports whether a process is in the group, in one hierarchy.
 func (g *Group) has(t *testing.T, controller string, pid int) bool {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(g.dirs[controller], "cgroup.procs"))
+	b, err := os.ReadFile(filepath.Join(g.manager.Path(controller), "cgroup.procs"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,34 +107,26 @@ func (g *Group) has(t *testing.T, controller string, pid int) bool {
 // TestEnter: what is started after Enter is in the group, EnterAll brings it into
 // all hierarchies, also a child of a child, and Leave takes this process alone out.
 func TestEnter(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
-	g, err := Create(fmt.Sprintf("/ccv2-test-enter-%d", os.Getpid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := g.Remove(); err != nil {
-			t.Error(err)
-		}
-	}()
+	g := open(t, "enter")
 	if err := g.Enter(); err != nil {
 		t.Fatal(err)
 	}
 	started, end := startTwo(t)
 	defer end()
-	for controller := range g.dirs {
+	for controller := range g.dirs() {
 		for _, pid := range started {
 			if late := g.limitsTime(controller); g.has(t, controller, pid) == late {
 				t.Errorf("%q: process %d, late %v, is in the wrong group", controller, pid, late)
 			}
 		}
 	}
+	if n, err := g.OOMKills(); n != 0 || err != nil {
+		t.Errorf("oom kills: %d, %v", n, err)
+	}
 	if err := errors.Join(g.EnterAll(), g.Leave()); err != nil {
 		t.Fatal(err)
 	}
-	for controller := range g.dirs {
+	for controller := range g.dirs() {
 		for _, pid := range started {
 			if !g.has(t, controller, pid) {
 				t.Errorf("%q: process %d is not in the group", controller, pid)
@@ -164,43 +138,44 @@ func TestEnter(t *testing.T) {
 	}
 }
 
-// TestUnified: each group above the new one gives its children the controllers
-// that it has, and no others.
-func TestUnified(t *testing.T) {
-	top := t.TempDir()
-	root = top
-	defer func() { root = Root }()
-	write := func(dir, has, gives string) {
-		t.Helper()
-		path := filepath.Join(top, dir)
-		err := errors.Join(os.MkdirAll(path, 0o755),
-			os.WriteFile(filepath.Join(path, "cgroup.controllers"), []byte(has), 0o600),
-			os.WriteFile(filepath.Join(path, "cgroup.subtree_control"), []byte(gives), 0o600))
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	gives := func(dir string) string {
-		b, err := os.ReadFile(filepath.Join(top, dir, "cgroup.subtree_control"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	write("", "cpu memory rdma", "cpu\n")
-	write("default", "memory", "")
-	g, err := Create("/default/id")
-	if err != nil {
+// TestLeave: where this process was may be gone, as the group of a service is that
+// was stopped.
+func TestLeave(t *testing.T) {
+	home := open(t, "home")
+	g := open(t, "leave")
+	if err := home.Enter(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(g.dirs[""]); err != nil {
+	if err := home.EnterAll(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(g.Enter(), g.EnterAll()); err != nil {
+		t.Fatal(err)
+	}
+	if err := home.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Leave(); err != nil {
 		t.Error(err)
 	}
-	// The kernel adds to what was written before; a file has what was written last.
-	if got := gives(""); got != "+memory" {
-		t.Errorf("the root gives %q", got)
+	for controller := range g.dirs() {
+		if g.has(t, controller, os.Getpid()) {
+			t.Errorf("%q: this process is still in the group", controller)
+		}
 	}
-	if got := gives("default"); got != "+memory" {
-		t.Errorf("the parent gives %q", got)
+}
+
+// TestLimit: a limit that the kernel refuses is said, with the group.
+func TestLimit(t *testing.T) {
+	g := open(t, "limit")
+	if err := errors.Join(g.Enter(), g.Leave()); err != nil {
+		t.Fatal(err)
+	}
+	err := g.Limit(Limits{CPU: &specs.LinuxCPU{Cpus: "0-100000"}})
+	if err == nil || !strings.Contains(err.Error(), "limit cgroup "+g.Path()) {
+		t.Errorf("processors that do not exist: %v", err)
+	}
+	if err := g.Limit(Limits{}); err != nil { // changes nothing
+		t.Error(err)
 	}
 }

@@ -1,16 +1,17 @@
 // Package hostcgroup puts the processes of a sandbox (VMM, virtiofsd, shim)
-// into the cgroup that containerd names for it, which is below the pod's. It
-// makes directories and writes pids; limits are the business of whoever owns
-// the pod's cgroup.
+// into the cgroup that containerd names for it, which for a pod is below the pod's,
+// and bounds what they use where nobody else does.
 //
-// Both layouts of a host are known: the unified hierarchy (v2), and one
-// hierarchy per controller (v1), where memory can be counted from the start
-// while the processor's quota comes later.
+// The library of runc makes and removes the group: in the unified hierarchy (v2), in
+// one hierarchy per controller (v1) or in both (hybrid), by itself or as a scope of
+// systemd, which would remove or empty a group that it does not know. With v1 memory
+// is counted from the start while the processor's quota comes later.
 //
-// A [Group] is opened ([Open]) or created ([Create]), and may have this process
-// in it ([Group.Enter] to [Group.Leave]). What is below a group is read from the
-// kernel each time, so that another process finds the same. There is no goroutine
-// and no lock: a Group belongs to one caller at a time.
+// A [Group] is opened ([Open]), and may have this process in it ([Group.Enter] to
+// [Group.Leave]). What is below a group is read from the kernel each time, so that
+// another process finds the same. A Group belongs to one caller at a time, but for
+// [Group.Limit]. The one goroutine waits for systemd in [Group.Remove]; it may
+// outlive a context that ends.
 //
 // The package must never know what the processes are, nor when a sandbox ends.
 package hostcgroup

@@ -14,7 +14,6 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/virtiofsd"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -64,57 +63,6 @@ func (b *boot) recordProcess(name string, pid int) error {
 		return fmt.Errorf("record %s: %w", name, err)
 	}
 	return b.update(func(s *store.State) { s.Processes = append(s.Processes, p) })
-}
-
-// setUpCgroup makes the cgroup that containerd names for the sandbox, below the
-// pod's, and enters it, so that all that is started for the sandbox starts there.
-// Where processor time is limited apart from memory (v1) it is entered once the VM
-// has booted, so that a small quota does not make the boot miss its deadline.
-func (b *boot) setUpCgroup(context.Context) error {
-	if b.pod.CgroupsPath == "" {
-		return nil
-	}
-	path, err := hostcgroup.Path(b.pod.CgroupsPath)
-	if err != nil {
-		return err
-	}
-	if err := mustBeEmpty(path); err != nil {
-		return err
-	}
-	if err := b.update(func(s *store.State) { s.Cgroup = path }); err != nil {
-		return err
-	}
-	if b.cgroup, err = hostcgroup.Create(path); err != nil {
-		return err
-	}
-	b.undo.Add(func(context.Context) error { return b.cgroup.Leave() })
-	return b.cgroup.Enter()
-}
-
-// mustBeEmpty refuses a cgroup that has processes: the end of the sandbox is the
-// end of all that is in its cgroup.
-func mustBeEmpty(path string) error {
-	group, err := hostcgroup.Open(path)
-	if err != nil {
-		return err
-	}
-	pids, err := group.Processes()
-	if err != nil {
-		return err
-	}
-	if len(pids) > 0 {
-		return fmt.Errorf("cgroup %s has %d processes already, it must be the sandbox's own: %w", path, len(pids), errdefs.ErrFailedPrecondition)
-	}
-	return nil
-}
-
-// enterCgroup moves everything that was started for the sandbox, and this process,
-// into its cgroup wholly.
-func (b *boot) enterCgroup(context.Context) error {
-	if b.cgroup == nil {
-		return nil
-	}
-	return b.cgroup.EnterAll()
 }
 
 // openNetwork opens and records the pod's network namespace. Its links are

@@ -88,6 +88,9 @@ func (b *boot) describe(phase string, err error) error {
 			err = cause
 		}
 	}
+	if killed, _ := b.OOMKilled(); killed {
+		err = fmt.Errorf("%w: the host was out of memory for the sandbox's cgroup (raise the pod's memory limit, or [vm] host_memory_mib without a pod)", err)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w (raise [guest] boot_timeout if the host is only slow)", err)
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/cleanup"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
@@ -25,13 +24,16 @@ import (
 
 // Config is the part of the configuration that makes the VM. Paths exist.
 type Config struct {
-	Spec        hypervisor.Spec // without ID, Dir and ports
-	ShareType   string          // "virtiofs" or "9p"
-	VirtioFSD   string          // path of the binary
-	Dialect     hyperstart.Dialect
-	BootTimeout time.Duration // VMM start to the start of the pod
-	CallTimeout time.Duration // one command in the guest
-	ProxySocket bool          // serve proxy frames on a socket of the sandbox
+	Spec      hypervisor.Spec // without ID, Dir and ports
+	ShareType string          // "virtiofs" or "9p"
+	VirtioFSD string          // path of the binary
+	// HostMemoryMiB is what the programs beside the VM's memory may take where no
+	// pod's cgroup bounds them; 0 is no limit.
+	HostMemoryMiB int
+	Dialect       hyperstart.Dialect
+	BootTimeout   time.Duration // VMM start to the start of the pod
+	CallTimeout   time.Duration // one command in the guest
+	ProxySocket   bool          // serve proxy frames on a socket of the sandbox
 }
 
 // Options are what a Machine is made with.
@@ -77,7 +79,7 @@ type Machine struct {
 	server  *proxy.Server
 	guest   client.Guest
 	network *podnet.Network
-	cgroup  *hostcgroup.Group // nil when the sandbox has none of its own
+	cgroup  cgroup
 	timing  Timing
 }
 
@@ -198,19 +200,6 @@ func (m *Machine) Placeholder() (pid int, release func(), err error) {
 		return 0, nil, err
 	}
 	return p.PID(), m.pids.add(p), nil
-}
-
-// OOMKilled reports whether the host's kernel has killed a process of the
-// sandbox because the pod's memory limit was reached.
-func (m *Machine) OOMKilled() (bool, error) {
-	if m.cgroup == nil {
-		return false, nil
-	}
-	n, err := m.cgroup.OOMKills()
-	if err != nil {
-		return false, fmt.Errorf("read oom kills of the sandbox's cgroup: %w", err)
-	}
-	return n > 0, nil
 }
 
 // Disconnect ends the connection to the guest, and all sessions with it. It is

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
@@ -38,8 +37,7 @@ func Sandbox(ctx context.Context, d store.Dir) error {
 		errs = append(errs, p.Kill(ctx))
 	}
 	if state.Cgroup != "" {
-		errs = append(errs, removeCgroup(ctx, state.Cgroup))
-		removeNamespaceCgroup(state)
+		errs = append(errs, removeCgroup(ctx, state))
 	}
 	if state.NetNS != "" {
 		errs = append(errs, network.Cleanup(state.NetNS))
@@ -56,25 +54,21 @@ func Sandbox(ctx context.Context, d store.Dir) error {
 // removeCgroup ends what is left in the cgroup, such as a helper of a process
 // that was killed, and removes it. The kernel takes a process out of its cgroup
 // a moment before or after its end can be seen, so a busy group is tried again.
-func removeCgroup(ctx context.Context, path string) error {
-	group, err := hostcgroup.Open(path)
+func removeCgroup(ctx context.Context, s store.State) error {
+	group, err := hostcgroup.Open(s.Cgroup)
 	if err != nil {
 		return err
 	}
-	const step = 10 * time.Millisecond
-	ticker := time.NewTicker(step)
-	defer ticker.Stop()
 	for {
 		if err := killAll(ctx, group); err != nil {
 			return err
 		}
-		err := group.Remove()
-		if !errors.Is(err, unix.EBUSY) {
-			return err
+		err := group.Remove(ctx) // waits a while by itself
+		if err == nil {
+			removeNamespaceCgroup(ctx, s.Namespace, group.Path())
+			return nil
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return err
 		}
 	}
@@ -104,12 +98,12 @@ func killAll(ctx context.Context, group *hostcgroup.Group) error {
 // removeNamespaceCgroup removes the group that containerd's clients put the
 // groups of a namespace into, when this was the last one. Nobody else makes or
 // limits it; the group of a pod is never touched, it is the kubelet's.
-func removeNamespaceCgroup(s store.State) {
-	parent := filepath.Dir(s.Cgroup)
-	if s.Namespace == "" || parent != "/"+s.Namespace {
+func removeNamespaceCgroup(ctx context.Context, namespace, path string) {
+	parent := filepath.Dir(path)
+	if namespace == "" || parent != "/"+namespace {
 		return
 	}
 	if group, err := hostcgroup.Open(parent); err == nil {
-		_ = group.Remove() // it is not empty while another sandbox is there
+		_ = group.Remove(ctx) // it is not empty while another sandbox is there
 	}
 }

@@ -38,13 +38,13 @@ func (g *goroutines) end() {
 func (g *goroutines) idle() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.n == 0 {
+		none := make(chan struct{})
+		close(none)
+		return none
+	}
 	if g.none == nil {
 		g.none = make(chan struct{})
 	}
-	none := g.none
-	if g.n == 0 {
-		close(g.none)
-		g.none = nil
-	}
-	return none
+	return g.none
 }

@@ -10,12 +10,10 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
-// namespaceFiles are the files in /proc/PID/ns of namespaces that are joined.
+// The files in /proc/PID/ns of namespaces that are joined.
 var (
-	userNamespaceFiles = map[specs.LinuxNamespaceType]string{
-		specs.UserNamespace: "user", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts",
-	}
-	pidNamespaceFile = map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "pid"}
+	userNamespaceFiles = map[specs.LinuxNamespaceType]string{specs.UserNamespace: "user", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts"}
+	pidNamespaceFile   = map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "pid"}
 )
 
 // joined has the paths, in the guest, of the namespaces of other containers

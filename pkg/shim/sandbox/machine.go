@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
@@ -49,8 +50,9 @@ type Host interface {
 	Placeholder() (pid int, release func(), err error)
 	// RefreshNetwork brings the guest's network up to date.
 	RefreshNetwork(ctx context.Context) error
-	// OOMKilled reports whether the host killed a process of the sandbox
-	// because the pod was out of memory.
+	// LimitCPU bounds what runs on the host for a container that is no pod's.
+	LimitCPU(cpu *specs.LinuxCPU) error
+	// OOMKilled reports whether the host killed a process for want of memory.
 	OOMKilled() (bool, error)
 }
 

@@ -30,7 +30,10 @@ func (c *Container) Update(ctx context.Context, resources []byte) error {
 	if err := c.sandbox.ready(); err != nil {
 		return fmt.Errorf("update container %s: %w", c.ID, err)
 	}
-	return c.sandbox.machine.Guest().Update(ctx, c.ID, guestspec.Resources(&limits))
+	if err := c.sandbox.machine.Guest().Update(ctx, c.ID, guestspec.Resources(&limits)); err != nil {
+		return err
+	}
+	return c.sandbox.machine.LimitCPU(limits.CPU)
 }
 
 // ProcessInfo is one process of a container.
@@ -54,11 +57,8 @@ func (c *Container) Processes(ctx context.Context) ([]ProcessInfo, error) {
 		return all, nil
 	}
 	list, err := c.sandbox.machine.Guest().Processes(ctx, c.ID)
-	if err != nil {
+	if err != nil || len(list) == 0 {
 		return all, nil //nolint:nilerr // see above
-	}
-	if len(list) == 0 {
-		return all, nil
 	}
 	all = all[:0]
 	for _, p := range list {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
@@ -38,6 +39,7 @@ type Machine struct {
 	oom      bool
 	released bool
 	pids     int
+	cpu      *specs.LinuxCPU
 	files    map[string]*Files
 }
 
@@ -231,6 +233,21 @@ func (m *Machine) Placeholder() (pid int, release func(), err error) {
 
 // RefreshNetwork implements [sandbox.Host].
 func (m *Machine) RefreshNetwork(ctx context.Context) error { return m.step(ctx, "refresh network") }
+
+// LimitCPU implements [sandbox.Host].
+func (m *Machine) LimitCPU(cpu *specs.LinuxCPU) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cpu = cpu
+	return nil
+}
+
+// CPU is what LimitCPU got last.
+func (m *Machine) CPU() *specs.LinuxCPU {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cpu
+}
 
 // OOMKilled implements [sandbox.Host].
 func (m *Machine) OOMKilled() (bool, error) {
