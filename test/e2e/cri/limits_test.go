@@ -3,11 +3,8 @@
 package cri_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -42,70 +39,34 @@ func TestLimits(t *testing.T) {
 		c.WantOutput(t, "100663296", "cat", "/sys/fs/cgroup/memory.max")
 		c.Remove(t)
 	})
-	t.Run("processes of the sandbox", func(t *testing.T) { inPodGroup(t, pod) })
+	t.Run("processes of the sandbox", func(t *testing.T) {
+		group := string(shared.GroupOf(t, pod.ID))
+		if !strings.HasPrefix(group, pod.Config.Linux.CgroupParent+"/") {
+			t.Errorf("the sandbox is in %s, not below the pod's group %s", group, pod.Config.Linux.CgroupParent)
+		}
+	})
 	t.Run("security context", func(t *testing.T) { securityContext(t, pod) })
 	t.Run("seccomp profile", func(t *testing.T) { seccompProfile(t, pod) })
 	pod.Remove(t)
 }
 
-// inPodGroup: whatever a program started for the sandbox, and whatever that starts,
-// is in a group below the pod's, in each hierarchy that limits it.
-func inPodGroup(t *testing.T, pod *harness.Pod) {
-	shim := shared.Find(harness.Shim, pod.ID)
-	if len(shim) != 1 {
-		t.Fatalf("shims of the pod: %v", shim)
-	}
-	members := map[int]bool{shim[0].PID: true} // and all that they have started
-	count := map[string]int{}
-	for _, p := range shared.Processes() { // parents before children
-		if !members[p.PID] && !members[parentOf(t, p)] {
-			continue
-		}
-		members[p.PID] = true
-		count[p.Name]++
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.PID))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, controller := range []string{"memory", "cpu", "pids"} {
-			if !strings.Contains(groupOf(string(b), controller), pod.Config.Linux.CgroupParent+"/") {
-				t.Errorf("%s is not below the pod's group %s: %s", p, pod.Config.Linux.CgroupParent, b)
-			}
-		}
-	}
-	if len(count) != 3 || count["virtiofsd"] < 2 { // it forks
-		t.Errorf("processes of the sandbox: %v, want the shim, QEMU and two of virtiofsd", count)
-	}
-}
-
-// parentOf is the pid of a process's parent.
-func parentOf(t *testing.T, p harness.Process) int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
-	if err != nil {
+// TestHostOutOfMemory: a pod whose VM exceeds what the kubelet has given the pod is
+// ended by the host, and every container says so.
+func TestHostOutOfMemory(t *testing.T) {
+	shared.Watch(t)
+	pod := shared.NewPod(t, "dear", nil)
+	pod.LimitMemory(t, 320<<20)
+	if err := pod.Run(); err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(b), "\nPPid:\t")
-	pid, err := strconv.Atoi(strings.SplitN(rest, "\n", 2)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pid
-}
-
-// groupOf is the path of a process's group, of a controller or of the unified
-// hierarchy.
-func groupOf(groups, controller string) string {
-	unified := ""
-	for line := range strings.Lines(groups) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		switch {
-		case slices.Contains(strings.Split(parts[1], ","), controller):
-			return parts[2]
-		case parts[1] == "":
-			unified = parts[2]
+	bystander := pod.Start(t, "bystander", harness.Sleep)
+	hungry := pod.Start(t, "hungry", "head -c 380m /dev/zero | tail")
+	for _, c := range []*harness.PodContainer{hungry, bystander} {
+		if got := c.Wait(t); got.Reason != "OOMKilled" || got.ExitCode != 137 {
+			t.Errorf("%s: reason %q, exit code %d, want OOMKilled", got.Metadata.Name, got.Reason, got.ExitCode)
 		}
 	}
-	return unified
+	pod.Remove(t)
 }
 
 func securityContext(t *testing.T, pod *harness.Pod) {

@@ -30,6 +30,7 @@ type Containerd struct {
 	log     *os.File
 	cri     *criPaths // nil leaves the CRI out
 	net     *os.File  // network namespace of all daemons of the Host
+	scopes  int       // that ctr has asked for
 }
 
 // StartContainerd starts containerd on a Host of its own and imports the test

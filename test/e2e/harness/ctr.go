@@ -88,7 +88,7 @@ func (c *Containerd) ctrCommand(ctx context.Context, args []string) *exec.Cmd {
 	var full []string
 	switch { // the directory of fifos is checked, so it must be ours
 	case len(args) > 0 && args[0] == "run":
-		full = append([]string{"run", "--runtime", Runtime, "--fifo-dir", c.FIFODir()}, args[1:]...)
+		full = append([]string{"run", "--runtime", Runtime, "--fifo-dir", c.FIFODir()}, append(c.cgroupFlag(), args[1:]...)...)
 	case len(args) > 1 && (args[0] == "task" || args[0] == "t") && args[1] == "exec":
 		full = append([]string{"task", "exec", "--fifo-dir", c.FIFODir()}, args[2:]...)
 	default:

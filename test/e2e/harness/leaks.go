@@ -60,6 +60,7 @@ func (h *Host) leftovers() []string {
 	}
 	left = append(left, h.deadSockets()...)
 	left = append(left, h.cgroups()...)
+	left = append(left, h.units()...)
 	left = append(left, h.sockets()...)
 	return append(left, h.interfaces()...)
 }
@@ -144,27 +145,6 @@ func (h *Host) interfaces() []string {
 		}
 		return ""
 	})
-}
-
-// cgroups lists control groups below those of the Host's namespace or pods, which
-// no runtime removes.
-func (h *Host) cgroups() []string {
-	var found []string
-	for _, dir := range h.parentCgroups() {
-		matches, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs")) // the pattern is well-formed
-		for _, path := range matches {
-			found = append(found, "cgroup "+filepath.Dir(path))
-		}
-	}
-	return found
-}
-
-// parentCgroups are the groups of the Host's namespace, or of its pods, in all
-// hierarchies.
-func (h *Host) parentCgroups() []string {
-	v2, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", h.groups)) // the pattern is well-formed
-	v1, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", h.groups))
-	return append(v2, v1...)
 }
 
 // grep passes the fields of the lines of a file that contain text to pick, and

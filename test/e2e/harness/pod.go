@@ -5,7 +5,6 @@ package harness
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,11 +56,9 @@ func (c *CRI) NewPod(tb testing.TB, name string, change func(*runtimeapi.PodSand
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { p.Remove(tb) })
+	p.makeSlice(tb)
 	return p
 }
-
-// podGroup is the name of a pod's cgroup.
-func (h *Host) podGroup(pod string) string { return filepath.Base(h.Dir) + "-" + pod }
 
 // Run calls RunPodSandbox.
 func (p *Pod) Run() error {
@@ -130,20 +127,6 @@ func (p *Pod) deleteSandbox(id string) error {
 	defer cancel()
 	_, err := p.cri.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id})
 	return err
-}
-
-// removeCgroups does the kubelet's part: the pod's own group.
-func (p *Pod) removeCgroups(tb testing.TB) {
-	tb.Helper()
-	dirs, err := filepath.Glob("/sys/fs/cgroup/*" + p.Config.Linux.CgroupParent)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, dir := range append(dirs, "/sys/fs/cgroup"+p.Config.Linux.CgroupParent) {
-		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-			tb.Errorf("the pod's cgroup: %v", err)
-		}
-	}
 }
 
 // Stats returns the pod's statistics.
