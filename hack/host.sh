@@ -3,6 +3,10 @@
 # unified cgroups and KVM, in a VM without any need for KVM. QEMU emulates the CPU
 # with its virtualisation (SVM), so /dev/kvm in the VM is the kernel's own.
 #
+# It is booted twice: with unified cgroups, and with hybrid ones. In each the tests
+# run with cgroups as clients with the cgroupfs driver name them, and those with the
+# systemd driver.
+#
 # The emulated SVM now and then locks up or panics the VM's kernel: that is said,
 # and tried again twice. A test that fails is not.
 #
@@ -10,7 +14,9 @@
 set -euo pipefail
 
 build=$(cd "${1:?usage: hack/host.sh BUILD-DIR [TEST-REGEXP]}" && pwd)
-tests=${2:-'^(TestRunAttached|TestMissingBinary|TestLifecycle|TestRunTTY|TestExec|TestPod|TestLimits|TestVolumeKinds)$'}
+few='^(TestRunAttached|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits)$'
+tests='^(TestRunAttached|TestMissingBinary|TestLifecycle|TestRunTTY|TestExec|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits|TestVolumeKinds)$'
+[ $# -lt 2 ] || few=$2 tests=$2
 packages=systemd-sysv,dbus,udev,kmod,procps,iproute2,iptables,busybox-static,containernetworking-plugins,qemu-system-x86,virtiofsd
 packages+=,linux-image-cloud-amd64,initramfs-tools,zstd
 [ "$(id -u)" = 0 ] || {
@@ -50,9 +56,14 @@ export PATH=/opt/ccv2/bin:\$PATH CCV2_BIN=/opt/ccv2/bin CCV2_GUEST=/opt/ccv2/gue
 modprobe kvm_amd
 systemctl is-system-running --wait
 echo "host: \$(uname -r), systemd \$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p'), \$(stat -fc %T /sys/fs/cgroup), \$(ls /dev/kvm)"
+tests='$tests'
+[ "\$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ] || tests='$few'
 status=0
-for suite in e2e cri; do
-	/opt/ccv2/\$suite.test -test.v -test.timeout 30m -test.run '$tests' || status=1
+for driver in cgroupfs systemd; do
+	for suite in e2e cri; do
+		echo "host: \$suite with the \$driver driver"
+		CCV2_CGROUPS=\$driver /opt/ccv2/\$suite.test -test.v -test.timeout 30m -test.run "\$tests" || status=1
+	done
 done
 echo "host: tests ended with \$status"
 systemctl poweroff --force
@@ -73,23 +84,32 @@ ln -sf ../ccv2-test.service "$root/etc/systemd/system/multi-user.target.wants/cc
 disk=$host/disk.img
 trap 'rm -f "$disk"' EXIT
 
-for attempt in 1 2 3; do
-	rm -f "$disk"
-	truncate -s 6G "$disk"
-	mkfs.ext4 -q -F -d "$root" "$disk"
-	console=$host/console.$attempt.log
-	timeout 45m qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 5120 -machine q35 -nodefaults -no-reboot -nographic \
-		-kernel "$root"/boot/vmlinuz-* -initrd "$root"/boot/initrd.img-* \
-		-append "root=/dev/vda rw console=ttyS0 quiet loglevel=2 panic=1 softlockup_panic=1 net.ifnames=0 mitigations=off" \
-		-drive "file=$disk,if=none,id=disk,format=raw,cache=unsafe" -device virtio-blk-pci,drive=disk -device virtio-rng-pci \
-		-serial "file:$console" || true
-	grep -aE '^(host:|=== RUN|--- |    --- |PASS|FAIL|ok)|\.go:[0-9]+:' "$console" | grep -av '=== RUN' | tr -d '\r' || true
-	if grep -aq 'host: tests ended with 0' "$console"; then
-		exit 0
-	elif grep -aq 'host: tests ended with' "$console"; then
-		echo "host: tests failed; the console is in $console" >&2
-		exit 1
-	fi
-	echo "host: the VM's own kernel or its emulation has failed in attempt $attempt; the console is in $console" >&2
-done
-exit 1
+# boot NAME KERNEL-ARGUMENT... runs the tests on the host booted with the arguments.
+boot() {
+	local name=$1 attempt console
+	shift
+	for attempt in 1 2 3; do
+		rm -f "$disk"
+		truncate -s 6G "$disk"
+		mkfs.ext4 -q -F -d "$root" "$disk"
+		console=$host/console.$name.$attempt.log
+		timeout 45m qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 5120 -machine q35 -nodefaults -no-reboot -nographic \
+			-kernel "$root"/boot/vmlinuz-* -initrd "$root"/boot/initrd.img-* \
+			-append "root=/dev/vda rw console=ttyS0 quiet loglevel=2 panic=1 softlockup_panic=1 net.ifnames=0 mitigations=off $*" \
+			-drive "file=$disk,if=none,id=disk,format=raw,cache=unsafe" -device virtio-blk-pci,drive=disk -device virtio-rng-pci \
+			-serial "file:$console" || true
+		grep -aE '^(host:|=== RUN|--- |    --- |PASS|FAIL|ok)|\.go:[0-9]+:' "$console" | grep -av '=== RUN' | tr -d '\r' || true
+		if grep -aq 'host: tests ended with 0' "$console"; then
+			return 0
+		elif grep -aq 'host: tests ended with' "$console"; then
+			echo "host: tests failed with $name cgroups; the console is in $console" >&2
+			return 1
+		fi
+		echo "host: the VM's own kernel or its emulation has failed in attempt $attempt; the console is in $console" >&2
+	done
+	return 1
+}
+
+boot unified
+# Current systemds boot so only when they are told twice.
+boot hybrid systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1
