@@ -203,9 +203,21 @@ func checkCgroup(path string) finding {
 	case err != nil:
 		return warn(err.Error(), "mount the cgroup file system; sandboxes run without limits on the host otherwise")
 	case fs.Type == unix.CGROUP2_SUPER_MAGIC:
-		return ok("version 2")
+		return ok("version 2%s", whoMakesScopes())
 	}
-	return ok("version 1 on the host; guests use version 2")
+	version := "version 1"
+	if unix.Statfs(filepath.Join(path, "unified"), &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		version = "versions 1 and 2 (hybrid)"
+	}
+	return ok("%s on the host%s; guests use version 2", version, whoMakesScopes())
+}
+
+// whoMakesScopes says what becomes of a cgroup in systemd's form.
+func whoMakesScopes() string {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return ", without systemd"
+	}
+	return ", systemd makes scopes"
 }
 
 // shimName is what containerd makes of the runtime type io.containerd.cc.v2.
