@@ -96,8 +96,9 @@ func survivesReload(t *testing.T, id string, group harness.Group) {
 // the error says so.
 func TestHostOutOfMemory(t *testing.T) {
 	shared.Watch(t)
-	shared.Configure(t, func(s *harness.Settings) { s.Extra = "[vm]\nmemory_mib = 128\nhost_memory_mib = 1\n" })
-	wantFailure(t, shared.Ctr(t, "run", "--rm", harness.ImageName, "dear", "true"),
+	parent := harness.Group("/" + shared.Namespace)
+	parent.LimitMemory(t, 80<<20)
+	wantFailure(t, shared.Ctr(t, "run", "--rm", "--cgroup", string(parent)+"/dear", harness.ImageName, "dear", "true"),
 		[]string{"boot sandbox", "out of memory", "host_memory_mib"})
 }
 

@@ -224,14 +224,24 @@ func (p *Pod) LimitMemory(tb testing.TB, bytes int64) {
 		Systemctl(tb, "set-property", "--runtime", filepath.Base(parent), fmt.Sprintf("MemoryMax=%d", bytes))
 		return
 	}
-	dir, file := filepath.Join(cgroupRoot, "memory", parent), limitFiles["memory"][1]
+	Group(parent).LimitMemory(tb, bytes)
+}
+
+// LimitMemory makes the group, which must stand at the top, and bounds what is below
+// it.
+func (g Group) LimitMemory(tb testing.TB, bytes int64) {
+	tb.Helper()
+	dir, file := filepath.Join(cgroupRoot, "memory", string(g)), limitFiles["memory"][1]
 	if unified() {
-		dir, file = filepath.Join(cgroupRoot, parent), limitFiles["memory"][2]
+		dir, file = filepath.Join(cgroupRoot, string(g)), limitFiles["memory"][2]
+		if err := os.WriteFile(filepath.Join(cgroupRoot, "cgroup.subtree_control"), []byte("+memory"), 0); err != nil {
+			tb.Fatal(err)
+		}
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		tb.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(bytes, 10)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(bytes, 10)), 0); err != nil {
 		tb.Fatal(err)
 	}
 }
