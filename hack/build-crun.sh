@@ -20,7 +20,11 @@ rm -rf "$work"
 mkdir -p "$work/debs" "$work/src"
 
 debian_archives "$work/apt"
-(cd "$work/src" && apt source --download-only crun)
+# A mirror may have the release and not Debian's changes to it.
+if ! (cd "$work/src" && apt source --download-only crun) 2>"$work/source.log"; then
+	echo "    the mirror does not have all of crun's source package: built without Debian's patches"
+	(cd "$work/src" && rm -f crun_* && apt source --download-only --tar-only crun)
+fi
 (cd "$work/debs" && apt download libyajl-dev libseccomp-dev libcap-dev)
 for deb in "$work"/debs/*.deb; do
 	dpkg-deb -x "$deb" "$work/dev"
@@ -31,10 +35,11 @@ find "$work/dev" -name '*.so' -delete
 ln -sf libyajl_s.a "$lib/libyajl.a"
 
 cd "$work/src"
-tar xf crun_*.orig.tar.xz
-tar xf crun_*.debian.tar.xz
+for part in crun_*.tar.[gx]z; do
+	tar xf "$part"
+done
 cd crun-*/
-while read -r patch; do
+[ ! -e ../debian/patches/series ] || while read -r patch; do
 	case $patch in '' | '#'*) continue ;; esac
 	patch -p1 -s <"../debian/patches/$patch"
 done <../debian/patches/series
