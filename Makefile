@@ -116,8 +116,14 @@ fuzz: ## run every fuzz target for FUZZTIME
 e2e: deps-test guest guest-9p stack-test $(BUILD)/busybox.tar $(BUILD)/containerd-1.7/containerd ## end to end on containerd and QEMU; needs root
 	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
 
-e2e-full: ## the same with ten pods at once and 200 probes
+e2e-full: ## the same with ten pods at once and 200 probes, and then `make distributions`
 	@CCV2_FULL=1 $(MAKE) --no-print-directory e2e
+	@$(MAKE) --no-print-directory distributions
+
+distributions: ## `make demo` and `make test` on a fresh Debian 12 and 13; DISTRO=trixie, TESTS="demo e2e RUN=TestName"; needs root
+	@mkdir -p $(BUILD)
+	@hack/deps.sh host $(BUILD)
+	@hack/distributions.sh $(BUILD) '$(or $(DISTRO),bookworm trixie)' '$(or $(TESTS),demo test)'
 
 e2e-containerds: deps-test guest stack-test $(BUILD)/busybox.tar $(OLDER:%=$(BUILD)/containerd-%/containerd) ## a short suite on every containerd that is supported; needs root
 	@CCV2_CONTAINERDS="$(subst $() ,:,$(OLDER:%=$(abspath $(BUILD))/containerd-%) $(abspath $(BIN)))" \
@@ -155,7 +161,7 @@ distclean: ## remove BUILD
 	rm -rf $(BUILD)
 
 help: ## list targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test \
-	test lint unit fuzz e2e e2e-full e2e-containerds e2e-host conformance bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full e2e-containerds e2e-host distributions conformance bench fmt install clean distclean help
