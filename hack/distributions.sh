@@ -105,6 +105,7 @@ dir=$build/distributions
 mkdir -p "$dir/logs"
 exec 9>"$dir/lock"
 flock -n 9 || die "another run works in $dir"
+exec 8>&2 # a signal arrives while the output goes to a log
 
 # What a command may use of the host's environment.
 settings=(TERM="${TERM:-dumb}" LANG=C.UTF-8 CI=true)
@@ -121,7 +122,7 @@ child=
 isolated() {
 	local status=0
 	setpriv --pdeathsig KILL env --default-signal=INT,QUIT \
-		unshare --mount --pid --fork --kill-child --propagation private -- "$@" </dev/null 9>&- &
+		unshare --mount --pid --fork --kill-child --propagation private -- "$@" </dev/null 8>&- 9>&- &
 	child=$!
 	wait "$child" || status=$?
 	child=
@@ -158,7 +159,7 @@ interrupted() {
 		wait "$child" || true
 	fi
 	remove_cgroups
-	echo "distributions: interrupted by SIG$1" >&2
+	echo "distributions: interrupted by SIG$1" >&8
 	exit $((128 + $(kill -l "$1")))
 }
 for signal in INT TERM HUP; do
@@ -211,17 +212,25 @@ tree() {
 	git ls-files -z --others --exclude-standard | tar -c --null -T - | tar -x -C "$1"
 }
 
+# version ROOT PROGRAM: the first version that the program of the root says; that
+# of a virtiofsd wants /proc.
+version() {
+	# shellcheck disable=SC2016 # for the shell inside
+	isolated sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" "$2" --version' sh "$1" "$2" 2>/dev/null |
+		awk '{ for (i = 1; i <= NF; i++) if (!said && $i ~ /^v?[0-9]+[.][0-9]/) { print $i; said = 1 } }'
+}
+
 # versions ROOT: of what the tests depend on, as far as it is there.
 versions() {
-	local fsd manifest=$1/root/ccv2/build/guest/manifest.json containerd=$1/root/ccv2/build/bin/containerd
+	local built=root/ccv2/build fsd kind=C
 	for fsd in /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd /usr/libexec/qemu/virtiofsd; do
 		[ ! -x "$1$fsd" ] || break
 	done
-	printf '    QEMU %s, %s, guest kernel %s, containerd %s\n' \
-		"$(chroot "$1" qemu-system-x86_64 --version 2>/dev/null | sed -n '1s/.*version \([^ ]*\).*/\1/p')" \
-		"$(chroot "$1" "$fsd" --version 2>/dev/null | head -n 1)" \
-		"$(sed -n 's/.*"kernelVersion": "\(.*\)".*/\1/p' "$manifest" 2>/dev/null)" \
-		"$("$containerd" --version 2>/dev/null | awk '{ print $3 }')"
+	[ "$fsd" = /usr/lib/qemu/virtiofsd ] || kind=Rust
+	printf '    QEMU %s, virtiofsd %s (%s), guest kernel %s, containerd %s\n' \
+		"$(version "$1" qemu-system-x86_64)" "$(version "$1" "$fsd")" "$kind" \
+		"$(sed -n 's/.*"kernelVersion": "\(.*\)".*/\1/p' "$1/$built/guest/manifest.json" 2>/dev/null)" \
+		"$(version "$1" "/$built/bin/containerd")"
 }
 
 # run RELEASE ROOT COMMAND: one command, one line. It fails when the command
