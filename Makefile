@@ -129,9 +129,9 @@ e2e-containerds: deps-test guest stack-test $(BUILD)/busybox.tar $(OLDER:%=$(BUI
 	@CCV2_CONTAINERDS="$(subst $() ,:,$(OLDER:%=$(abspath $(BUILD))/containerd-%) $(abspath $(BIN)))" \
 		$(STEP) "end-to-end tests on each containerd" hack/e2e.sh $(BUILD) -v -run '^(TestReleases|TestUpgrade)$$'
 
-e2e-host: deps-test guest stack-test $(BUILD)/busybox.tar ## a short suite on a Debian 13 with systemd, unified cgroups and KVM, in a VM; needs root
+e2e-host: deps-test guest stack-test $(BUILD)/busybox.tar ## a short suite on a Debian 13 with systemd and KVM, in a VM, with LAYOUT=unified and hybrid cgroups; needs root
 	@hack/deps.sh host $(BUILD)
-	@$(STEP) "end-to-end tests on a host in a VM" hack/host.sh $(BUILD) $(if $(RUN),'$(RUN)')
+	@$(STEP) "end-to-end tests on a host in a VM" hack/host.sh $(BUILD) '$(RUN)' '$(LAYOUT)'
 
 conformance: deps-test guest stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## third-party test suites with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
 	@mkdir -p $(BUILD)/suites

@@ -10,13 +10,15 @@
 # The emulated SVM now and then locks up or panics the VM's kernel: that is said,
 # and tried again twice. A test that fails is not.
 #
-# usage: hack/host.sh BUILD-DIR [TEST-REGEXP]
+# usage: hack/host.sh BUILD-DIR [TEST-REGEXP [LAYOUT]]
+#   LAYOUT  unified or hybrid, default both, one after the other
 set -euo pipefail
 
-build=$(cd "${1:?usage: hack/host.sh BUILD-DIR [TEST-REGEXP]}" && pwd)
+build=$(cd "${1:?usage: hack/host.sh BUILD-DIR [TEST-REGEXP [LAYOUT]]}" && pwd)
 few='^(TestRunAttached|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits)$'
 tests='^(TestRunAttached|TestMissingBinary|TestLifecycle|TestRunTTY|TestExec|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits|TestVolumeKinds)$'
-[ $# -lt 2 ] || few=$2 tests=$2
+[ -z "${2:-}" ] || few=$2 tests=$2
+layouts=${3:-unified hybrid}
 packages=systemd-sysv,dbus,udev,kmod,procps,iproute2,iptables,busybox-static,containernetworking-plugins,qemu-system-x86,virtiofsd
 packages+=,linux-image-cloud-amd64,initramfs-tools,zstd
 [ "$(id -u)" = 0 ] || {
@@ -84,10 +86,11 @@ ln -sf ../ccv2-test.service "$root/etc/systemd/system/multi-user.target.wants/cc
 disk=$host/disk.img
 trap 'rm -f "$disk"' EXIT
 
-# boot NAME KERNEL-ARGUMENT... runs the tests on the host booted with the arguments.
+# boot LAYOUT runs the tests on the host booted with these cgroups.
 boot() {
-	local name=$1 attempt console
-	shift
+	local name=$1 arguments='' attempt console
+	# Current systemds boot so only when they are told twice.
+	[ "$name" = unified ] || arguments='systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1'
 	for attempt in 1 2 3; do
 		rm -f "$disk"
 		truncate -s 6G "$disk"
@@ -95,7 +98,7 @@ boot() {
 		console=$host/console.$name.$attempt.log
 		timeout 45m qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 5120 -machine q35 -nodefaults -no-reboot -nographic \
 			-kernel "$root"/boot/vmlinuz-* -initrd "$root"/boot/initrd.img-* \
-			-append "root=/dev/vda rw console=ttyS0 quiet loglevel=2 panic=1 softlockup_panic=1 net.ifnames=0 mitigations=off $*" \
+			-append "root=/dev/vda rw console=ttyS0 quiet loglevel=2 panic=1 softlockup_panic=1 net.ifnames=0 mitigations=off $arguments" \
 			-drive "file=$disk,if=none,id=disk,format=raw,cache=unsafe" -device virtio-blk-pci,drive=disk -device virtio-rng-pci \
 			-serial "file:$console" || true
 		grep -aE '^(host:|=== RUN|--- |    --- |PASS|FAIL|ok)|\.go:[0-9]+:' "$console" | grep -av '=== RUN' | tr -d '\r' || true
@@ -110,6 +113,8 @@ boot() {
 	return 1
 }
 
-boot unified
-# Current systemds boot so only when they are told twice.
-boot hybrid systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1
+status=0
+for layout in $layouts; do
+	boot "$layout" || status=1
+done
+exit "$status"
