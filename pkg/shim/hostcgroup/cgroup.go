@@ -170,9 +170,23 @@ func ownGroups() (map[string]string, error) {
 	return groups, lines.Err()
 }
 
+// Has reports whether the host has a controller for the group, which this process
+// has entered: "memory", "pids". Kernels can be without some of v1, and without others
+// by their command line.
+func (g *Group) Has(controller string) bool {
+	if !cgroups.IsCgroup2UnifiedMode() {
+		return g.manager.Path(controller) != ""
+	}
+	b, err := os.ReadFile(filepath.Join(g.manager.Path(""), "cgroup.controllers"))
+	return err == nil && slices.Contains(strings.Fields(string(b)), controller)
+}
+
 // OOMKills is how many processes of the group the kernel has killed because they
-// were out of memory.
+// were out of memory; 0 where nothing bounds that.
 func (g *Group) OOMKills() (uint64, error) {
+	if !g.Has("memory") {
+		return 0, nil
+	}
 	n, err := g.manager.OOMKillCount()
 	if err != nil {
 		return 0, fmt.Errorf("count oom kills: %w", err)

@@ -175,6 +175,9 @@ func TestLimit(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "limit cgroup "+g.Path()) {
 		t.Errorf("processors that do not exist: %v", err)
 	}
+	if !g.Has("memory") || g.Has("time") {
+		t.Errorf("controllers: memory %v, time %v", g.Has("memory"), g.Has("time"))
+	}
 	if err := g.Limit(Limits{}); err != nil { // changes nothing
 		t.Error(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
@@ -33,7 +34,7 @@ type cgroup struct {
 // pod's, and enters it, so that all that is started for the sandbox starts there.
 // Where processor time is limited apart from memory (v1) it is entered once the VM
 // has booted, so that a small quota does not make the boot miss its deadline.
-func (b *boot) setUpCgroup(context.Context) error {
+func (b *boot) setUpCgroup(ctx context.Context) error {
 	if b.pod.CgroupsPath == "" {
 		return nil
 	}
@@ -55,11 +56,23 @@ func (b *boot) setUpCgroup(context.Context) error {
 	if !b.cgroup.bounded {
 		return nil
 	}
+	return group.Limit(b.bounds(ctx))
+}
+
+// bounds are what the VM may cost, where the host can bound it: what nobody has asked
+// for must not keep a container from running.
+func (b *boot) bounds(ctx context.Context) hostcgroup.Limits {
 	limits := hostcgroup.Limits{Threads: int64(helperThreads + b.opts.Config.Spec.CPUs)}
 	if beside := b.opts.Config.HostMemoryMiB; beside > 0 {
 		limits.Memory = int64(b.opts.Config.Spec.MemoryMiB+beside) << 20
 	}
-	return group.Limit(limits)
+	for controller, limit := range map[string]*int64{"memory": &limits.Memory, "pids": &limits.Threads} {
+		if !b.cgroup.Has(controller) {
+			log.G(ctx).WithField("sandbox", b.opts.ID).WithField("controller", controller).Warn("the host cannot bound the sandbox: it has no such cgroup controller")
+			*limit = 0
+		}
+	}
+	return limits
 }
 
 // mustBeEmpty refuses a cgroup that has processes: the end of the sandbox is the
