@@ -1,11 +1,11 @@
 #!/bin/bash
-# Runs end-to-end tests on a host as users have it: a whole Debian 13 with systemd,
-# unified cgroups and KVM, in a VM without any need for KVM. QEMU emulates the CPU
-# with its virtualisation (SVM), so /dev/kvm in the VM is the kernel's own.
+# Runs end-to-end tests on hosts as users have them: a whole Debian with systemd and
+# KVM, in a VM without any need for KVM. QEMU emulates the CPU with its virtualisation
+# (SVM), so /dev/kvm in the VM is the kernel's own.
 #
-# It is booted twice: with unified cgroups, and with hybrid ones. In each the tests
-# run with cgroups as clients with the cgroupfs driver name them, and those with the
-# systemd driver.
+# Debian 13 has unified cgroups. Debian 12 is booted with hybrid ones: later kernels
+# are without the memory controller of version 1. In each the tests run with cgroups as
+# clients with the cgroupfs driver name them, and those with the systemd driver.
 #
 # The emulated SVM now and then locks up or panics the VM's kernel: that is said,
 # and tried again twice. A test that fails is not.
@@ -18,46 +18,59 @@ build=$(cd "${1:?usage: hack/host.sh BUILD-DIR [TEST-REGEXP [LAYOUT]]}" && pwd)
 few='^(TestRunAttached|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits)$'
 tests='^(TestRunAttached|TestMissingBinary|TestLifecycle|TestRunTTY|TestExec|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits|TestVolumeKinds)$'
 [ -z "${2:-}" ] || few=$2 tests=$2
-layouts=${3:-unified hybrid}
-packages=systemd-sysv,dbus,udev,kmod,procps,iproute2,iptables,busybox-static,containernetworking-plugins,qemu-system-x86,virtiofsd
-packages+=,linux-image-cloud-amd64,initramfs-tools,zstd
+layout=${3:-}
 [ "$(id -u)" = 0 ] || {
 	echo "host: needs root: debootstrap makes device nodes" >&2
 	exit 1
 }
-
-# The distribution is kept; what is in its name decides what is in it.
-name=$(printf '%s' "trixie $packages" | sha256sum | cut -c1-12)
-host=$build/host root=$build/host/$name
+if [ -z "$layout" ]; then # not as a part of an expression, which would ignore errors in it
+	"$0" "$build" "${2:-}" unified && unified=yes
+	"$0" "$build" "${2:-}" hybrid && [ -n "${unified:-}" ]
+	exit
+fi
+host=$build/host
 mkdir -p "$host"
-if [ ! -d "$root" ]; then
+disk=$host/disk.img
+trap 'rm -f "$disk"' EXIT
+
+# distribution RELEASE makes its root. It is kept; what is in its name decides what is
+# in it.
+distribution() {
+	local packages=systemd-sysv,dbus,udev,kmod,procps,iproute2,iptables,busybox-static,containernetworking-plugins,qemu-system-x86
+	packages+=,linux-image-cloud-amd64,initramfs-tools,zstd
+	[ "$1" = bookworm ] || packages+=,virtiofsd # a part of QEMU's until then
+	root=$host/$1-$(printf %s "$packages" | sha256sum | cut -c1-12)
+	[ ! -d "$root" ] || return 0
+	local mirror log=$host/$1-debootstrap.log
 	# shellcheck disable=SC2016 # a format of apt
 	mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
 	rm -rf "$root.part"
-	debootstrap --variant=minbase --include="$packages" trixie "$root.part" "$mirror" >"$host/debootstrap.log" 2>&1 || {
-		tail -n 20 "$host/debootstrap.log" >&2
-		echo "host: debootstrap failed; all it said is in $host/debootstrap.log" >&2
-		exit 1
+	debootstrap --variant=minbase --include="$packages" "$1" "$root.part" "$mirror" >"$log" 2>&1 || {
+		tail -n 20 "$log" >&2
+		echo "host: debootstrap failed; all it said is in $log" >&2
+		return 1
 	}
 	rm -rf "$root.part"/var/cache/apt/archives/*.deb
 	mv "$root.part" "$root"
-fi
+}
 
-# What is tested, and how it is started.
-rm -rf "$root/opt/ccv2"
-mkdir -p "$root/opt/ccv2/bin"
-for program in containerd ctr containerd-shim-ccv2 containerd-shim-cc-v2 ccv2 runc containerd-shim-runc-v2; do
-	cp -a "$build/bin/$program" "$root/opt/ccv2/bin/"
-done
-cp -r "$build/guest" "$build/busybox.tar" "$root/opt/ccv2/"
-go -C test/e2e test -c -tags e2e -o "$root/opt/ccv2/e2e.test" .
-go -C test/e2e test -c -tags e2e -o "$root/opt/ccv2/cri.test" ./cri
-cat >"$root/opt/ccv2/run" <<EOF
+# programs copies what is tested, and how it is started.
+programs() {
+	local program
+	rm -rf "$root/opt/ccv2"
+	mkdir -p "$root/opt/ccv2/bin"
+	for program in containerd ctr containerd-shim-ccv2 containerd-shim-cc-v2 ccv2 runc containerd-shim-runc-v2; do
+		cp -a "$build/bin/$program" "$root/opt/ccv2/bin/"
+	done
+	cp -r "$build/guest" "$build/busybox.tar" "$root/opt/ccv2/"
+	CGO_ENABLED=0 go -C test/e2e test -c -tags e2e -o "$root/opt/ccv2/e2e.test" .
+	CGO_ENABLED=0 go -C test/e2e test -c -tags e2e -o "$root/opt/ccv2/cri.test" ./cri
+	cat >"$root/opt/ccv2/run" <<EOF
 #!/bin/sh
 export PATH=/opt/ccv2/bin:\$PATH CCV2_BIN=/opt/ccv2/bin CCV2_GUEST=/opt/ccv2/guest CCV2_IMAGE=/opt/ccv2/busybox.tar CCV2_CONTAINERDS= CCV2_SLOW=1
 modprobe kvm_amd
 systemctl is-system-running --wait
-echo "host: \$(uname -r), systemd \$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p'), \$(stat -fc %T /sys/fs/cgroup), \$(ls /dev/kvm)"
+echo "host: \$(. /etc/os-release; echo "\$PRETTY_NAME"), \$(uname -r), \$(qemu-system-x86_64 --version | head -n 1), systemd \$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p'), \$(stat -fc %T /sys/fs/cgroup), \$(ls /dev/kvm)"
 tests='$tests'
 [ "\$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ] || tests='$few'
 status=0
@@ -70,8 +83,8 @@ done
 echo "host: tests ended with \$status"
 systemctl poweroff --force
 EOF
-chmod +x "$root/opt/ccv2/run"
-cat >"$root/etc/systemd/system/ccv2-test.service" <<'EOF'
+	chmod +x "$root/opt/ccv2/run"
+	cat >"$root/etc/systemd/system/ccv2-test.service" <<'EOF'
 [Unit]
 After=multi-user.target
 [Service]
@@ -82,15 +95,19 @@ TTYPath=/dev/ttyS0
 ExecStart=/opt/ccv2/run
 Delegate=yes
 EOF
-ln -sf ../ccv2-test.service "$root/etc/systemd/system/multi-user.target.wants/ccv2-test.service"
-disk=$host/disk.img
-trap 'rm -f "$disk"' EXIT
+	ln -sf ../ccv2-test.service "$root/etc/systemd/system/multi-user.target.wants/ccv2-test.service"
+}
 
-# boot LAYOUT runs the tests on the host booted with these cgroups.
+# boot LAYOUT runs the tests on a host with these cgroups.
 boot() {
-	local name=$1 arguments='' attempt console
-	# Current systemds boot so only when they are told twice.
-	[ "$name" = unified ] || arguments='systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1'
+	local name=$1 release arguments attempt console root
+	case $name in
+	unified) release=trixie arguments= ;;
+	hybrid) release=bookworm arguments=systemd.unified_cgroup_hierarchy=0 ;;
+	*) echo "host: layout $name is neither unified nor hybrid" >&2 && return 1 ;;
+	esac
+	distribution "$release"
+	programs
 	for attempt in 1 2 3; do
 		rm -f "$disk"
 		truncate -s 6G "$disk"
@@ -113,8 +130,4 @@ boot() {
 	return 1
 }
 
-status=0
-for layout in $layouts; do
-	boot "$layout" || status=1
-done
-exit "$status"
+boot "$layout"
