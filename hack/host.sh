@@ -95,6 +95,7 @@ TTYPath=/dev/ttyS0
 ExecStart=/opt/ccv2/run
 Delegate=yes
 EOF
+	ln -sf /dev/null "$root/etc/systemd/system/serial-getty@ttyS0.service" # it hangs the line up
 	ln -sf ../ccv2-test.service "$root/etc/systemd/system/multi-user.target.wants/ccv2-test.service"
 }
 

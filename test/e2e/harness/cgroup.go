@@ -151,11 +151,7 @@ func (p *Pod) removeCgroups(tb testing.TB) {
 	if systemd {
 		Systemctl(tb, "stop", filepath.Base(p.Config.Linux.CgroupParent))
 	}
-	dirs, err := filepath.Glob(cgroupRoot + "/*" + p.Config.Linux.CgroupParent)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, dir := range append(dirs, cgroupRoot+p.Config.Linux.CgroupParent) {
+	for _, dir := range globCgroups(p.Config.Linux.CgroupParent) {
 		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			tb.Errorf("the pod's cgroup: %v", err)
 		}
