@@ -222,13 +222,12 @@ version() {
 
 # versions ROOT: of what the tests depend on, as far as it is there.
 versions() {
-	local built=root/ccv2/build fsd kind=C
+	local built=root/ccv2/build fsd
 	for fsd in /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd /usr/libexec/qemu/virtiofsd; do
 		[ ! -x "$1$fsd" ] || break
 	done
-	[ "$fsd" = /usr/lib/qemu/virtiofsd ] || kind=Rust
-	printf '    QEMU %s, virtiofsd %s (%s), guest kernel %s, containerd %s\n' \
-		"$(version "$1" qemu-system-x86_64)" "$(version "$1" "$fsd")" "$kind" \
+	printf '    QEMU %s, virtiofsd %s, guest kernel %s, containerd %s\n' \
+		"$(version "$1" qemu-system-x86_64)" "$(version "$1" "$fsd")" \
 		"$(sed -n 's/.*"kernelVersion": "\(.*\)".*/\1/p' "$1/$built/guest/manifest.json" 2>/dev/null)" \
 		"$(version "$1" "/$built/bin/containerd")"
 }
