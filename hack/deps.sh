@@ -149,6 +149,7 @@ run)
 	need "$(virtiofsd_package)" virtiofsd_is_there
 	need iproute2 have ip
 	need util-linux have unshare
+	need xz-utils have xz # the kernel's modules are compressed since Debian 13
 	install_missing
 	kernel
 	busybox

@@ -45,7 +45,7 @@ func guestFiles(t *testing.T) (kernel, initrd string) {
 		t.Skipf("no QEMU: %v; install qemu-system-x86", err)
 	}
 	kernel = buildPath(t, "CCV2_TEST_KERNEL", "boot/vmlinuz-*")
-	modules := buildPath(t, "CCV2_TEST_MODULES", "lib/modules/*")
+	modules := buildPath(t, "CCV2_TEST_MODULES", "lib/modules/*", "usr/lib/modules/*")
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Skipf("no busybox: %v; use make unit, or install busybox-static", err)
@@ -74,19 +74,23 @@ func guestFiles(t *testing.T) (kernel, initrd string) {
 	return kernel, initrd
 }
 
-// buildPath returns the value of the variable env, or what matches pattern in
-// an unpacked kernel package below the checkout's build directory.
-func buildPath(t *testing.T, env, pattern string) string {
+// buildPath returns the value of the variable env, or what matches one of the
+// patterns in an unpacked kernel package below the checkout's build directory.
+func buildPath(t *testing.T, env string, patterns ...string) string {
 	t.Helper()
 	if path := os.Getenv(env); path != "" {
 		return path
 	}
-	found, err := filepath.Glob(filepath.Join("../../../build/linux-image-*", pattern))
-	if err != nil {
-		t.Fatal(err)
+	var found []string
+	for _, pattern := range patterns {
+		matches, err := filepath.Glob(filepath.Join("../../../build/linux-image-*", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, matches...)
 	}
 	if len(found) == 0 {
-		t.Skipf("no %s below build/linux-image-*: run make guest, or set %s", pattern, env)
+		t.Skipf("no %s below build/linux-image-*: run make guest, or set %s", strings.Join(patterns, " or "), env)
 	}
 	path, err := filepath.Abs(found[0])
 	if err != nil {
@@ -105,7 +109,7 @@ func loadOrder(t *testing.T, dir string, names ...string) []module {
 	t.Helper()
 	paths := make(map[string]string)
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok {
+		if name, ok := strings.CutSuffix(strings.TrimSuffix(filepath.Base(path), ".xz"), ".ko"); ok {
 			paths[strings.ReplaceAll(name, "-", "_")] = path
 		}
 		return err
@@ -121,10 +125,7 @@ func loadOrder(t *testing.T, dir string, names ...string) []module {
 			return
 		}
 		seen[name] = true
-		data, err := os.ReadFile(paths[name])
-		if err != nil {
-			t.Fatalf("module %s: %v", name, err)
-		}
+		data := readModule(t, paths[name])
 		_, info, _ := bytes.Cut(data, []byte("\x00depends="))
 		depends, _, _ := bytes.Cut(info, []byte{0})
 		for d := range strings.SplitSeq(string(depends), ",") {
@@ -136,6 +137,19 @@ func loadOrder(t *testing.T, dir string, names ...string) []module {
 		visit(name)
 	}
 	return order
+}
+
+// readModule returns a module that may be compressed, as those of Debian 13 are.
+func readModule(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil && strings.HasSuffix(path, ".xz") {
+		data, err = exec.CommandContext(t.Context(), "xz", "--decompress", "--stdout", path).Output()
+	}
+	if err != nil {
+		t.Fatalf("module %s: %v", path, err)
+	}
+	return data
 }
 
 // cpio builds an archive in the "newc" format.
