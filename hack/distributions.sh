@@ -34,7 +34,8 @@ processes() {
 		[ "$pid" = 1 ] || [ "$pid" = "$BASHPID" ] || echo "$pid $comm"
 	done
 }
-mounts() { awk '{ print $5 }' /proc/self/mountinfo | sort; }
+# ip netns makes its directory a mount point, for good.
+mounts() { awk '$5 != "/run/netns" { print $5 }' /proc/self/mountinfo | sort; }
 
 # enter ROOT ARCHIVES GOROOT GOMODCACHE GOCACHE makes the root that of this mount
 # namespace.
