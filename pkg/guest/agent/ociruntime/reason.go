@@ -36,10 +36,16 @@ func lastLogError(path string) string {
 			msg = line.Msg
 		}
 	}
-	// This is how crun says that the program is a directory, or worse.
-	msg = strings.Replace(msg, "open executable: Operation not permitted", "open executable: not a regular file", 1)
-	return strings.TrimSpace(msg)
+	return strings.TrimSpace(plainer.Replace(msg))
 }
+
+// plainer replaces the errors that crun has for a program that is a directory, or
+// worse, and since 1.21 for one without the permission.
+var plainer = strings.NewReplacer(
+	"open executable: Operation not permitted", "open executable: not a regular file",
+	"is not a regular file: Operation not permitted", "is not a regular file",
+	"is not executable: Operation not permitted", "is not executable: permission denied",
+)
 
 // Exit statuses of a shell for a program that cannot be run.
 const (
@@ -50,7 +56,7 @@ const (
 // Phrases of crun and runc when the program itself is the problem.
 var (
 	notFoundPhrase = regexp.MustCompile("(?i)executable file .*(not found|no such file)|(exec|open executable|stat) .*no such file or directory")
-	notExecPhrase  = regexp.MustCompile("(?i)(exec|executable).*(permission denied|exec format error|is a directory|not a directory|not a regular file)")
+	notExecPhrase  = regexp.MustCompile("(?i)(exec|executable).*(permission denied|exec format error|is a directory|not a directory|not a regular file)|^the path .* is not a regular file|^cannot open .*: not a directory$")
 )
 
 // classify finds out from the runtime's message whether the program could not

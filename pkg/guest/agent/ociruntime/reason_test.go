@@ -13,6 +13,9 @@ func TestClassify(t *testing.T) {
 		"executable file `nope` not found in $PATH: No such file or directory":          127,
 		"executable file `/bin/nope` not found: No such file or directory":              127,
 		"open executable: Permission denied":                                            126,
+		"the path `/bin/x` exists but it is not executable: permission denied":          126, // crun 1.21
+		"the path `/bin` is not a regular file":                                         126,
+		"cannot open `/bin/sh/x`: Not a directory":                                      126,
 		"exec /bin/x: exec format error":                                                126,
 		`exec: "nope": executable file not found in $PATH`:                              127,
 		`unable to start container process: exec: "/x": permission denied`:              126,
