@@ -54,7 +54,9 @@ func (a *argv) machine(spec hypervisor.Spec) {
 	if spec.Machine == hypervisor.MachineMicroVM {
 		// The board's own serial line is the console. The devices are announced
 		// through ACPI; a command line that names them is for kernels without.
-		m = "microvm,rtc=on,isa-serial=on,auto-kernel-cmdline=off"
+		// With ACPI current kernels leave the PIC alone, which then passes the timer
+		// on as the exception 0.
+		m = "microvm,rtc=on,isa-serial=on,auto-kernel-cmdline=off,pic=off"
 	}
 	m += ",dump-guest-core=off"
 	if spec.SharedMemory {
