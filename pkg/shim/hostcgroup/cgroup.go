@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -24,6 +23,7 @@ type Group struct {
 	path    string // below each hierarchy
 	manager cgroups.Manager
 	origins map[string]string // where this process was before Enter, by controller
+	entered map[string]string // the directories that Enter has made, by controller
 
 	limiting sync.Mutex // held while limits are set
 }
@@ -57,17 +57,22 @@ func (g *Group) Path() string { return g.path }
 // Enter makes the group unless it exists, with all controllers of the host, moves
 // this process into it, and remembers where it was. What it starts from now on
 // starts in the group, so that nothing is charged elsewhere. With v1 it stays out of
-// the hierarchies that limit processor time, until [Group.EnterAll].
-func (g *Group) Enter() error {
+// the hierarchies that limit processor time, until [Group.EnterAll]. ctx bounds the
+// wait for systemd. After an error nothing is left.
+func (g *Group) Enter(ctx context.Context) error {
 	origins, err := ownGroups()
 	if err != nil {
 		return err
 	}
-	g.origins = origins // before a part of it is done
-	if err := g.manager.Apply(os.Getpid()); err != nil {
+	g.origins = origins
+	if err := within(ctx, func() error { return g.manager.Apply(os.Getpid()) }); err != nil {
+		// A scope of that name may be another's, and must not be stopped.
+		_ = g.Leave()
+		g.RemoveEmpty()
 		return fmt.Errorf("create and enter cgroup %s: %w", g.path, err)
 	}
-	for controller := range g.dirs() {
+	g.entered = g.dirs()
+	for controller := range g.entered {
 		if g.limitsTime(controller) {
 			if err := g.leave(controller); err != nil {
 				return err
@@ -75,6 +80,19 @@ func (g *Group) Enter() error {
 		}
 	}
 	return nil
+}
+
+// within carries out what may wait for systemd, which has no limit of its own. What
+// does not end in time goes on by itself.
+func within(ctx context.Context, do func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- do() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // limitsTime reports whether a v1 hierarchy is one that limits processor time, or
@@ -94,7 +112,6 @@ func (g *Group) limitsTime(controller string) bool {
 // EnterAll moves everything that is in the group, in any hierarchy, into all of
 // them.
 func (g *Group) EnterAll() error {
-	dirs := g.dirs()
 	moved := make(map[int]bool)
 	for { // a process that starts another one meanwhile
 		pids, err := g.Processes()
@@ -106,7 +123,7 @@ func (g *Group) EnterAll() error {
 			return nil
 		}
 		for _, pid := range pids {
-			for _, dir := range dirs {
+			for _, dir := range g.entered {
 				if err := addTo(dir, pid); err != nil {
 					return err
 				}
@@ -126,22 +143,28 @@ func (g *Group) Leave() error {
 }
 
 // leave moves this process back in one hierarchy. Where it was may be gone: systemd
-// removes the group of a containerd that was stopped. The root takes any process.
+// removes the group of a containerd that was stopped. The root takes any process, but
+// for that of a cgroup namespace, in which systemd keeps its own in init.scope.
 func (g *Group) leave(controller string) error {
 	origin, ok := g.origins[controller]
 	if !ok {
 		return nil // it was never here
 	}
 	top := strings.TrimSuffix(g.manager.GetPaths()[controller], g.path)
-	if addTo(filepath.Join(top, origin), os.Getpid()) == nil {
-		return nil
+	var errs []error
+	for _, place := range []string{origin, "/", "init.scope"} {
+		err := addTo(filepath.Join(top, place), os.Getpid())
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
 	}
-	return addTo(top, os.Getpid())
+	return errors.Join(errs...)
 }
 
 // addTo moves a process into a group. One that has ended is not an error.
 func addTo(dir string, pid int) error {
-	err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+	err := cgroups.WriteCgroupProc(dir, pid) // tries again when a thread is just being made
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("move process %d into cgroup: %w", pid, err)
 	}
@@ -194,11 +217,11 @@ func (g *Group) OOMKills() (uint64, error) {
 	return n, nil
 }
 
-// Processes returns the pids of the processes in the group, each once.
+// Processes returns the pids of the processes in the group and below it, each once.
 func (g *Group) Processes() ([]int, error) {
 	var pids []int
 	for _, dir := range g.dirs() {
-		found, err := cgroups.GetPids(dir)
+		found, err := cgroups.GetAllPids(dir)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 			continue // removed before or after the file was opened
 		}
@@ -215,15 +238,17 @@ func (g *Group) Processes() ([]int, error) {
 // that this leaves empty are left alone: they belong to others. A group that is gone
 // is not an error. systemd may take its time, so ctx bounds the wait.
 func (g *Group) Remove(ctx context.Context) error {
-	ended := make(chan error, 1)
-	go func() { ended <- g.manager.Destroy() }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			return fmt.Errorf("remove cgroup %s: %w", g.path, err)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("remove cgroup %s: %w", g.path, ctx.Err())
+	if err := within(ctx, g.manager.Destroy); err != nil {
+		pids, _ := g.Processes() // of those that are there
+		return fmt.Errorf("remove cgroup %s: %w (processes: %v)", g.path, err, pids)
+	}
+	return nil
+}
+
+// RemoveEmpty removes the directories of the group that have no others in them, and
+// no processes. Those that have stay.
+func (g *Group) RemoveEmpty() {
+	for _, dir := range g.dirs() {
+		_ = unix.Rmdir(dir) // busy is what it may be
 	}
 }

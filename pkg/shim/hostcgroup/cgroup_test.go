@@ -14,7 +14,9 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestPath(t *testing.T) {
@@ -33,7 +35,7 @@ func TestPath(t *testing.T) {
 			t.Errorf("parse(%q) = %q, %v, want %q", tc.in, got, err, tc.want)
 		}
 	}
-	for _, in := range []string{"", "/", "a:b", "a:b:c", "a.slice:b:", "a.slice:b:../c", "a--b.slice:c:d"} {
+	for _, in := range []string{"", "/", "a:b", "a:b:c", "a.slice:b:", "a.slice:b:../c", "a--b.slice:c:d", "a.slice:b:system.slice"} {
 		if _, got, err := parse(in); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("parse(%q) = %q, %v, want an invalid argument", in, got, err)
 		}
@@ -108,7 +110,7 @@ func (g *Group) has(t *testing.T, controller string, pid int) bool {
 // all hierarchies, also a child of a child, and Leave takes this process alone out.
 func TestEnter(t *testing.T) {
 	g := open(t, "enter")
-	if err := g.Enter(); err != nil {
+	if err := g.Enter(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	started, end := startTwo(t)
@@ -143,13 +145,13 @@ func TestEnter(t *testing.T) {
 func TestLeave(t *testing.T) {
 	home := open(t, "home")
 	g := open(t, "leave")
-	if err := home.Enter(); err != nil {
+	if err := home.Enter(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := home.EnterAll(); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(g.Enter(), g.EnterAll()); err != nil {
+	if err := errors.Join(g.Enter(t.Context()), g.EnterAll()); err != nil {
 		t.Fatal(err)
 	}
 	if err := home.Remove(t.Context()); err != nil {
@@ -168,17 +170,64 @@ func TestLeave(t *testing.T) {
 // TestLimit: a limit that the kernel refuses is said, with the group.
 func TestLimit(t *testing.T) {
 	g := open(t, "limit")
-	if err := errors.Join(g.Enter(), g.Leave()); err != nil {
+	if err := errors.Join(g.Enter(t.Context()), g.Leave()); err != nil {
 		t.Fatal(err)
 	}
-	err := g.Limit(Limits{CPU: &specs.LinuxCPU{Cpus: "0-100000"}})
+	err := g.Limit(t.Context(), Limits{CPU: &specs.LinuxCPU{Cpus: "0-100000"}})
 	if err == nil || !strings.Contains(err.Error(), "limit cgroup "+g.Path()) {
 		t.Errorf("processors that do not exist: %v", err)
 	}
 	if !g.Has("memory") || g.Has("time") {
 		t.Errorf("controllers: memory %v, time %v", g.Has("memory"), g.Has("time"))
 	}
-	if err := g.Limit(Limits{}); err != nil { // changes nothing
+	if err := g.Limit(t.Context(), Limits{}); err != nil { // changes nothing
+		t.Error(err)
+	}
+}
+
+// TestRemoveEmpty: a group that others are in stays, and so do they, though they have
+// no processes in some hierarchy.
+func TestRemoveEmpty(t *testing.T) {
+	parent := open(t, "parent")
+	g, err := Open(parent.Path() + "/child")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Enter(t.Context()); err != nil { // not in those that limit time
+		t.Fatal(err)
+	}
+	dirs := g.dirs()
+	parent.RemoveEmpty()
+	if len(g.dirs()) != len(dirs) {
+		t.Errorf("of %d directories %d are left", len(dirs), len(g.dirs()))
+	}
+	if pids, err := parent.Processes(); err != nil || !slices.Contains(pids, os.Getpid()) {
+		t.Errorf("below the parent: %v, %v", pids, err)
+	}
+	if err := errors.Join(g.EnterAll(), g.Leave(), g.Remove(t.Context())); err != nil {
+		t.Error(err)
+	}
+	parent.RemoveEmpty()
+	if left := parent.dirs(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestEnterAllMissing: a hierarchy that somebody has taken the group from is an error,
+// not a group without limits.
+func TestEnterAllMissing(t *testing.T) {
+	g := open(t, "missing")
+	if err := g.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range g.dirs() {
+		_ = unix.Rmdir(dir) // where this process is not
+	}
+	err := g.EnterAll()
+	if cgroups.IsCgroup2UnifiedMode() == (err != nil) {
+		t.Errorf("a group that is gone in a part: %v", err)
+	}
+	if err := g.Leave(); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,8 +10,8 @@
 // A [Group] is opened ([Open]), and may have this process in it ([Group.Enter] to
 // [Group.Leave]). What is below a group is read from the kernel each time, so that
 // another process finds the same. A Group belongs to one caller at a time, but for
-// [Group.Limit]. The one goroutine waits for systemd in [Group.Remove]; it may
-// outlive a context that ends.
+// [Group.Limit]. What may wait for systemd does so in a goroutine, which may outlive a
+// context that ends.
 //
 // The package must never know what the processes are, nor when a sandbox ends.
 package hostcgroup

@@ -1,10 +1,18 @@
 package hostcgroup
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Bounds of shares, Documentation/scheduler/sched-design-CFS and the kernel's
+// MIN_SHARES and MAX_SHARES.
+const (
+	minShares = 2
+	maxShares = 1 << 18
 )
 
 // Limits bound what the processes of a group may use together. What is zero stays
@@ -17,11 +25,14 @@ type Limits struct {
 
 // Limit sets limits of the group, which this process has entered. Where systemd has
 // made the group it is told, so that it does not undo them. It is safe for concurrent
-// use.
-func (g *Group) Limit(l Limits) error {
-	g.limiting.Lock()
-	defer g.limiting.Unlock()
-	if err := g.manager.Set(l.resources()); err != nil {
+// use. ctx bounds the wait for systemd.
+func (g *Group) Limit(ctx context.Context, l Limits) error {
+	set := func() error {
+		g.limiting.Lock()
+		defer g.limiting.Unlock()
+		return g.manager.Set(l.resources())
+	}
+	if err := within(ctx, set); err != nil {
 		return fmt.Errorf("limit cgroup %s: %w", g.path, err)
 	}
 	return nil
@@ -38,6 +49,9 @@ func (l Limits) resources() *cgroups.Resources {
 	}
 	if l.CPU.Shares != nil {
 		r.CpuShares = *l.CPU.Shares
+		if r.CpuShares != 0 { // v1 refuses what the guest takes for the nearest
+			r.CpuShares = min(max(r.CpuShares, minShares), maxShares)
+		}
 		r.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(r.CpuShares)
 	}
 	if l.CPU.Quota != nil {

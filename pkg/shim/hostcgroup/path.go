@@ -37,11 +37,10 @@ func parseUnit(cgroupsPath, slice, prefix, name string) (*cgroups.Cgroup, string
 	if err != nil {
 		return nil, "", fmt.Errorf("cgroup path %q: %w: %w", cgroupsPath, err, errdefs.ErrInvalidArgument)
 	}
-	unit := name
-	if !strings.HasSuffix(name, ".slice") {
-		unit = prefix + "-" + name + ".scope"
+	if strings.HasSuffix(name, ".slice") { // which holds others, and is somebody's
+		return nil, "", fmt.Errorf("cgroup path %q: a slice has no processes: %w", cgroupsPath, errdefs.ErrInvalidArgument)
 	}
-	path := filepath.Join(parent, unit)
+	path := filepath.Join(parent, prefix+"-"+name+".scope")
 	if !systemd.IsRunningSystemd() {
 		return &cgroups.Cgroup{Path: path}, path, nil
 	}

@@ -42,13 +42,13 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 		b.createStateDir, b.setUpCgroup, b.openNetwork, b.prepareShare, b.startShareServer,
 	} {
 		if err := do(ctx); err != nil {
-			return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, err)
+			return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, b.explain(err))
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.opts.Config.BootTimeout)
 	defer cancel()
 	if err := b.startVM(ctx); err != nil {
-		return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, err)
+		return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, b.explain(err))
 	}
 	for _, s := range []step{
 		{"connect network", b.connectNetwork}, // while the guest's kernel boots
@@ -88,9 +88,7 @@ func (b *boot) describe(phase string, err error) error {
 			err = cause
 		}
 	}
-	if killed, _ := b.OOMKilled(); killed {
-		err = fmt.Errorf("%w: the host was out of memory for the sandbox's cgroup (raise the pod's memory limit, or [vm] host_memory_mib without a pod)", err)
-	}
+	err = b.explain(err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w (raise [guest] boot_timeout if the host is only slow)", err)
 	}

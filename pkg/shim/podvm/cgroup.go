@@ -2,11 +2,15 @@ package podvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -28,7 +32,14 @@ const (
 type cgroup struct {
 	*hostcgroup.Group      // nil when there is none
 	bounded           bool // the limits are ours: nobody above it has any
+
+	mu     sync.Mutex // held while processor time is limited; guards the fields below
+	quota  int64      // of the container, as it was asked for last; 0 for none
+	period uint64
 }
+
+// systemdTimeout bounds what systemd is asked for.
+const systemdTimeout = 20 * time.Second
 
 // setUpCgroup makes the cgroup that containerd names for the sandbox, below the
 // pod's, and enters it, so that all that is started for the sandbox starts there.
@@ -48,15 +59,17 @@ func (b *boot) setUpCgroup(ctx context.Context) error {
 	if err := b.update(func(s *store.State) { s.Cgroup = b.pod.CgroupsPath }); err != nil {
 		return err
 	}
-	b.cgroup = cgroup{group, b.pod.Limits != nil}
+	b.cgroup.Group, b.cgroup.bounded = group, b.pod.Limits != nil
 	b.undo.Add(func(context.Context) error { return group.Leave() })
-	if err := group.Enter(); err != nil {
-		return err
+	ctx, cancel := context.WithTimeout(ctx, systemdTimeout)
+	defer cancel()
+	if err := group.Enter(ctx); err != nil {
+		return errors.Join(err, b.update(func(s *store.State) { s.Cgroup = "" })) // it is not ours
 	}
 	if !b.cgroup.bounded {
 		return nil
 	}
-	return group.Limit(b.bounds(ctx))
+	return group.Limit(ctx, b.bounds(ctx))
 }
 
 // bounds are what the VM may cost, where the host can bound it: what nobody has asked
@@ -91,7 +104,7 @@ func mustBeEmpty(group *hostcgroup.Group) error {
 
 // enterCgroup moves everything that was started for the sandbox, and this process,
 // into its cgroup wholly. Processor time is limited from now on.
-func (b *boot) enterCgroup(context.Context) error {
+func (b *boot) enterCgroup(ctx context.Context) error {
 	if b.cgroup.Group == nil {
 		return nil
 	}
@@ -101,26 +114,45 @@ func (b *boot) enterCgroup(context.Context) error {
 	if b.pod.Limits == nil {
 		return nil
 	}
-	return b.LimitCPU(b.pod.Limits.CPU)
+	return b.LimitCPU(ctx, b.pod.Limits.CPU)
 }
 
 // LimitCPU bounds the processor time of what runs on the host for a sandbox that is
 // no pod's; the guest bounds the container itself. A pod's cgroup is the business of
-// whoever made it. cpu may be nil. It needs a Boot that has succeeded.
-func (m *Machine) LimitCPU(cpu *specs.LinuxCPU) error {
+// whoever made it. cpu may be nil, and leave out what does not change. It needs a Boot
+// that has succeeded.
+func (m *Machine) LimitCPU(ctx context.Context, cpu *specs.LinuxCPU) error {
 	if !m.cgroup.bounded || cpu == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, systemdTimeout)
+	defer cancel()
+	m.cgroup.mu.Lock()
+	defer m.cgroup.mu.Unlock()
+	if cpu.Quota != nil {
+		m.cgroup.quota = *cpu.Quota
+	}
+	if cpu.Period != nil {
+		m.cgroup.period = *cpu.Period
+	}
 	host := *cpu
-	if cpu.Quota != nil && *cpu.Quota > 0 {
-		period := uint64(defaultPeriod)
-		if cpu.Period != nil && *cpu.Period > 0 {
-			period = *cpu.Period
+	host.Quota, host.Period = nil, nil
+	if quota := m.cgroup.quota; quota != 0 { // both, because one of them alone changes the other
+		period := m.cgroup.period
+		if period == 0 {
+			period = defaultPeriod
 		}
-		quota := *cpu.Quota + int64(period/helperShare)
+		if quota > 0 {
+			quota += int64(period / helperShare)
+		}
 		host.Quota, host.Period = &quota, &period
 	}
-	return m.cgroup.Limit(hostcgroup.Limits{CPU: &host})
+	err := m.cgroup.Limit(ctx, hostcgroup.Limits{CPU: &host})
+	if errors.Is(err, unix.EINVAL) && m.cgroup.quota > 0 { // v1: a group above it has no more
+		host.Quota = &m.cgroup.quota
+		err = m.cgroup.Limit(ctx, hostcgroup.Limits{CPU: &host})
+	}
+	return err
 }
 
 // OOMKilled reports whether the host's kernel has killed a process of the
@@ -134,4 +166,12 @@ func (m *Machine) OOMKilled() (bool, error) {
 		return false, fmt.Errorf("read oom kills of the sandbox's cgroup: %w", err)
 	}
 	return n > 0, nil
+}
+
+// explain adds to an error of a boot that the host may be the cause.
+func (b *boot) explain(err error) error {
+	if killed, _ := b.OOMKilled(); killed {
+		return fmt.Errorf("%w: the host was out of memory for the sandbox's cgroup (raise the pod's memory limit, or [vm] host_memory_mib without a pod)", err)
+	}
+	return err
 }

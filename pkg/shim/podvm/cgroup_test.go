@@ -59,7 +59,7 @@ func TestCgroupOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := others.Enter(); err != nil {
+	if err := others.Enter(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	err = f.boot(bundle.Pod{CgroupsPath: path})
@@ -99,12 +99,17 @@ func TestLimits(t *testing.T) {
 		t.Error("the shares of the group are the default")
 	}
 	quota = 70000
-	if err := f.LimitCPU(&specs.LinuxCPU{Quota: &quota}); err != nil {
+	if err := f.LimitCPU(t.Context(), &specs.LinuxCPU{Quota: &quota}); err != nil {
 		t.Error(err)
 	}
 	want("quota", "80000")
+	period = 50000
+	if err := f.LimitCPU(t.Context(), &specs.LinuxCPU{Period: &period}); err != nil {
+		t.Error(err)
+	}
+	want("quota", "75000") // the same quota of another period, and a tenth
 	quota = -1
-	if err := f.LimitCPU(&specs.LinuxCPU{Quota: &quota}); err != nil {
+	if err := f.LimitCPU(t.Context(), &specs.LinuxCPU{Quota: &quota}); err != nil {
 		t.Error(err)
 	}
 	if got := limitOf(t, path, "quota"); got != "-1" && got != "max" {
@@ -130,7 +135,7 @@ func TestNoLimits(t *testing.T) {
 				t.Fatal(err)
 			}
 			quota := int64(70000)
-			if err := f.LimitCPU(&specs.LinuxCPU{Quota: &quota}); err != nil {
+			if err := f.LimitCPU(t.Context(), &specs.LinuxCPU{Quota: &quota}); err != nil {
 				t.Error(err)
 			}
 			if got := limitOf(t, pod.CgroupsPath, "memory"); got != "max" && len(got) < len("9223372036854771712") {
@@ -140,5 +145,31 @@ func TestNoLimits(t *testing.T) {
 				t.Errorf("processor time of a pod is limited to %s", got)
 			}
 		})
+	}
+}
+
+// TestLimitBelowALimit: with v1 a group has no more of the processors than the one above
+// it, so what the helpers need is left out.
+func TestLimitBelowALimit(t *testing.T) {
+	path := newGroup(t)
+	f := newFixture(t)
+	parent, err := hostcgroup.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quota, period := int64(100000), uint64(100000)
+	cpu := &specs.LinuxCPU{Quota: &quota, Period: &period}
+	if err := errors.Join(parent.Enter(t.Context()), parent.Leave(), parent.Limit(t.Context(), hostcgroup.Limits{CPU: cpu})); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(parent.RemoveEmpty)
+	if err := f.boot(bundle.Pod{CgroupsPath: path + "/child", Limits: &specs.LinuxResources{CPU: cpu}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := limitOf(t, path+"/child", "quota"); got != "100000" && !cgroups.IsCgroup2UnifiedMode() {
+		t.Errorf("quota: %s", got)
+	}
+	if err := errors.Join(f.Release(t.Context())); err != nil {
+		t.Error(err)
 	}
 }

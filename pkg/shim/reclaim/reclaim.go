@@ -59,16 +59,21 @@ func removeCgroup(ctx context.Context, s store.State) error {
 	if err != nil {
 		return err
 	}
+	const step = 10 * time.Millisecond
+	ticker := time.NewTicker(step)
+	defer ticker.Stop()
 	for {
 		if err := killAll(ctx, group); err != nil {
 			return err
 		}
-		err := group.Remove(ctx) // waits a while by itself
+		err := group.Remove(ctx)
 		if err == nil {
-			removeNamespaceCgroup(ctx, s.Namespace, group.Path())
+			removeNamespaceCgroup(s.Namespace, group.Path())
 			return nil
 		}
-		if ctx.Err() != nil {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
 			return err
 		}
 	}
@@ -98,12 +103,12 @@ func killAll(ctx context.Context, group *hostcgroup.Group) error {
 // removeNamespaceCgroup removes the group that containerd's clients put the
 // groups of a namespace into, when this was the last one. Nobody else makes or
 // limits it; the group of a pod is never touched, it is the kubelet's.
-func removeNamespaceCgroup(ctx context.Context, namespace, path string) {
+func removeNamespaceCgroup(namespace, path string) {
 	parent := filepath.Dir(path)
 	if namespace == "" || parent != "/"+namespace {
 		return
 	}
 	if group, err := hostcgroup.Open(parent); err == nil {
-		_ = group.Remove(ctx) // it is not empty while another sandbox is there
+		group.RemoveEmpty() // it is not while another sandbox is there
 	}
 }

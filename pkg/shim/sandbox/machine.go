@@ -51,7 +51,7 @@ type Host interface {
 	// RefreshNetwork brings the guest's network up to date.
 	RefreshNetwork(ctx context.Context) error
 	// LimitCPU bounds what runs on the host for a container that is no pod's.
-	LimitCPU(cpu *specs.LinuxCPU) error
+	LimitCPU(ctx context.Context, cpu *specs.LinuxCPU) error
 	// OOMKilled reports whether the host killed a process for want of memory.
 	OOMKilled() (bool, error)
 }

@@ -33,7 +33,7 @@ func (c *Container) Update(ctx context.Context, resources []byte) error {
 	if err := c.sandbox.machine.Guest().Update(ctx, c.ID, guestspec.Resources(&limits)); err != nil {
 		return err
 	}
-	return c.sandbox.machine.LimitCPU(limits.CPU)
+	return c.sandbox.machine.LimitCPU(ctx, limits.CPU)
 }
 
 // ProcessInfo is one process of a container.

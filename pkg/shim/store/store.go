@@ -28,8 +28,8 @@ type State struct {
 	Created   time.Time `json:"created"`
 	// Processes that must not outlive the sandbox: VMM, virtiofsd.
 	Processes []hostproc.Process `json:"processes,omitempty"`
-	// Cgroup is the path of the group of these processes below a hierarchy, ""
-	// when there is none of its own.
+	// Cgroup is the cgroupsPath of these processes' group, in either form of the
+	// OCI specification; "" when there is none of its own.
 	Cgroup string `json:"cgroup,omitempty"`
 	// NetNS is the path of the network namespace whose links are mirrored.
 	NetNS string `json:"netns,omitempty"`

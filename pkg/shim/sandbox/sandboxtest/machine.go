@@ -235,7 +235,7 @@ func (m *Machine) Placeholder() (pid int, release func(), err error) {
 func (m *Machine) RefreshNetwork(ctx context.Context) error { return m.step(ctx, "refresh network") }
 
 // LimitCPU implements [sandbox.Host].
-func (m *Machine) LimitCPU(cpu *specs.LinuxCPU) error {
+func (m *Machine) LimitCPU(_ context.Context, cpu *specs.LinuxCPU) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cpu = cpu
