@@ -5,7 +5,7 @@
 # usage: hack/fuzz.sh TIME
 set -eu
 
-time=${1:?usage: hack/fuzz.sh TIME, such as 3s}
+time=${1:?usage: hack/fuzz.sh TIME, such as 50000x or 3s}
 targets=$(git grep -n --untracked -o -E '^func Fuzz[A-Za-z0-9_]+\(' -- '*_test.go' | sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[^(]*)\($|\1 \2|')
 [ -n "$targets" ] || {
 	echo "fuzz: there is no target" >&2
