@@ -9,6 +9,7 @@ set -eu
 # shellcheck source=hack/debsource.sh
 . "$(dirname "$0")/debsource.sh"
 
+hack=$(cd "$(dirname "$0")" && pwd)
 out=${1:-build/crun-static}
 for tool in gcc make python3 pkg-config patch xz file strip apt-get dpkg-deb dpkg-source; do
 	command -v "$tool" >/dev/null || { echo "build-crun: $tool is missing" >&2; exit 1; }
@@ -43,6 +44,12 @@ cd crun-*/
 	case $patch in '' | '#'*) continue ;; esac
 	patch -p1 -s <"../debian/patches/$patch"
 done <../debian/patches/series
+# A fault of crun's that shows; other releases may have it elsewhere, or not at all.
+if patch -p1 -s --dry-run <"$hack/crun-exec-terminal.patch" >/dev/null; then
+	patch -p1 -s <"$hack/crun-exec-terminal.patch"
+else
+	echo "    this release of crun is built without $hack/crun-exec-terminal.patch"
+fi
 # The release has generated files; the patches must not make them look stale.
 find . -name aclocal.m4 -exec touch {} +
 find . -name configure -exec touch {} +
