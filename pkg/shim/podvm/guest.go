@@ -33,7 +33,7 @@ func (b *boot) connectGuest(ctx context.Context) error {
 		return err
 	}
 	events := b.events
-	events.Lost = func(err error) { b.loss.report(fmt.Errorf("guest connection lost: %w", err)) }
+	events.Lost = func(err error) { b.wg.Go(func() { b.reportSilence(err) }) }
 	guest, err := client.Dial(ctx, client.Options{
 		Server: b.server, VM: b.opts.ID, Ctl: ctl, TTY: tty, Events: events,
 		CallTimeout: b.opts.Config.CallTimeout, Gate: b.gate,
@@ -45,6 +45,21 @@ func (b *boot) connectGuest(ctx context.Context) error {
 	b.guest = guest
 	b.timing.Ready = time.Now()
 	return b.listenProxy(ctx)
+}
+
+// endLimit is how long the end of a VMM may come after that of its connections.
+const endLimit = time.Second
+
+// reportSilence reports that the connection to the guest has ended. When that is
+// because the VMM has, its end tells more.
+func (b *boot) reportSilence(err error) {
+	vm := b.running()
+	select {
+	case <-vm.Done():
+		b.loss.report(vmEnded(vm))
+	case <-time.After(endLimit):
+		b.loss.report(fmt.Errorf("guest connection lost: %w", err))
+	}
 }
 
 // listenProxy serves the proxy's frames to others on the host.
