@@ -158,6 +158,11 @@ type ProcessInfo struct {
 	PID    int    // in the guest's root pid namespace
 	ExecID string // "" for the init process and for descendants
 	Init   bool   // the init process
+	// What /proc in the guest says, which may be anything; all "" and 0 when it says
+	// nothing.
+	Name     string
+	Args     []string // not more than 4 KiB, without NUL
+	UID, GID uint32
 }
 
 // Events are callbacks for what the guest reports by itself. They must not

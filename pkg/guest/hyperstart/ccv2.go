@@ -47,7 +47,11 @@ type UpdateContainerRequest struct {
 type ProcessInfo struct {
 	PID int `json:"pid"` // in the guest's root pid namespace
 	// Process is the id that the process was created with; "" for descendants.
-	Process string `json:"process,omitempty"`
+	Process string   `json:"process,omitempty"`
+	Name    string   `json:"name,omitempty"` // comm in /proc
+	Args    []string `json:"args,omitempty"` // cut after 4 KiB
+	UID     uint32   `json:"uid,omitempty"`  // in the guest's root user namespace, as GID
+	GID     uint32   `json:"gid,omitempty"`
 }
 
 // ProcessList is the answer to LISTPROCESSES.

@@ -62,3 +62,21 @@ func (b *Bundle) RootfsDir() string {
 	}
 	return path
 }
+
+// HostIDs are the ids on the host of a user of a container; 65534, nobody's, where
+// its user namespace has none.
+func HostIDs(spec *specs.Spec, user specs.User) (uid, gid uint32) {
+	return hostID(user.UID, spec.Linux.UIDMappings), hostID(user.GID, spec.Linux.GIDMappings)
+}
+
+func hostID(id uint32, mappings []specs.LinuxIDMapping) uint32 {
+	if len(mappings) == 0 {
+		return id
+	}
+	for _, m := range mappings {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return m.HostID + id - m.ContainerID
+		}
+	}
+	return 65534
+}

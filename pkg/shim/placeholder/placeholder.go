@@ -1,43 +1,213 @@
 package placeholder
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
-// Placeholder is one thread.
+// Placeholder is a container on the host. It is safe for concurrent use.
 type Placeholder struct {
-	pid  int
-	end  chan struct{} // closed by Release
-	done chan struct{} // closed when the thread is about to end
+	program *os.File
+	calls   chan func()   // for the thread
+	ended   chan struct{} // closed when the thread is about to end
+	mirror  mirror
+
+	mu     sync.Mutex // guards the fields below; held while a process is started
+	closed bool
+	live   map[string]*child // those that nobody has ended
 }
 
-// New starts a placeholder in a network namespace, which stays the caller's.
-// The caller must Release it.
-func New(netns *os.File) (*Placeholder, error) {
-	pid := make(chan int, 1)
-	p := &Placeholder{end: make(chan struct{}), done: make(chan struct{})}
-	err := osthread.GoInNetNS(netns, func() {
-		defer close(p.done)
-		pid <- unix.Gettid()
-		<-p.end
-	})
+// New makes a placeholder in a network namespace, which stays the caller's; nil is the
+// present one. The files of c are closed. The caller must Close the placeholder.
+func New(netns *os.File, c Container) (*Placeholder, error) {
+	defer c.Close()
+	program, err := newProgramDir()
 	if err != nil {
+		return nil, err
+	}
+	p := &Placeholder{
+		program: program, calls: make(chan func()), ended: make(chan struct{}), live: make(map[string]*child),
+	}
+	ready := make(chan error, 1)
+	if err := osthread.GoInNetNS(netns, func() { p.serve(c, ready) }); err != nil {
+		_ = program.Close()
 		return nil, fmt.Errorf("start the placeholder of a container: %w", err)
 	}
-	p.pid = <-pid
+	if err := <-ready; err != nil {
+		<-p.ended
+		_ = program.Close()
+		return nil, fmt.Errorf("start the placeholder of a container: %w", err)
+	}
 	return p, nil
 }
 
-// PID is the thread's id.
-func (p *Placeholder) PID() int { return p.pid }
+// serve is the thread.
+func (p *Placeholder) serve(c Container, ready chan<- error) {
+	defer close(p.ended)
+	host, err := os.Open("/proc/thread-self/ns/mnt")
+	if err != nil {
+		ready <- err
+		return
+	}
+	defer func() {
+		// The mounts end here and now, not some time later with the thread: whoever
+		// waits for that may want to remove what was mounted.
+		_ = unix.Setns(int(host.Fd()), unix.CLONE_NEWNS)
+		_ = host.Close()
+	}()
+	if err := separate(c, p.program); err != nil {
+		ready <- err
+		return
+	}
+	ready <- nil
+	for call := range p.calls {
+		call()
+	}
+}
 
-// Release ends the thread. It is called once.
-func (p *Placeholder) Release() {
-	close(p.end)
-	<-p.done
+// Identity is what /proc says of a process.
+type Identity struct {
+	Name     string // of the program, cut to 15 bytes
+	Args     []string
+	UID, GID uint32
+}
+
+// child is a process.
+type child struct {
+	process   *os.Process
+	signalled func(syscall.Signal)
+	unheard   chan struct{} // closed when nobody wants its signals any more
+	ended     chan struct{} // closed after the last signal, when it was waited for
+}
+
+// Start starts a process with a name that no other one has, and returns its pid. It ends
+// with [Placeholder.End] or with the placeholder. Until then signalled gets the signals
+// that others send to it, SIGKILL after its end. It must not block. After Close the
+// error is os.ErrClosed.
+func (p *Placeholder) Start(name string, id Identity, signalled func(syscall.Signal)) (pid int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return 0, fmt.Errorf("start a placeholder: %w", os.ErrClosed)
+	}
+	if p.live[name] != nil {
+		return 0, fmt.Errorf("start a placeholder: process %q: %w", name, os.ErrExist)
+	}
+	var pipe *os.File
+	c := &child{signalled: signalled, unheard: make(chan struct{}), ended: make(chan struct{})}
+	done := make(chan struct{})
+	p.calls <- func() {
+		defer close(done)
+		c.process, pipe, err = p.fork(id)
+	}
+	<-done
+	if err != nil {
+		return 0, fmt.Errorf("start a placeholder for %q: %w", id.Name, err)
+	}
+	p.live[name] = c
+	go c.watch(pipe)
+	return c.process.Pid, nil
+}
+
+// fork starts a process on the placeholder's thread, whose end ends it.
+func (p *Placeholder) fork(id Identity) (*os.Process, *os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = w.Close() }()
+	// A path below the working directory does not depend on the root directory.
+	if err := unix.Fchdir(int(p.program.Fd())); err != nil {
+		return nil, nil, errors.Join(err, r.Close())
+	}
+	args := id.Args
+	if len(args) == 0 {
+		args = []string{id.Name}
+	}
+	process, err := os.StartProcess("./"+programFile, args, &os.ProcAttr{
+		Env: []string{id.Name}, Files: []*os.File{nil, w, nil},
+		Sys: &syscall.SysProcAttr{
+			Setsid: true, Pdeathsig: syscall.SIGKILL,
+			Credential: &syscall.Credential{Uid: id.UID, Gid: id.GID},
+		},
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, r.Close())
+	}
+	return process, r, nil
+}
+
+// watch reports the signals of a process until it has ended, and waits for it. Who kills
+// the process means the one in the guest.
+func (c *child) watch(pipe *os.File) {
+	defer close(c.ended)
+	buf := make([]byte, 1)
+	for {
+		if n, err := pipe.Read(buf); n == 0 || err != nil {
+			break // only the process has the other end
+		}
+		c.report(syscall.Signal(buf[0]))
+	}
+	_ = pipe.Close()
+	_, _ = c.process.Wait()
+	c.report(syscall.SIGKILL)
+}
+
+// report reports a signal, unless nobody wants it.
+func (c *child) report(signal syscall.Signal) {
+	select {
+	case <-c.unheard: // it is the placeholder that has killed the process
+	default:
+		c.signalled(signal)
+	}
+}
+
+// kill ends a process.
+func (c *child) kill() {
+	close(c.unheard)
+	_ = c.process.Kill() // it may have ended
+}
+
+// End ends a process and waits for that. One that does not exist, or was ended, is not
+// an error.
+func (p *Placeholder) End(name string) {
+	p.mu.Lock()
+	c := p.live[name]
+	delete(p.live, name)
+	p.mu.Unlock()
+	if c != nil {
+		c.kill()
+		<-c.ended
+	}
+}
+
+// Close ends all processes and the thread, and waits for that. It is idempotent.
+func (p *Placeholder) Close() {
+	p.mu.Lock()
+	first := !p.closed
+	p.closed = true
+	live := p.live
+	p.live = nil
+	p.mu.Unlock()
+	if !first {
+		<-p.ended
+		return
+	}
+	p.mirror.stop()
+	for _, c := range live {
+		c.kill()
+	}
+	for _, c := range live {
+		<-c.ended
+	}
+	close(p.calls)
+	<-p.ended
+	_ = p.program.Close()
 }

@@ -1,36 +1,296 @@
 package placeholder
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-func TestPlaceholder(t *testing.T) {
-	one, err := New(nil)
+func needRoot(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		tb.Skip("needs root")
+	}
+}
+
+// tree is a copy of what is mounted at a directory.
+func tree(tb testing.TB, dir string) *os.File {
+	tb.Helper()
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	two, err := New(nil)
+	return os.NewFile(uintptr(fd), dir)
+}
+
+// files makes files below a directory, with their paths as what is in them.
+func files(tb testing.TB, paths ...string) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	for _, path := range paths {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			tb.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(filepath.Base(path)), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func newPlaceholder(tb testing.TB, c Container) *Placeholder {
+	tb.Helper()
+	needRoot(tb)
+	p, err := New(nil, c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	defer two.Release()
-	if one.PID() == two.PID() || one.PID() == os.Getpid() {
-		t.Errorf("pids %d and %d of process %d, want three", one.PID(), two.PID(), os.Getpid())
+	tb.Cleanup(p.Close)
+	return p
+}
+
+// process is a process of a placeholder.
+type process struct {
+	PID     int
+	Signals chan syscall.Signal
+}
+
+func start(tb testing.TB, p *Placeholder, name string, id Identity) process {
+	tb.Helper()
+	signals := make(chan syscall.Signal, 10)
+	pid, err := p.Start(name, id, func(s syscall.Signal) { signals <- s })
+	if err != nil {
+		tb.Fatal(err)
 	}
-	proc := filepath.Join("/proc", fmt.Sprint(one.PID()))
-	if _, err := os.Stat(filepath.Join(proc, "ns/net")); err != nil {
-		t.Error(err)
-	}
-	one.Release()
-	for { // the thread ends soon after
-		if _, err := os.Stat(proc); errors.Is(err, os.ErrNotExist) {
+	return process{pid, signals}
+}
+
+func proc(pid int, file string) string { return filepath.Join("/proc", fmt.Sprint(pid), file) }
+
+// awaitName waits until the program has its name, after its first steps.
+func awaitName(tb testing.TB, pid int, name string) {
+	tb.Helper()
+	for tb.Context().Err() == nil {
+		got, err := os.ReadFile(proc(pid, "comm"))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if strings.TrimSuffix(string(got), "\n") == name {
 			return
 		}
-		runtime.Gosched()
+	}
+}
+
+// TestView of a container: its files, and nothing else of the host's.
+func TestView(t *testing.T) {
+	root := files(t, "etc/issue", "data/below", "tmp/hidden", "link/x", "file")
+	if err := os.Remove(filepath.Join(root, "link/x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../../../../tmp/ccv2-away", filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	volume := files(t, "kept")
+	p := newPlaceholder(t, Container{
+		Root: tree(t, root), Hostname: "inner",
+		Mounts: []Mount{
+			{Destination: "/data", Tree: tree(t, volume)},
+			{Destination: "/tmp"},
+			{Destination: "/link", Tree: tree(t, volume)},    // leads nowhere below the root
+			{Destination: "/missing", Tree: tree(t, volume)}, // the same
+			{Destination: "/file", Tree: tree(t, volume)},    // a directory on a file
+		},
+	})
+	process := start(t, p, "", Identity{Name: "init", Args: []string{"/bin/init", "-x"}, UID: 1234, GID: 56})
+	awaitName(t, process.PID, "init")
+	inside := func(path string) string { return filepath.Join(proc(process.PID, "root"), path) }
+	for path, want := range map[string]string{"etc/issue": "issue", "data/kept": "kept", "file": "file"} {
+		if got, err := os.ReadFile(inside(path)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+	if err := os.WriteFile(inside("data/new"), nil, 0o600); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(volume, "new")); err != nil {
+		t.Errorf("what was written is not in the volume: %v", err)
+	}
+	if err := os.WriteFile(inside("tmp/new"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("write where only the guest has files: %v, want that it is read-only", err)
+	}
+	if _, err := os.Stat(inside("tmp/hidden")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the container does not see: %v", err)
+	}
+	table, err := os.ReadFile(proc(process.PID, "mountinfo"))
+	if err != nil || len(bytes.Split(bytes.TrimSpace(table), []byte("\n"))) != 3 {
+		t.Errorf("mounts of the container, want the root, /data and /tmp (%v):\n%s", err, table)
+	}
+	wantNamespaces(t, process.PID)
+	wantStatus(t, process.PID, "Uid:\t1234\t", "Gid:\t56\t", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Threads:\t1\n")
+	if got, _ := os.ReadFile(proc(process.PID, "cmdline")); string(got) != "/bin/init\x00-x\x00" {
+		t.Errorf("arguments %q", got)
+	}
+	if out, err := exec.CommandContext(t.Context(), "nsenter", "-t", fmt.Sprint(process.PID), "-u", "hostname").CombinedOutput(); err != nil || string(out) != "inner\n" {
+		t.Errorf("host name %q, %v", out, err)
+	}
+}
+
+// wantNamespaces checks that the mount, ipc and uts namespaces are not the host's.
+func wantNamespaces(tb testing.TB, pid int) {
+	tb.Helper()
+	for _, kind := range []string{"mnt", "ipc", "uts"} {
+		theirs, err := os.Readlink(proc(pid, "ns/"+kind))
+		ours, ourErr := os.Readlink("/proc/self/ns/" + kind)
+		if err != nil || ourErr != nil || theirs == ours {
+			tb.Errorf("%s namespace %s, ours %s (%v, %v)", kind, theirs, ours, err, ourErr)
+		}
+	}
+}
+
+func wantStatus(tb testing.TB, pid int, lines ...string) {
+	tb.Helper()
+	status, err := os.ReadFile(proc(pid, "status"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, want := range lines {
+		if !strings.Contains(string(status), want) {
+			tb.Errorf("status lacks %q:\n%s", want, status)
+		}
+	}
+}
+
+// TestSignals: what others send to the pid is meant for the process in the guest.
+func TestSignals(t *testing.T) {
+	p := newPlaceholder(t, Container{})
+	process := start(t, p, "x", Identity{Name: "one"})
+	awaitName(t, process.PID, "one")
+	for _, want := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, 64} {
+		awaitWaiting(t, process.PID)
+		if err := syscall.Kill(process.PID, want); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-process.Signals; got != want {
+			t.Errorf("signal %d, want %d", got, want)
+		}
+	}
+	if err := syscall.Kill(process.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-process.Signals; got != syscall.SIGKILL {
+		t.Errorf("%v, want SIGKILL", got)
+	}
+	p.End("x")
+	p.End("x")
+	own := start(t, p, "x", Identity{Name: "two"}) // the name is free again
+	if _, err := p.Start("x", Identity{Name: "three"}, nil); !errors.Is(err, os.ErrExist) {
+		t.Errorf("a second process of that name: %v", err)
+	}
+	p.End("x")
+	if len(own.Signals) != 0 {
+		t.Errorf("an end of our own is reported as %v", <-own.Signals)
+	}
+}
+
+// awaitWaiting waits until a process that has its name sleeps, which it does only to
+// wait for signals.
+func awaitWaiting(tb testing.TB, pid int) {
+	tb.Helper()
+	for tb.Context().Err() == nil {
+		status, err := os.ReadFile(proc(pid, "status"))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if strings.Contains(string(status), "State:\tS") {
+			return
+		}
+	}
+}
+
+// TestMirror has a process for each one that is asked for, the same one as long as it
+// is, and as many as a host can bear.
+func TestMirror(t *testing.T) {
+	p := newPlaceholder(t, Container{})
+	one := Mirrored{GuestPID: 7, Identity: Identity{Name: "one", Args: []string{"one"}}}
+	two := Mirrored{GuestPID: 8, Identity: Identity{Name: "two", Args: []string{"two"}}}
+	first := p.Mirror([]Mirrored{one, two})
+	if first[0] == 0 || first[1] == 0 || first[0] == first[1] {
+		t.Fatalf("pids %v", first)
+	}
+	other := one
+	other.Args = []string{"another"}
+	second := p.Mirror([]Mirrored{two, other})
+	if second[0] != first[1] || second[1] == first[0] {
+		t.Errorf("pids %v, then %v in the other order", first, second)
+	}
+	if err := syscall.Kill(first[0], 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("a process that is gone: %v", err)
+	}
+	var all []Mirrored
+	for i := range mirrorLimit + 3 {
+		all = append(all, Mirrored{GuestPID: 100 + i, Identity: Identity{Name: "many"}})
+	}
+	pids := p.Mirror(all)
+	if pids[mirrorLimit-1] == 0 || pids[mirrorLimit] != 0 {
+		t.Errorf("pids around the limit: %v", pids[mirrorLimit-1:])
+	}
+	p.Close()
+	if got := p.Mirror(all[:1]); got[0] != 0 {
+		t.Errorf("a pid %d after the end", got[0])
+	}
+}
+
+// TestClose leaves no process and no mount.
+func TestClose(t *testing.T) {
+	root := t.TempDir()
+	if err := unix.Mount("tmpfs", root, "tmpfs", 0, ""); err != nil {
+		t.Skip(err)
+	}
+	p := newPlaceholder(t, Container{Root: tree(t, root)})
+	process := start(t, p, "x", Identity{Name: "one"})
+	p.Close()
+	p.Close()
+	if err := syscall.Kill(process.PID, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the process: %v", err)
+	}
+	if _, err := p.Start("late", Identity{Name: "late"}, nil); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a start after the end: %v", err)
+	}
+	if err := unix.Unmount(root, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// BenchmarkNew is what a container costs, BenchmarkStart an exec.
+func BenchmarkNew(b *testing.B) {
+	needRoot(b)
+	root := b.TempDir()
+	for b.Loop() {
+		p, err := New(nil, Container{Root: tree(b, root), Mounts: []Mount{{Destination: "/"}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		start(b, p, "", Identity{Name: "init"})
+		p.Close()
+	}
+}
+
+func BenchmarkStart(b *testing.B) {
+	p := newPlaceholder(b, Container{})
+	for b.Loop() {
+		start(b, p, "exec", Identity{Name: "exec"})
+		p.End("exec")
 	}
 }

@@ -75,7 +75,6 @@ func (b *boot) openNetwork(context.Context) error {
 	}
 	b.network = n
 	b.undo.Add(func(context.Context) error { return n.Close() })
-	b.undo.Add(b.pids.releaseAll) // they are in the namespace
 	if where.Path == "" {
 		return nil // ends with the sandbox
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network/networktest"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -235,17 +236,19 @@ func TestHostNetworkAcquiresNothing(t *testing.T) {
 	}
 }
 
-// TestPlaceholder is in the pod's network namespace, and ends with the machine.
+// TestPlaceholder is in the pod's network namespace.
 func TestPlaceholder(t *testing.T) {
 	f := newFixture(t)
 	if err := f.boot(bundle.Pod{}); err != nil {
 		t.Fatal(err)
 	}
-	pid, release, err := f.Placeholder()
+	p, err := f.Placeholder(placeholder.Container{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := f.Placeholder(); err != nil { // Release ends it
+	defer p.Close()
+	pid, err := p.Start("", placeholder.Identity{Name: "init"}, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	want, err := f.network.File().Stat()
@@ -255,11 +258,5 @@ func TestPlaceholder(t *testing.T) {
 	got, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil || !os.SameFile(got, want) {
 		t.Errorf("it is in another network namespace, or gone: %v", err)
-	}
-	for range 2 {
-		release()
-	}
-	if n := len(f.pids.live); n != 1 {
-		t.Errorf("%d placeholders are kept, want 1", n)
 	}
 }

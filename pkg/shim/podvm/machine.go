@@ -70,7 +70,6 @@ type Machine struct {
 	wg     sync.WaitGroup // all goroutines
 	loss   loss
 	vcpus  vcpus
-	pids   placeholders // of containers
 
 	mu sync.Mutex    // guards vm
 	vm hypervisor.VM // nil before its start
@@ -192,14 +191,10 @@ func (m *Machine) RefreshNetwork(ctx context.Context) error {
 	return nil
 }
 
-// Placeholder makes a pid for a container, until release is called. It needs a
-// Boot that has succeeded.
-func (m *Machine) Placeholder() (pid int, release func(), err error) {
-	p, err := placeholder.New(m.network.File())
-	if err != nil {
-		return 0, nil, err
-	}
-	return p.PID(), m.pids.add(p), nil
+// Placeholder makes what stands for a container on the host, in the pod's network
+// namespace. The caller closes it. It needs a Boot that has succeeded.
+func (m *Machine) Placeholder(c placeholder.Container) (*placeholder.Placeholder, error) {
+	return placeholder.New(m.network.File(), c)
 }
 
 // Disconnect ends the connection to the guest, and all sessions with it. It is

@@ -22,6 +22,7 @@ type Container struct {
 	Rootfs []mount.Mount
 
 	sandbox     *Sandbox
+	bundle      *bundle.Bundle // nil before Create has read it
 	init        *Process
 	cleanup     cleanup.Stack   // of what it has on the host
 	requestDone <-chan struct{} // closed when the caller of Create has gone
@@ -37,8 +38,8 @@ type Container struct {
 
 // containerStatus is what else changes in the life of a container.
 type containerStatus struct {
-	pid      int  // of its placeholder; 0 before there is one
-	initGone bool // the init process has ended; no exec may start
+	onHost   Placeholder // nil before there is one
+	initGone bool        // the init process has ended; no exec may start
 	oomSeen  bool
 }
 
@@ -53,17 +54,8 @@ func (c *Container) State() ContainerState {
 	return c.state
 }
 
-// PID represents the container on the host: for the sandbox container it is the
-// VMM's process id, for the others that of a placeholder. It is 0 before there
-// is one.
-func (c *Container) PID() int {
-	if c.isSandboxContainer() {
-		return c.sandbox.machine.PID()
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.status.pid
-}
+// PID is that of the init process on the host; 0 before there is one.
+func (c *Container) PID() int { return c.init.PID() }
 
 // Process returns the process with an exec id, "" for the init process. Unknown
 // ids are errdefs.ErrNotFound.
@@ -150,7 +142,7 @@ func (c *Container) Removed() <-chan struct{} { return c.removed }
 func (c *Container) remove(ctx context.Context) {
 	defer close(c.removed)
 	<-c.init.end.final      // its exit is announced before the deletion is
-	c.sandbox.creates.add() // the machine is released after what a container has
+	c.sandbox.creates.Add() // the machine is released after what a container has
 	defer c.sandbox.endCreate()
 	for _, p := range c.all() {
 		if p != c.init {
@@ -159,10 +151,7 @@ func (c *Container) remove(ctx context.Context) {
 		}
 	}
 	if c.sandbox.isReady() { // a guest that is gone keeps nothing
-		err := c.sandbox.machine.Guest().RemoveContainer(ctx, c.ID)
-		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-			log.G(ctx).WithError(err).WithField("container", c.ID).Warn("remove container in guest")
-		}
+		removeFromGuest(ctx, c)
 	}
 	c.release(ctx)
 	if c.isSandboxContainer() && c.sandbox.Containers() > 0 {
@@ -172,6 +161,14 @@ func (c *Container) remove(ctx context.Context) {
 	}
 	exit := c.init.Exit()
 	c.sandbox.publish(TaskDeleted{ContainerID: c.ID, PID: c.PID(), Status: exit.Status, At: exit.At})
+}
+
+// removeFromGuest removes what the guest has of a container.
+func removeFromGuest(ctx context.Context, c *Container) {
+	err := c.sandbox.machine.Guest().RemoveContainer(ctx, c.ID)
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		log.G(ctx).WithError(err).WithField("container", c.ID).Warn("remove container in guest")
+	}
 }
 
 // undo releases what a container has on the host. It is idempotent.

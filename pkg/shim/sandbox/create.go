@@ -3,16 +3,18 @@ package sandbox
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/exposure"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestspec"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/nsjoin"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
 )
 
@@ -87,10 +89,8 @@ func (c *Container) abandoned() bool {
 type creation struct {
 	*Container
 
-	bundle  *bundle.Bundle
-	files   Files
-	sources map[int]guestspec.Source // of its mounts, by their index
-	binds   []client.Bind
+	files   *exposure.Exposure
+	inGuest bool // the guest has created it
 }
 
 // run does the work of Create. On error nothing is left but the id, which the
@@ -118,10 +118,10 @@ func (n *creation) run(ctx context.Context) (err error) {
 	}
 	defer n.sandbox.endCreate()
 	for _, step := range []func(context.Context) error{
-		n.makePlaceholder, n.exposeFiles, n.openStreams, n.createInGuest,
+		n.exposeFiles, n.openStreams, n.createInGuest, n.makePlaceholder,
 	} {
 		if err := step(ctx); err != nil {
-			undo(context.WithoutCancel(ctx), n.Container) // before the machine is released
+			n.undo(context.WithoutCancel(ctx)) // before the machine is released
 			return err
 		}
 	}
@@ -131,63 +131,23 @@ func (n *creation) run(ctx context.Context) (err error) {
 	return n.toLocked(ContainerCreated)
 }
 
-// makePlaceholder makes the pid by which clients know the container, and notes it.
-func (n *creation) makePlaceholder(context.Context) error {
-	if n.isSandboxContainer() { // it has the VMM's
-		return n.saveNote()
+// undo takes back what was done until a step failed.
+func (n *creation) undo(ctx context.Context) {
+	if n.inGuest {
+		removeFromGuest(ctx, n.Container)
 	}
-	pid, release, err := n.sandbox.machine.Placeholder()
-	if err != nil {
-		return err
-	}
-	n.cleanup.Add(func(context.Context) error {
-		release()
-		return nil
-	})
-	n.mu.Lock()
-	n.status.pid = pid
-	n.mu.Unlock()
-	return n.saveNote()
+	undo(ctx, n.Container)
 }
 
 // exposeFiles exposes the root file system and the volumes to the guest.
-func (n *creation) exposeFiles(context.Context) (err error) {
-	if n.files, err = n.sandbox.machine.Files(n.ID); err != nil {
+func (n *creation) exposeFiles(context.Context) error {
+	view, err := n.sandbox.machine.Files(n.ID)
+	if err != nil {
 		return err
 	}
-	n.cleanup.Add(func(context.Context) error { return n.files.Close() })
-	if len(n.Rootfs) > 0 {
-		err = n.files.Rootfs(n.Rootfs)
-	} else {
-		err = n.files.RootfsDir(n.bundle.RootfsDir())
-	}
-	if err != nil {
-		return fmt.Errorf("root file system: %w", err)
-	}
-	return n.exposeMounts()
-}
-
-// exposeMounts exposes the sources of all bind mounts to the guest.
-func (n *creation) exposeMounts() error {
-	n.sources = make(map[int]guestspec.Source)
-	for i, m := range n.bundle.Spec.Mounts {
-		if !bundle.IsBind(m) || bundle.IsShm(m) {
-			continue
-		}
-		if size := bundle.HugePageSize(m); size != 0 {
-			n.sources[i] = guestspec.Source{HugePages: size}
-			continue
-		}
-		b := guestspec.Bind(m, n.Bundle)
-		b.Within, b.Pod = client.ResolvesBeneath(n.sandbox.machine.Guest()), n.bundle.PodUID()
-		path, guard, err := n.files.Bind(b)
-		if err != nil {
-			return fmt.Errorf("mount %s: %w", m.Destination, err)
-		}
-		n.sources[i] = guestspec.Source{Path: filepath.Join(hyperstart.ShareMount, path), ReadOnly: guard}
-		n.binds = append(n.binds, client.Bind{Source: path, Destination: m.Destination, ReadOnly: guestspec.IsReadOnly(m)})
-	}
-	return nil
+	n.cleanup.Add(func(context.Context) error { return view.Close() })
+	n.files, err = exposure.Expose(view, n.bundle, n.Rootfs, client.ResolvesBeneath(n.sandbox.machine.Guest()))
+	return err
 }
 
 // openStreams opens the streams of the init process at both ends.
@@ -201,15 +161,24 @@ func (n *creation) openStreams(ctx context.Context) error {
 
 // createInGuest creates the container in the guest.
 func (n *creation) createInGuest(ctx context.Context) error {
-	joined, err := n.joined(ctx)
-	if err != nil {
-		return err
+	var joined map[specs.LinuxNamespaceType]string
+	if !n.isSandboxContainer() {
+		var err error
+		pod := nsjoin.Pod{
+			Guest: n.sandbox.machine.Guest(), Sandbox: n.sandbox.opts.ID,
+			ByPID: func(pid int) string { return byPID(n.sandbox, pid) },
+		}
+		if joined, err = nsjoin.Paths(ctx, n.bundle.Spec, pod); err != nil {
+			return err
+		}
 	}
-	return n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.Session(), client.Container{
-		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.binds,
+	err := n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.Session(), client.Container{
+		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.files.Binds(),
 		Spec: guestspec.Container(n.bundle.Spec, guestspec.Options{
-			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.sources,
-			Rootfs: filepath.Join(hyperstart.ShareMount, n.files.RootfsPath()), Shm: hyperstart.ShmMount,
+			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.files.Sources(),
+			Rootfs: n.files.Rootfs(), Shm: hyperstart.ShmMount,
 		}),
 	})
+	n.inGuest = err == nil
+	return err
 }

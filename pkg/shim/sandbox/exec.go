@@ -52,7 +52,7 @@ func (c *Container) StartExec(ctx context.Context, id string) error {
 		p.startFailed(err)
 		return err
 	}
-	c.sandbox.publish(ExecStarted{ContainerID: c.ID, ExecID: id, PID: c.PID()})
+	c.sandbox.publish(ExecStarted{ContainerID: c.ID, ExecID: id, PID: p.PID()})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err = p.toLocked(ProcessRunning)
@@ -81,6 +81,9 @@ func (p *Process) run(ctx context.Context) error {
 		return err
 	}
 	if err := p.open(ctx); err != nil {
+		return err
+	}
+	if err := appear(p, p.spec); err != nil {
 		return err
 	}
 	err := s.machine.Guest().Exec(ctx, p.io.Session(), client.Exec{

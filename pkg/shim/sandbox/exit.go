@@ -177,9 +177,10 @@ func (p *Process) finish(exit Exit, announce bool) {
 	err := p.toLocked(ProcessExited)
 	p.mu.Unlock()
 	p.logImpossible(err)
+	disappear(p) // who sees the exit may look for the pid
 	if announce {
 		c.sandbox.publish(TaskExited{
-			ContainerID: c.ID, ExecID: p.ID, PID: c.PID(), Status: exit.Status, At: exit.At,
+			ContainerID: c.ID, ExecID: p.ID, PID: p.PID(), Status: exit.Status, At: exit.At,
 		})
 	}
 	close(p.end.final)

@@ -2,13 +2,14 @@ package sandbox
 
 import (
 	"context"
+	"syscall"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/exposure"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
 )
 
 // Machine is the VM of a sandbox with all that it needs on the host. The command
@@ -45,9 +46,10 @@ type Power interface {
 type Host interface {
 	Dir() string // path of the state directory
 	// Files makes the container's view of the share.
-	Files(container string) (Files, error)
-	// Placeholder makes a pid for a container, until release is called.
-	Placeholder() (pid int, release func(), err error)
+	Files(container string) (exposure.View, error)
+	// Placeholder makes what stands for a container on the host. It closes the files
+	// of c.
+	Placeholder(c placeholder.Container) (Placeholder, error)
 	// RefreshNetwork brings the guest's network up to date.
 	RefreshNetwork(ctx context.Context) error
 	// LimitCPU bounds what runs on the host for a container that is no pod's.
@@ -56,11 +58,10 @@ type Host interface {
 	OOMKilled() (bool, error)
 }
 
-// Files is what a container has in the share; a [share.View] is one.
-type Files interface {
-	Rootfs(all []mount.Mount) error
-	RootfsDir(path string) error
-	RootfsPath() string
-	Bind(b share.Bind) (path string, guard bool, err error)
-	Close() error
+// Placeholder stands for a container on the host; a [placeholder.Placeholder] is one.
+type Placeholder interface {
+	Start(name string, id placeholder.Identity, signalled func(syscall.Signal)) (pid int, err error)
+	End(name string)
+	Mirror(list []placeholder.Mirrored) []int
+	Close()
 }

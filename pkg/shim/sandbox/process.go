@@ -37,9 +37,10 @@ type Process struct {
 	io        *streams.Streams
 	end       processEnd
 
-	mu    sync.Mutex // guards state
+	mu    sync.Mutex // guards the fields below
 	cond  *sync.Cond // on mu; signals every change of state
 	state ProcessState
+	pid   int
 }
 
 func newProcess(c *Container, id string, cfg stdio.Config) *Process {
@@ -57,6 +58,13 @@ func (p *Process) String() string {
 
 // Stdio is what containerd named when the process was created.
 func (p *Process) Stdio() stdio.Config { return p.stdio }
+
+// PID is that of the process on the host, which ends with it; 0 before there is one.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pid
+}
 
 // State is the state of an exec process; see [Container.State] for the init
 // process.

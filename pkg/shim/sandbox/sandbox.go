@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/goroutines"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
@@ -34,12 +35,12 @@ type Sandbox struct {
 
 	ctx    context.Context //nolint:containedctx // of all goroutines; requests only wait for them
 	cancel context.CancelFunc
-	wg     goroutines // joined by Stop
+	wg     goroutines.Group // joined by Stop
 
 	boot    boot
 	end     end
-	creates goroutines  // creations and removals, which use the machine
-	started atomic.Bool // the guest has the network of the first start
+	creates goroutines.Group // creations and removals, which use the machine
+	started atomic.Bool      // the guest has the network of the first start
 
 	mu         sync.Mutex // guards the fields below
 	state      State

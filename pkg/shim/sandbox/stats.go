@@ -35,34 +35,3 @@ func (c *Container) Update(ctx context.Context, resources []byte) error {
 	}
 	return c.sandbox.machine.LimitCPU(ctx, limits.CPU)
 }
-
-// ProcessInfo is one process of a container.
-type ProcessInfo struct {
-	PID    int
-	ExecID string // "" for the init process and for descendants
-}
-
-// Processes lists the container's processes with the guest's pids and exec ids.
-// It is never empty for a container that exists: when the guest cannot answer,
-// the container's pid on the host represents all, because containerd takes an
-// empty list for a container that is gone.
-func (c *Container) Processes(ctx context.Context) ([]ProcessInfo, error) {
-	all := []ProcessInfo{{PID: c.PID()}}
-	switch c.State() {
-	case ContainerCreated, ContainerRunning, ContainerStarting:
-	case ContainerCreating, ContainerPausing, ContainerPaused, ContainerResuming, ContainerExited, ContainerDeleted:
-		return all, nil
-	}
-	if !c.sandbox.isReady() {
-		return all, nil
-	}
-	list, err := c.sandbox.machine.Guest().Processes(ctx, c.ID)
-	if err != nil || len(list) == 0 {
-		return all, nil //nolint:nilerr // see above
-	}
-	all = all[:0]
-	for _, p := range list {
-		all = append(all, ProcessInfo{PID: p.PID, ExecID: p.ExecID})
-	}
-	return all, nil
-}

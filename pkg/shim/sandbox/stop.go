@@ -56,7 +56,7 @@ func (s *Sandbox) join(ctx context.Context) error {
 		}
 	}
 	select {
-	case <-s.wg.idle():
+	case <-s.wg.Idle():
 		s.cancel()
 		return nil
 	case <-ctx.Done():
@@ -119,7 +119,7 @@ func (s *Sandbox) beginCreate() error {
 	s.mu.Lock()
 	ready := s.state == StateReady
 	if ready {
-		s.creates.add()
+		s.creates.Add()
 	}
 	s.mu.Unlock()
 	if !ready {
@@ -128,7 +128,7 @@ func (s *Sandbox) beginCreate() error {
 	return nil
 }
 
-func (s *Sandbox) endCreate() { s.creates.end() }
+func (s *Sandbox) endCreate() { s.creates.Done() }
 
 // createsLimit bounds the wait for containers that are being created when the
 // VM is lost: they fail at their next step.
@@ -137,7 +137,7 @@ const createsLimit = 10 * time.Second
 // awaitCreates waits until no container is being created, or removed.
 func (s *Sandbox) awaitCreates() {
 	select {
-	case <-s.creates.idle():
+	case <-s.creates.Idle():
 	case <-time.After(createsLimit):
 	}
 }

@@ -138,6 +138,32 @@ func (m *guestMounts) attach(tree int, path string) error {
 	return move(m.host(path))
 }
 
+// copyOf copies what is mounted at and below a path of the share. The path may lead
+// over directories that the guest can change, but over no link.
+func (m *guestMounts) copyOf(path string) (tree int, err error) {
+	clone := func(root string) error {
+		dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(dir) }()
+		fd, err := unix.Openat2(dir, path, &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		tree, err = cloneMounts(fd, "", true)
+		return err
+	}
+	belong, err := m.enter(func() error { return clone("/") })
+	if !belong && err == nil {
+		err = clone(m.files)
+	}
+	return tree, err
+}
+
 // isolate makes a directory of the share a mount of its own, which the guest
 // sees as a file system of its own. QEMU tells file systems apart by itself.
 func (m *guestMounts) isolate(path string) error {

@@ -86,6 +86,24 @@ func (v *View) Bind(b Bind) (path string, guard bool, err error) {
 	return u.path(), guard, nil
 }
 
+// Tree is a copy of what the guest has at a path of the share, that of the root file
+// system or of a bind mount of this container. It is mounted nowhere, and the
+// caller's, who closes it.
+func (v *View) Tree(path string, readOnly bool) (*os.File, error) {
+	fd, err := v.guest.copyOf(path)
+	if err != nil {
+		return nil, fmt.Errorf("copy the mounts of %s: %w", path, err)
+	}
+	tree := os.NewFile(uintptr(fd), path)
+	if readOnly {
+		attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, attr); err != nil {
+			return nil, errors.Join(fmt.Errorf("make a copy of %s read-only: %w", path, err), tree.Close())
+		}
+	}
+	return tree, nil
+}
+
 // Close unmounts what the container alone had, releases its volumes and removes
 // its directories. It is idempotent.
 func (v *View) Close() error {

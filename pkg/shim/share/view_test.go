@@ -85,3 +85,51 @@ func TestRootfsDir(t *testing.T) {
 		t.Errorf("after the container: %v", err)
 	}
 }
+
+// TestTree is a copy of what the guest has, mounts below it too, which outlives the
+// view; a path that the guest has changed into a link leads nowhere.
+func TestTree(t *testing.T) {
+	inBothNamespaces(t, func(t *testing.T, f *fixture) {
+		snapshot, volume := t.TempDir(), t.TempDir()
+		for dir, name := range map[string]string{snapshot: "of-root", volume: "of-volume"} {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v := f.view("c")
+		if err := v.RootfsDir(snapshot); err != nil {
+			t.Fatal(err)
+		}
+		path, _, err := v.Bind(Bind{Source: volume})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, test := range []struct {
+			path, file string
+			readOnly   bool
+		}{{v.RootfsPath(), "of-root", true}, {path, "of-volume", false}} {
+			tree, err := v.Tree(test.path, test.readOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := int(tree.Fd())
+			if err := unix.Faccessat(at, test.file, unix.F_OK, 0); err != nil {
+				t.Errorf("%s: %v", test.path, err)
+			}
+			if err := unix.Mkdirat(at, "new", 0o700); errors.Is(err, unix.EROFS) != test.readOnly {
+				t.Errorf("%s: write: %v", test.path, err)
+			}
+			if err := tree.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := os.Symlink("/etc", filepath.Join(snapshot, "link")); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{filepath.Join(v.RootfsPath(), "link"), filepath.Join(v.RootfsPath(), "missing"), "../.."} {
+			if tree, err := v.Tree(path, false); err == nil {
+				t.Errorf("%s: %v", path, tree.Close())
+			}
+		}
+	})
+}

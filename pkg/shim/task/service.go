@@ -65,6 +65,10 @@ func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	if err != nil {
 		return nil, err
 	}
+	p, err := c.Process(r.ExecID)
+	if err != nil {
+		return nil, err
+	}
 	if r.ExecID == "" {
 		err = c.Start(ctx)
 	} else {
@@ -73,12 +77,16 @@ func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	if err != nil {
 		return nil, err
 	}
-	return &taskapi.StartResponse{Pid: uint32(c.PID())}, nil
+	return &taskapi.StartResponse{Pid: uint32(p.PID())}, nil
 }
 
 // Delete removes a container or an exec process that has ended.
 func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
 	c, err := s.sandbox.Container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.Process(r.ExecID)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +102,7 @@ func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	if err != nil {
 		return nil, err
 	}
-	return &taskapi.DeleteResponse{Pid: uint32(c.PID()), ExitStatus: exit.Status, ExitedAt: timestamp(exit.At)}, nil
+	return &taskapi.DeleteResponse{Pid: uint32(p.PID()), ExitStatus: exit.Status, ExitedAt: timestamp(exit.At)}, nil
 }
 
 // Exec registers an exec process.
@@ -144,7 +152,7 @@ func (s *Service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.St
 	}
 	io, exit := p.Stdio(), p.Exit() // after the state: what has stopped has an exit
 	return &taskapi.StateResponse{
-		ID: r.ID, ExecID: r.ExecID, Bundle: c.Bundle, Pid: uint32(c.PID()), Status: status,
+		ID: r.ID, ExecID: r.ExecID, Bundle: c.Bundle, Pid: uint32(p.PID()), Status: status,
 		Stdin: io.Stdin, Stdout: io.Stdout, Stderr: io.Stderr, Terminal: io.Terminal,
 		ExitStatus: exit.Status, ExitedAt: timestamp(exit.At),
 	}, nil
@@ -177,7 +185,7 @@ func (s *Service) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Em
 	return &emptypb.Empty{}, c.Kill(ctx, r.ExecID, int(r.Signal), r.All)
 }
 
-// Pids lists the processes of a container, numbered as in the guest.
+// Pids lists the processes of a container by their pids on the host.
 func (s *Service) Pids(ctx context.Context, r *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
 	c, err := s.sandbox.Container(r.ID)
 	if err != nil {

@@ -3,6 +3,7 @@ package sandboxtest
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"sync"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/exposure"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
@@ -38,7 +40,8 @@ type Machine struct {
 	paused   bool
 	oom      bool
 	released bool
-	pids     int
+	pids     int // of processes on the host, so far
+	onHost   []*Placeholder
 	cpu      *specs.LinuxCPU
 	files    map[string]*Files
 }
@@ -202,7 +205,7 @@ func (m *Machine) Console() []string { return []string{"a line of the console"} 
 func (m *Machine) Dir() string { return "/run/ccv2/test/pod" }
 
 // Files implements [sandbox.Host].
-func (m *Machine) Files(container string) (sandbox.Files, error) {
+func (m *Machine) Files(container string) (exposure.View, error) {
 	if err := m.step(context.Background(), "files "+container); err != nil {
 		return nil, err
 	}
@@ -218,17 +221,6 @@ func (m *Machine) FilesOf(container string) *Files {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.files[container]
-}
-
-// Placeholder implements [sandbox.Host].
-func (m *Machine) Placeholder() (pid int, release func(), err error) {
-	if err := m.step(context.Background(), "placeholder"); err != nil {
-		return 0, nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.pids++
-	return VMMPID + m.pids, func() {}, nil
 }
 
 // RefreshNetwork implements [sandbox.Host].
@@ -256,6 +248,9 @@ func (m *Machine) OOMKilled() (bool, error) {
 	return m.oom, nil
 }
 
+// Tree implements [exposure.View]. There is nothing to copy.
+func (f *Files) Tree(string, bool) (*os.File, error) { return os.Open(os.DevNull) }
+
 // Files is what one container was exposed.
 type Files struct {
 	container string
@@ -267,10 +262,10 @@ type Files struct {
 	closed bool
 }
 
-// Rootfs implements [sandbox.Files].
+// Rootfs implements [exposure.View].
 func (f *Files) Rootfs([]mount.Mount) error { return f.RootfsDir("mounts") }
 
-// RootfsDir implements [sandbox.Files].
+// RootfsDir implements [exposure.View].
 func (f *Files) RootfsDir(path string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -278,10 +273,10 @@ func (f *Files) RootfsDir(path string) error {
 	return nil
 }
 
-// RootfsPath implements [sandbox.Files].
+// RootfsPath implements [exposure.View].
 func (f *Files) RootfsPath() string { return f.container + "/rootfs" }
 
-// Bind implements [sandbox.Files].
+// Bind implements [exposure.View].
 func (f *Files) Bind(b share.Bind) (path string, guard bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -289,7 +284,7 @@ func (f *Files) Bind(b share.Bind) (path string, guard bool, err error) {
 	return ".volumes/0", b.Access != share.WriteAll, nil
 }
 
-// Close implements [sandbox.Files].
+// Close implements [exposure.View].
 func (f *Files) Close() error {
 	err := f.machine.step(context.Background(), "close files "+f.container)
 	f.mu.Lock()

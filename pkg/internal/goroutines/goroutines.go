@@ -1,31 +1,33 @@
-package sandbox
+package goroutines
 
 import "sync"
 
-// goroutines counts goroutines that are joined. Unlike a sync.WaitGroup it may
-// be waited for while others are being started. Its zero value has none.
-type goroutines struct {
+// Group counts goroutines that are joined. Its zero value has none, and it is safe for
+// concurrent use.
+type Group struct {
 	mu   sync.Mutex // guards the fields below
 	n    int
 	none chan struct{} // closed when n becomes 0; nil when nobody waits
 }
 
-// Go runs fn in a goroutine that Wait waits for.
-func (g *goroutines) Go(fn func()) {
-	g.add()
+// Go runs fn in a goroutine of the group.
+func (g *Group) Go(fn func()) {
+	g.Add()
 	go func() {
-		defer g.end()
+		defer g.Done()
 		fn()
 	}()
 }
 
-func (g *goroutines) add() {
+// Add counts one more, until Done.
+func (g *Group) Add() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.n++
 }
 
-func (g *goroutines) end() {
+// Done counts one less.
+func (g *Group) Done() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.n--; g.n == 0 && g.none != nil {
@@ -34,8 +36,8 @@ func (g *goroutines) end() {
 	}
 }
 
-// idle is closed as soon as there are no goroutines.
-func (g *goroutines) idle() <-chan struct{} {
+// Idle is closed as soon as there are no goroutines.
+func (g *Group) Idle() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.n == 0 {

@@ -1,4 +1,4 @@
-package sandbox
+package nsjoin
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
@@ -16,15 +17,26 @@ var (
 	pidNamespaceFile   = map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "pid"}
 )
 
-// joined has the paths, in the guest, of the namespaces of other containers
-// that this one joins.
-func (n *creation) joined(ctx context.Context) (map[specs.LinuxNamespaceType]string, error) {
+// Pod is what there is to join.
+type Pod struct {
+	Guest   Guest
+	Sandbox string // id of the sandbox container
+	// ByPID is the id of the container whose init process has a pid on the host, ""
+	// when there is none.
+	ByPID func(pid int) string
+}
+
+// Guest is what is asked of a guest.
+type Guest interface {
+	Processes(ctx context.Context, container string) ([]client.ProcessInfo, error)
+}
+
+// Paths are those, in the guest, of the namespaces of other containers that a container
+// joins, which is not the sandbox container.
+func Paths(ctx context.Context, spec *specs.Spec, pod Pod) (map[specs.LinuxNamespaceType]string, error) {
 	paths := map[specs.LinuxNamespaceType]string{}
-	if n.isSandboxContainer() {
-		return paths, nil
-	}
 	join := func(container string, files map[specs.LinuxNamespaceType]string) error {
-		pid, err := n.initPID(ctx, container)
+		pid, err := pod.initPID(ctx, container)
 		if errdefs.IsNotImplemented(err) {
 			return nil // an original guest joins none, and refuses what that would weaken
 		}
@@ -36,13 +48,13 @@ func (n *creation) joined(ctx context.Context) (map[specs.LinuxNamespaceType]str
 		}
 		return nil
 	}
-	if bundle.Joins(n.bundle.Spec, specs.UserNamespace) { // the pod's, which owns these too
-		if err := join(n.sandbox.opts.ID, userNamespaceFiles); err != nil {
+	if bundle.Joins(spec, specs.UserNamespace) { // the pod's, which owns these too
+		if err := join(pod.Sandbox, userNamespaceFiles); err != nil {
 			return nil, err
 		}
 	}
-	if bundle.Joins(n.bundle.Spec, specs.PIDNamespace) {
-		container, err := n.pidNamespaceOwner()
+	if bundle.Joins(spec, specs.PIDNamespace) {
+		container, err := pod.pidNamespaceOwner(spec)
 		if err != nil {
 			return nil, fmt.Errorf("join namespaces: %w", err)
 		}
@@ -56,31 +68,29 @@ func (n *creation) joined(ctx context.Context) (map[specs.LinuxNamespaceType]str
 // pidNamespaceOwner is the id of the container whose pid namespace is joined.
 // The specification names it by the container's pid on the host. A path of
 // another form is that of the pod, which some clients keep elsewhere.
-func (n *creation) pidNamespaceOwner() (string, error) {
-	for _, ns := range n.bundle.Spec.Linux.Namespaces {
+func (p Pod) pidNamespaceOwner(spec *specs.Spec) (string, error) {
+	for _, ns := range spec.Linux.Namespaces {
 		var pid int
 		if found, _ := fmt.Sscanf(ns.Path, "/proc/%d/ns/pid", &pid); found == 0 || ns.Type != specs.PIDNamespace {
 			continue
 		}
-		for _, c := range n.sandbox.list() {
-			if c.PID() == pid {
-				return c.ID, nil
-			}
+		if id := p.ByPID(pid); id != "" {
+			return id, nil
 		}
 		return "", fmt.Errorf("%s is not of a container of this pod: %w", ns.Path, errdefs.ErrInvalidArgument)
 	}
-	return n.sandbox.opts.ID, nil
+	return p.Sandbox, nil
 }
 
 // initPID is the pid, in the guest, of a container's init process.
-func (n *creation) initPID(ctx context.Context, container string) (int, error) {
-	all, err := n.sandbox.machine.Guest().Processes(ctx, container)
+func (p Pod) initPID(ctx context.Context, container string) (int, error) {
+	all, err := p.Guest.Processes(ctx, container)
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range all {
-		if p.Init {
-			return p.PID, nil
+	for _, process := range all {
+		if process.Init {
+			return process.PID, nil
 		}
 	}
 	return 0, fmt.Errorf("the init process of container %s has ended: %w", container, errdefs.ErrFailedPrecondition)

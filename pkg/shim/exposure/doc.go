@@ -1,0 +1,9 @@
+// Package exposure is what one container gets of the host's files: its root file system
+// and its bind mounts, exposed to the guest ([Expose]), and the same for those on the
+// host who look at the container through its pid ([Exposure.OnHost]).
+//
+// An [Exposure] translates between a container's specification and its [View] of the
+// sandbox's share, which is the package share's; it mounts nothing itself. Its methods
+// are not called concurrently, and it has no goroutines. It must not know sandboxes,
+// what becomes of the paths in the guest, and the guest's protocol.
+package exposure

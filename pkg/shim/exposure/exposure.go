@@ -1,0 +1,107 @@
+package exposure
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/mount"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestspec"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
+)
+
+// View is what a container has in the share; a [share.View] is one.
+type View interface {
+	Rootfs(all []mount.Mount) error
+	RootfsDir(path string) error
+	RootfsPath() string
+	Bind(b share.Bind) (path string, guard bool, err error)
+	Tree(path string, readOnly bool) (*os.File, error)
+	Close() error
+}
+
+// Exposure is what one container has.
+type Exposure struct {
+	view    View
+	spec    *bundle.Bundle
+	sources map[int]guestspec.Source // of its mounts, by their index
+	paths   map[int]string           // of the same below the share
+	binds   []client.Bind
+}
+
+// Expose exposes the root file system, which is made of mounts, or a directory when
+// there are none, and the sources of all bind mounts. With within a path below another
+// volume needs no mount of its own. The view is the caller's, who closes it whatever
+// came of this.
+func Expose(view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Exposure, error) {
+	e := &Exposure{view: view, spec: b, sources: make(map[int]guestspec.Source), paths: make(map[int]string)}
+	var err error
+	if len(rootfs) > 0 {
+		err = view.Rootfs(rootfs)
+	} else {
+		err = view.RootfsDir(b.RootfsDir())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("root file system: %w", err)
+	}
+	for i, m := range b.Spec.Mounts {
+		if !bundle.IsBind(m) || bundle.IsShm(m) {
+			continue
+		}
+		if size := bundle.HugePageSize(m); size != 0 {
+			e.sources[i] = guestspec.Source{HugePages: size}
+			continue
+		}
+		bind := guestspec.Bind(m, b.Dir)
+		bind.Within, bind.Pod = within, b.PodUID()
+		path, guard, err := view.Bind(bind)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+		e.paths[i] = path
+		e.sources[i] = guestspec.Source{Path: filepath.Join(hyperstart.ShareMount, path), ReadOnly: guard}
+		e.binds = append(e.binds, client.Bind{Source: path, Destination: m.Destination, ReadOnly: guestspec.IsReadOnly(m)})
+	}
+	return e, nil
+}
+
+// Rootfs is the path of the root file system in the guest.
+func (e *Exposure) Rootfs() string { return filepath.Join(hyperstart.ShareMount, e.view.RootfsPath()) }
+
+// Sources are where the guest finds the sources of mounts, by the mounts' index.
+func (e *Exposure) Sources() map[int]guestspec.Source { return e.sources }
+
+// Binds are the bind mounts, with paths below the share.
+func (e *Exposure) Binds() []client.Bind { return e.binds }
+
+// OnHost is what those on the host shall see of the container: its files, and something
+// empty in the place of what only the guest has. The caller closes it.
+func (e *Exposure) OnHost() (c placeholder.Container, err error) {
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	spec := e.spec.Spec
+	c.Hostname = spec.Hostname
+	c.Root, err = e.view.Tree(e.view.RootfsPath(), spec.Root != nil && spec.Root.Readonly)
+	if err != nil {
+		return c, err
+	}
+	for i, m := range spec.Mounts {
+		onHost := placeholder.Mount{Destination: m.Destination}
+		if path, exposed := e.paths[i]; exposed {
+			readOnly := e.sources[i].ReadOnly || guestspec.IsReadOnly(m)
+			if onHost.Tree, err = e.view.Tree(path, readOnly); err != nil {
+				return c, err
+			}
+		}
+		c.Mounts = append(c.Mounts, onHost)
+	}
+	return c, nil
+}

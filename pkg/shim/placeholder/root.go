@@ -1,0 +1,190 @@
+package placeholder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Container is what its processes on the host have.
+type Container struct {
+	// Root is a copy of the mounts of its root file system, which is mounted nowhere.
+	// nil is an empty root directory.
+	Root *os.File
+	// Mounts are made in their order; those that find no mount point are left out.
+	Mounts   []Mount
+	Hostname string // "" for the host's
+}
+
+// Mount is what is mounted in a container.
+type Mount struct {
+	Destination string
+	// Tree is a copy of mounts that is mounted nowhere. nil is what only the guest
+	// has: an empty directory that is read-only.
+	Tree *os.File
+}
+
+// Close closes all files.
+func (c *Container) Close() {
+	if c.Root != nil {
+		_ = c.Root.Close()
+	}
+	for _, m := range c.Mounts {
+		if m.Tree != nil {
+			_ = m.Tree.Close()
+		}
+	}
+}
+
+// separate gives the calling thread namespaces of its own, with the container's root
+// file system as the root directory. The thread cannot return to the host's by path.
+func separate(c Container, program *os.File) error {
+	// A thread has a root directory of its own before it can have mounts of its own.
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC); err != nil {
+		return fmt.Errorf("make namespaces: %w", err)
+	}
+	if err := leaveChroot(); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("detach from the host's mounts: %w", err)
+	}
+	root, err := rootOf(c, program)
+	if err != nil {
+		return fmt.Errorf("make a root directory: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	if err := mountRoot(root); err != nil {
+		return fmt.Errorf("mount the root directory: %w", err)
+	}
+	for _, m := range c.Mounts {
+		if err := mountBelow(root, m, program); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+	}
+	if err := changeRoot(root); err != nil {
+		return fmt.Errorf("change the root directory: %w", err)
+	}
+	if c.Hostname != "" {
+		if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
+			return fmt.Errorf("set the host name %q: %w", c.Hostname, err)
+		}
+	}
+	return dropCapabilities()
+}
+
+// leaveChroot makes the root of the mount namespace the root directory, which it is
+// not where containerd runs in a chroot.
+func leaveChroot() error {
+	own, err := os.Open("/proc/thread-self/ns/mnt")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = own.Close() }()
+	if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter the mount namespace: %w", err)
+	}
+	return nil
+}
+
+// rootOf is the container's root file system.
+func rootOf(c Container, program *os.File) (*os.File, error) {
+	if c.Root != nil {
+		fd, err := unix.FcntlInt(c.Root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), "root"), nil
+	}
+	return emptyMount(program)
+}
+
+// emptyMount is a mount of an empty directory that nobody can write to.
+func emptyMount(program *os.File) (*os.File, error) {
+	fd, err := unix.OpenTree(int(program.Fd()), emptyDir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), emptyDir), nil
+}
+
+// mountRoot attaches the root file system, at a directory that all hosts have.
+func mountRoot(root *os.File) error {
+	return unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// mountBelow makes a mount of the container. The container may have changed the path,
+// which is resolved with its root file system as the root directory.
+func mountBelow(root *os.File, m Mount, program *os.File) error {
+	at, err := unix.Openat2(int(root.Fd()), m.Destination, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil // the guest has made its mount point elsewhere, and so nothing here can be mistaken for it
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(at) }()
+	tree := m.Tree
+	if tree == nil {
+		if tree, err = emptyMount(program); err != nil {
+			return err
+		}
+		defer func() { _ = tree.Close() }()
+	}
+	if same, err := sameKind(int(tree.Fd()), at); err != nil || !same {
+		return err // a file and a directory: as above
+	}
+	return unix.MoveMount(int(tree.Fd()), "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+// sameKind reports whether both are directories, or both are not.
+func sameKind(a, b int) (bool, error) {
+	var first, second unix.Stat_t
+	if err := errors.Join(unix.Fstat(a, &first), unix.Fstat(b, &second)); err != nil {
+		return false, err
+	}
+	return (first.Mode&unix.S_IFMT == unix.S_IFDIR) == (second.Mode&unix.S_IFMT == unix.S_IFDIR), nil
+}
+
+// changeRoot makes a mount the root of the mount namespace and detaches all others.
+func changeRoot(root *os.File) error {
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(old) }()
+	if err := unix.Fchdir(int(root.Fd())); err != nil {
+		return err
+	}
+	err = unix.PivotRoot(".", ".")
+	if errors.Is(err, unix.EINVAL) { // the host lives in its initramfs, which nothing can take the place of
+		if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+			return err
+		}
+		return unix.Chroot(".")
+	}
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchdir(old); err != nil {
+		return err
+	}
+	return unix.Unmount(".", unix.MNT_DETACH)
+}
+
+// dropCapabilities leaves none to the programs that the calling thread starts.
+func dropCapabilities() error {
+	for capability := uintptr(0); ; capability++ {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			return nil // that was the last one
+		}
+		if err != nil {
+			return fmt.Errorf("drop capabilities: %w", err)
+		}
+	}
+}
