@@ -126,6 +126,9 @@ func weakened(spec *specs.Spec) string {
 	if spec.Root != nil && spec.Root.Readonly {
 		return "a read-only root file system"
 	}
+	if spec.Hooks != nil {
+		return "a hook in the container's namespaces"
+	}
 	isUser := func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }
 	if spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, isUser) {
 		return "a user namespace"

@@ -145,6 +145,7 @@ func TestCompatLacks(t *testing.T) {
 		}
 		for what, weaken := range map[string]func(*specs.Spec){
 			"a read-only root file system": func(s *specs.Spec) { s.Root.Readonly = true },
+			"a hook in the container's":    func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/x"}}} },
 			"a user namespace":             func(s *specs.Spec) { s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.UserNamespace}} },
 		} {
 			spec := newSpec()

@@ -34,6 +34,8 @@ type Note struct {
 	// Outlived is set when the sandbox container was deleted while other
 	// containers were left.
 	Outlived bool `json:"outlived"`
+	// Poststop is set while poststop hooks are to be run after the removal.
+	Poststop bool `json:"poststop,omitempty"`
 }
 
 // SaveNote writes n into the bundle at dir.

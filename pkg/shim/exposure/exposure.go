@@ -32,6 +32,8 @@ type Exposure struct {
 	sources map[int]guestspec.Source // of its mounts, by their index
 	paths   map[int]string           // of the same below the share
 	binds   []client.Bind
+	// programs are those of createContainer hooks in the guest, by their paths here.
+	programs map[string]string
 }
 
 // Expose exposes the root file system, which is made of mounts, or a directory when
@@ -67,8 +69,32 @@ func Expose(view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Ex
 		e.sources[i] = guestspec.Source{Path: filepath.Join(hyperstart.ShareMount, path), ReadOnly: guard}
 		e.binds = append(e.binds, client.Bind{Source: path, Destination: m.Destination, ReadOnly: guestspec.IsReadOnly(m)})
 	}
-	return e, nil
+	return e, e.exposePrograms()
 }
+
+// exposePrograms exposes the programs of hooks that run in the container's namespaces
+// before it has its root file system. They find no other files of the host there.
+func (e *Exposure) exposePrograms() error {
+	if e.spec.Spec.Hooks == nil {
+		return nil
+	}
+	e.programs = make(map[string]string)
+	for _, h := range e.spec.Spec.Hooks.CreateContainer {
+		if e.programs[h.Path] != "" {
+			continue
+		}
+		path, _, err := e.view.Bind(share.Bind{Source: h.Path, Access: share.WriteNothing})
+		if err != nil {
+			return fmt.Errorf("createContainer hook %s: %w", h.Path, err)
+		}
+		e.programs[h.Path] = filepath.Join(hyperstart.ShareMount, path)
+	}
+	return nil
+}
+
+// Programs are where the guest finds the programs of createContainer hooks, by their
+// paths on the host.
+func (e *Exposure) Programs() map[string]string { return e.programs }
 
 // Rootfs is the path of the root file system in the guest.
 func (e *Exposure) Rootfs() string { return filepath.Join(hyperstart.ShareMount, e.view.RootfsPath()) }

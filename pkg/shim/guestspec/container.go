@@ -27,6 +27,9 @@ type Options struct {
 	// Sources has where the guest finds the source of a mount, by the mount's
 	// index. A mount that is not there keeps its source.
 	Sources map[int]Source
+	// Programs has where the guest finds the programs of createContainer hooks, by
+	// their paths on the host.
+	Programs map[string]string
 }
 
 // Container returns the guest's specification of a container. spec, whose Linux
@@ -37,7 +40,7 @@ func Container(spec *specs.Spec, o Options) *specs.Spec {
 	guest.Linux = &linux
 	guest.Version = version
 	guest.Root = root(spec.Root, o.Rootfs)
-	guest.Hooks = nil // they are for the host's programs
+	guest.Hooks = guestHooks(spec.Hooks, o.Programs)
 	if spec.Process != nil {
 		guest.Process = unlabelled(spec.Process)
 	}
@@ -62,6 +65,20 @@ func root(r *specs.Root, path string) *specs.Root {
 		guest.Readonly = r.Readonly
 	}
 	return &guest
+}
+
+// guestHooks keeps the hooks that run in the container's namespaces: startContainer has
+// programs of the container, createContainer those of the host, which are exposed.
+func guestHooks(h *specs.Hooks, programs map[string]string) *specs.Hooks {
+	if h == nil || len(h.CreateContainer)+len(h.StartContainer) == 0 {
+		return nil
+	}
+	guest := &specs.Hooks{StartContainer: h.StartContainer}
+	for _, hook := range h.CreateContainer {
+		hook.Path = programs[hook.Path]
+		guest.CreateContainer = append(guest.CreateContainer, hook)
+	}
+	return guest
 }
 
 // ownSysctls are those that are not set in the guest itself.

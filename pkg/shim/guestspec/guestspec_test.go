@@ -213,3 +213,24 @@ func TestBind(t *testing.T) {
 		t.Errorf("mappings: %+v, want %+v", got, want)
 	}
 }
+
+// TestHooks: those for the container's namespaces go to the guest, which finds the
+// programs of the host elsewhere.
+func TestHooks(t *testing.T) {
+	spec := full()
+	spec.Hooks = &specs.Hooks{
+		Prestart: []specs.Hook{{Path: "/host/a"}}, CreateRuntime: []specs.Hook{{Path: "/host/b"}}, Poststart: []specs.Hook{{Path: "/host/c"}},
+		CreateContainer: []specs.Hook{{Path: "/host/tool", Args: []string{"tool", "x"}}}, StartContainer: []specs.Hook{{Path: "/bin/own"}},
+	}
+	before := asJSON(t, spec)
+	guest := Container(spec, Options{ID: "c", Programs: map[string]string{"/host/tool": "/share/1/file"}})
+	want := &specs.Hooks{
+		CreateContainer: []specs.Hook{{Path: "/share/1/file", Args: []string{"tool", "x"}}}, StartContainer: []specs.Hook{{Path: "/bin/own"}},
+	}
+	if diff := cmp.Diff(want, guest.Hooks); diff != "" {
+		t.Errorf("hooks (-want +got):\n%s", diff)
+	}
+	if asJSON(t, spec) != before {
+		t.Error("the host's specification was changed")
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hooks"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
@@ -65,13 +66,30 @@ func cleanUp(ctx context.Context, id, dir string) error {
 	case errors.Is(err, errdefs.ErrNotFound): // nothing was acquired
 		err = stopUnusedShim(ctx, id, dir)
 	case err == nil:
-		err = remove(ctx, id, dir, note)
+		if err = remove(ctx, id, dir, note); err == nil && note.Poststop {
+			runPoststop(ctx, id, dir, note)
+		}
 	}
 	if err != nil {
 		return err
 	}
 	removeSocket(ctx, dir)
 	return nil
+}
+
+// runPoststop runs the hooks that a dead shim has not run.
+func runPoststop(ctx context.Context, id, dir string, note bundle.Note) {
+	if state, err := store.Open(note.Dir).Load(); err == nil && state.Shim.Alive() {
+		return // it does that
+	}
+	b, err := bundle.Load(dir)
+	if err == nil {
+		err = hooks.Of(id, b).Stopped(ctx)
+	}
+	note.Poststop = false
+	if err = errors.Join(err, bundle.SaveNote(dir, note)); err != nil {
+		log.G(ctx).WithError(err).WithField("container", id).Error("hooks of a removed container")
+	}
 }
 
 // stopUnusedShim ends a shim that was started for a sandbox which got no request

@@ -13,7 +13,7 @@ func runtimeFeatures() *features.Features {
 	return &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: "1.3.0",
-		Hooks:         []string{}, // none is run
+		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		MountOptions: []string{
 			"async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "iversion", "loud",
 			"mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nomand", "norelatime",

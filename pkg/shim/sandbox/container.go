@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/cleanup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hooks"
 )
 
 // Container is one container of a sandbox. It is safe for concurrent use.
@@ -21,8 +22,9 @@ type Container struct {
 	// Rootfs is what Create was asked to mount, for the event.
 	Rootfs []mount.Mount
 
-	sandbox     *Sandbox
-	bundle      *bundle.Bundle // nil before Create has read it
+	sandbox *Sandbox
+	description
+
 	init        *Process
 	cleanup     cleanup.Stack   // of what it has on the host
 	requestDone <-chan struct{} // closed when the caller of Create has gone
@@ -34,6 +36,12 @@ type Container struct {
 	state  ContainerState
 	execs  map[string]*Process
 	status containerStatus
+}
+
+// description is what its bundle says of a container; nil before Create has read it.
+type description struct {
+	bundle *bundle.Bundle
+	hooks  *hooks.Hooks
 }
 
 // containerStatus is what else changes in the life of a container.
@@ -98,8 +106,15 @@ func (c *Container) Start(ctx context.Context) error {
 	}
 	c.sandbox.publish(TaskStarted{ContainerID: c.ID, PID: c.PID()})
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.toLocked(ContainerRunning)
+	err = c.toLocked(ContainerRunning)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := c.hooks.Started(context.WithoutCancel(ctx), c.PID()); err != nil { // as with runc, it ends the container
+		return fmt.Errorf("start container %s: %w", c.ID, errors.Join(err, c.Kill(context.WithoutCancel(ctx), "", sigkill, true)))
+	}
+	return nil
 }
 
 // Delete removes a container that has exited or was never started, and returns
@@ -154,6 +169,7 @@ func (c *Container) remove(ctx context.Context) {
 		removeFromGuest(ctx, c)
 	}
 	c.release(ctx)
+	runPoststop(ctx, c)
 	if c.isSandboxContainer() && c.sandbox.Containers() > 0 {
 		if err := c.saveNote(); err != nil {
 			log.G(ctx).WithError(err).WithField("container", c.ID).Error("note which containers are left")
@@ -178,6 +194,16 @@ func undo(ctx context.Context, c *Container) {
 	}
 }
 
+// runPoststop runs the hooks of a container that is gone; nothing undoes that.
+func runPoststop(ctx context.Context, c *Container) {
+	if !c.hooks.Due() {
+		return
+	}
+	if err := errors.Join(c.hooks.Stopped(ctx), c.saveNote()); err != nil {
+		log.G(ctx).WithError(err).WithField("container", c.ID).Error("run hooks of a removed container")
+	}
+}
+
 // release releases what the container has on the host, and its id.
 func (c *Container) release(ctx context.Context) {
 	undo(ctx, c)
@@ -190,7 +216,7 @@ func (c *Container) release(ctx context.Context) {
 func (c *Container) saveNote() error {
 	s := c.sandbox
 	return bundle.SaveNote(c.Bundle, bundle.Note{
-		Dir: s.machine.Dir(), SandboxID: s.opts.ID, Share: c.ID, PID: c.PID(),
+		Dir: s.machine.Dir(), SandboxID: s.opts.ID, Share: c.ID, PID: c.PID(), Poststop: c.hooks.Due(),
 		Outlived: c.isSandboxContainer() && c.State() == ContainerDeleted && s.Containers() > 0,
 	})
 }

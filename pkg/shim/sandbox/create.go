@@ -14,6 +14,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/exposure"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestspec"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hooks"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/nsjoin"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
 )
@@ -99,6 +100,7 @@ func (n *creation) run(ctx context.Context) (err error) {
 	if n.bundle, err = bundle.Load(n.Bundle); err != nil {
 		return err
 	}
+	n.hooks = hooks.Of(n.ID, n.bundle)
 	if err := n.bundle.CheckRunnable(); err != nil {
 		return err
 	}
@@ -118,7 +120,7 @@ func (n *creation) run(ctx context.Context) (err error) {
 	}
 	defer n.sandbox.endCreate()
 	for _, step := range []func(context.Context) error{
-		n.exposeFiles, n.openStreams, n.createInGuest, n.makePlaceholder,
+		n.exposeFiles, n.openStreams, n.createInGuest, n.makePlaceholder, n.runHooks,
 	} {
 		if err := step(ctx); err != nil {
 			n.undo(context.WithoutCancel(ctx)) // before the machine is released
@@ -137,7 +139,11 @@ func (n *creation) undo(ctx context.Context) {
 		removeFromGuest(ctx, n.Container)
 	}
 	undo(ctx, n.Container)
+	runPoststop(ctx, n.Container)
 }
+
+// runHooks runs the hooks that come before the container is there for its client.
+func (n *creation) runHooks(ctx context.Context) error { return n.hooks.Create(ctx, n.PID()) }
 
 // exposeFiles exposes the root file system and the volumes to the guest.
 func (n *creation) exposeFiles(context.Context) error {
@@ -175,7 +181,7 @@ func (n *creation) createInGuest(ctx context.Context) error {
 	err := n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.Session(), client.Container{
 		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.files.Binds(),
 		Spec: guestspec.Container(n.bundle.Spec, guestspec.Options{
-			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.files.Sources(),
+			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.files.Sources(), Programs: n.files.Programs(),
 			Rootfs: n.files.Rootfs(), Shm: hyperstart.ShmMount,
 		}),
 	})
