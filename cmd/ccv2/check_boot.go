@@ -68,7 +68,7 @@ func stop(m *podvm.Machine) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	m.PowerOff(ctx)
-	m.Kill(ctx)
+	m.Kill(ctx, errors.New("the probe is over"))
 	return m.Release(ctx)
 }
 

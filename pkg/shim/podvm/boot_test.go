@@ -210,7 +210,7 @@ func TestNetwork(t *testing.T) {
 	}
 	ns.AddAddress(eth0, "192.0.2.3/24")
 	expect(hyperstart.SetupInterface, hyperstart.SetupRoute)
-	f.Kill(t.Context())
+	f.Kill(t.Context(), errors.New("the test ends it"))
 	if err := f.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (f *fixture) record() store.Dir {
 // close releases the machine and looks at what is left of it.
 func (f *fixture) close(dir string) {
 	f.t.Helper()
-	f.Kill(context.Background())
+	f.Kill(context.Background(), errors.New("the test is over"))
 	for range 2 { // doing it again is not an error
 		if err := f.Release(context.Background()); err != nil {
 			f.t.Error(err)

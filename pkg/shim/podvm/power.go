@@ -35,12 +35,14 @@ func (m *Machine) PowerOff(ctx context.Context) {
 	}
 }
 
-// Kill ends the VMM, if there is one, and waits for it.
-func (m *Machine) Kill(ctx context.Context) {
+// Kill ends the VMM, if there is one, and waits for it. The VM is lost for that
+// cause, unless it is already: how the VMM ends says nothing then.
+func (m *Machine) Kill(ctx context.Context, cause error) {
 	vm := m.running()
 	if vm == nil {
 		return
 	}
+	m.loss.report(cause)
 	ctx, cancel := vmmContext(ctx) // a QEMU that hangs in the kernel outlasts it
 	defer cancel()
 	if err := vm.Kill(ctx); err != nil {

@@ -2,6 +2,7 @@ package podvm
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
@@ -62,5 +63,24 @@ func TestCallerOfPauseGoes(t *testing.T) {
 	err := <-paused
 	if f.Paused() != slow.Paused() || f.Paused() != (err == nil) {
 		t.Errorf("pause: %v, paused %v, and the VM: %v", err, f.Paused(), slow.Paused())
+	}
+}
+
+// TestKillHasACause: a VM that the shim ends has not ended by itself, and the
+// first cause counts.
+func TestKillHasACause(t *testing.T) {
+	f := newFixture(t)
+	if err := f.boot(bundle.Pod{}); err != nil {
+		t.Fatal(err)
+	}
+	cause := errors.New("it does not obey")
+	f.Kill(t.Context(), cause)
+	<-f.Lost()
+	f.Kill(t.Context(), errors.New("too late"))
+	if err := f.Err(); !errors.Is(err, cause) {
+		t.Errorf("lost for %v, want %v", err, cause)
+	}
+	if err := f.gate(); !errors.Is(err, cause) {
+		t.Errorf("a command is refused for %v, want %v", err, cause)
 	}
 }

@@ -53,6 +53,13 @@ func (e *processEnd) set(exit Exit) (first bool) {
 	return first
 }
 
+// sentKill reports whether SIGKILL was sent.
+func (e *processEnd) sentKill() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.deadline
+}
+
 // claimDeadline reports whether the caller is the first one.
 func (e *processEnd) claimDeadline() (first bool) {
 	e.mu.Lock()
@@ -121,7 +128,7 @@ func (p *Process) awaitStatus() uint32 {
 	status, err := session.Exit()
 	if err != nil {
 		log.G(p.container.sandbox.ctx).WithError(err).WithField("process", p.String()).Warn("exit status lost with the vm")
-		return p.container.sandbox.lostStatus()
+		return p.lostStatus()
 	}
 	return uint32(status)
 }
@@ -141,16 +148,18 @@ func (p *Process) flushOOMEvents() {
 	}
 }
 
-// lostStatus is the exit status of processes that were lost with the VM. It
+// lostStatus is the exit status of a process that was lost with the VM. It
 // waits until the reason is known: the connection to the guest ends before it is
-// known how the VMM ended.
-func (s *Sandbox) lostStatus() uint32 {
+// known how the VMM ended. A container whose SIGKILL ended the VM was killed, and
+// its execs with it.
+func (p *Process) lostStatus() uint32 {
+	s := p.container.sandbox
 	select {
 	case <-s.end.known:
 	case <-time.After(execsLimit): // a session that was lost alone; its process may still run
 		return statusUnknown
 	}
-	if s.end.oomKilled {
+	if s.end.oomKilled || errors.Is(s.end.cause, errKilled) && p.container.init.end.sentKill() {
 		return statusKilled
 	}
 	return statusUnknown

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,24 +28,61 @@ func TestKillThatIsNotCarriedOut(t *testing.T) {
 			}
 			return nil
 		})
-		c := f.run("c", "deaf")
+		c, other := f.run("c", "deaf"), f.run("other", "wait")
 		for range 3 {
 			if err := c.Kill(t.Context(), "", 9, true); (err == nil) != (answer == nil) {
 				t.Errorf("kill: %v", err)
 			}
 		}
-		if status := f.wait(c, ""); status == 0 {
-			t.Error("ended with 0")
-		}
-		<-f.Released()
+		f.wantEndedFor(c, other)
 	}
+}
+
+// wantEndedFor wants the VM to have been ended for a container that got SIGKILL:
+// that one was killed, with its execs, and of another one nothing is known.
+// Whoever asks later is told why.
+func (f *fixture) wantEndedFor(c, other *sandbox.Container) {
+	f.t.Helper()
+	if status := f.wait(c, ""); status != sandbox.StatusKilled {
+		f.t.Errorf("the container that got SIGKILL ended with %d", status)
+	}
+	if status := f.wait(other, ""); status != sandbox.StatusUnknown {
+		f.t.Errorf("another container ended with %d", status)
+	}
+	<-f.Released()
+	_, err := f.tryCreate("late", "wait")
+	if err == nil || !strings.Contains(err.Error(), "the shim has ended the vm: SIGKILL was sent to container c, which") {
+		f.t.Errorf("create: %v", err)
+	}
+}
+
+// TestLossAfterSIGKILL: a VM that is lost by itself says nothing of a container
+// that got SIGKILL shortly before.
+func TestLossAfterSIGKILL(t *testing.T) {
+	f := newFixture(t)
+	c := f.run("c", "deaf")
+	f.machine.Agent.OnCall(func(call guesttest.Call) error {
+		if call.Method == "Signal" {
+			f.machine.Lose()
+		}
+		return nil
+	})
+	_ = c.Kill(t.Context(), "", 9, true)
+	if status := f.wait(c, ""); status != sandbox.StatusUnknown {
+		t.Errorf("ended with %d", status)
+	}
+	<-f.Released()
 }
 
 // TestKillThatIsNotAnswered ends the VM: a guest that does not even take SIGKILL
 // is not worth keeping. State answers all the while.
 func TestKillThatIsNotAnswered(t *testing.T) {
 	f := newFixture(t)
-	c := f.run("c", "wait")
+	c, other := f.run("c", "wait"), f.run("other", "wait")
+	f.exec(c, "e", "wait")
+	if err := c.StartExec(t.Context(), "e"); err != nil {
+		t.Fatal(err)
+	}
 	f.machine.Agent.Hang("Signal")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -56,10 +94,10 @@ func TestKillThatIsNotAnswered(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("kill: %v", err)
 	}
-	if status := f.wait(c, ""); status == 0 {
-		t.Error("ended with 0")
+	if status := f.wait(c, "e"); status != sandbox.StatusKilled {
+		t.Errorf("an exec of the container ended with %d", status)
 	}
-	<-f.Released()
+	f.wantEndedFor(c, other)
 }
 
 // TestKillWaitsForTheStartOfAnExec: a signal that comes too early would be lost.

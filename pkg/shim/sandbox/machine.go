@@ -38,8 +38,9 @@ type Power interface {
 	Resume(ctx context.Context) error
 	Paused() bool
 	PowerOff(ctx context.Context) // the guest's orderly end
-	Kill(ctx context.Context)     // the VMM's end
-	Console() []string            // the guest's last words, for a log entry
+	// Kill ends the VMM. The VM is lost for that cause, unless it is already.
+	Kill(ctx context.Context, cause error)
+	Console() []string // the guest's last words, for a log entry
 }
 
 // Host is what a container needs of the host. The VM has booted.

@@ -89,7 +89,7 @@ func (s *Sandbox) supervise() {
 // release is the last step of every end: the VM is killed, processes exit,
 // everything is released. It runs once.
 func (s *Sandbox) release(cause error) {
-	s.machine.Kill(s.ctx)
+	s.machine.Kill(s.ctx, cause)
 	oom, err := s.machine.OOMKilled()
 	if err != nil {
 		log.G(s.ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("find out whether the host was out of memory")

@@ -18,7 +18,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
 
-// ErrLost is why a machine is lost that was killed or has died.
+// ErrLost is why a machine is lost that has died.
 var ErrLost = errors.New("vm ended by itself: it died")
 
 // VMMPID is the pid of the VMM, a process that does not exist.
@@ -31,7 +31,8 @@ type Machine struct {
 	// "boot", "pause" or "kill"; its error is the step's. It may block.
 	OnStep func(ctx context.Context, step string) error
 
-	lost chan struct{} // closed when the VM has ended
+	lost  chan struct{} // closed when the VM has ended
+	cause error         // why; valid once lost is closed
 
 	mu       sync.Mutex // guards the fields below
 	steps    []string
@@ -87,7 +88,10 @@ func (m *Machine) Released() bool {
 }
 
 // Lose ends the VM as if by itself.
-func (m *Machine) Lose() {
+func (m *Machine) Lose() { m.lose(ErrLost) }
+
+// lose ends the VM; the first cause counts.
+func (m *Machine) lose(cause error) {
 	m.mu.Lock()
 	select {
 	case <-m.lost:
@@ -95,9 +99,10 @@ func (m *Machine) Lose() {
 		return
 	default:
 	}
+	m.cause = cause
 	close(m.lost)
 	m.mu.Unlock()
-	m.Agent.Lose(ErrLost)
+	m.Agent.Lose(cause)
 }
 
 // LoseToOOM is Lose because the host was out of memory.
@@ -130,7 +135,7 @@ func (m *Machine) Lost() <-chan struct{} { return m.lost }
 func (m *Machine) Err() error {
 	select {
 	case <-m.lost:
-		return ErrLost
+		return m.cause
 	default:
 		return nil
 	}
@@ -193,9 +198,9 @@ func (m *Machine) Paused() bool {
 func (m *Machine) PowerOff(ctx context.Context) { _ = m.step(ctx, "power off") }
 
 // Kill implements [sandbox.Power].
-func (m *Machine) Kill(ctx context.Context) {
+func (m *Machine) Kill(ctx context.Context, cause error) {
 	_ = m.step(ctx, "kill")
-	m.Lose()
+	m.lose(cause)
 }
 
 // Console implements [sandbox.Power].
