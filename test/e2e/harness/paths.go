@@ -15,6 +15,7 @@ import (
 // Names of the runtimes that tests use.
 const (
 	Runtime  = "io.containerd.cc.v2"
+	Runc     = "io.containerd.runc.v2" // to compare with
 	ShimName = "containerd-shim-ccv2"
 	RuncShim = "containerd-shim-runc-v2"
 )

@@ -62,6 +62,12 @@ func (b *Buffer) String() string {
 // removes it, with its task, at its end.
 func (c *Containerd) Container(tb testing.TB, id string, args []string, opts ...oci.SpecOpts) client.Container {
 	tb.Helper()
+	return c.ContainerOn(tb, Runtime, id, args, opts...)
+}
+
+// ContainerOn is Container with another runtime.
+func (c *Containerd) ContainerOn(tb testing.TB, runtime, id string, args []string, opts ...oci.SpecOpts) client.Container {
+	tb.Helper()
 	ctx := c.Context()
 	image, err := c.Client.GetImage(ctx, ImageName)
 	if err != nil {
@@ -69,17 +75,17 @@ func (c *Containerd) Container(tb testing.TB, id string, args []string, opts ...
 	}
 	opts = append([]oci.SpecOpts{oci.WithImageConfigArgs(image, args)}, opts...)
 	container, err := c.Client.NewContainer(ctx, id,
-		client.WithNewSnapshot(id, image), client.WithNewSpec(opts...), client.WithRuntime(Runtime, nil))
+		client.WithNewSnapshot(id, image), client.WithNewSpec(opts...), client.WithRuntime(runtime, nil))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { c.remove(tb, id) })
+	tb.Cleanup(func() { c.Remove(tb, id) })
 	return container
 }
 
-// remove removes a container and its task. It asks for both by name, because
+// Remove removes a container and its task. It asks for both by name, because
 // containerd may have been restarted.
-func (c *Containerd) remove(tb testing.TB, id string) {
+func (c *Containerd) Remove(tb testing.TB, id string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(c.Context(), Patience)
 	defer cancel()
@@ -133,7 +139,13 @@ func (c *Containerd) creator(s Streams) cio.Creator {
 // Running makes a container and starts it.
 func (c *Containerd) Running(tb testing.TB, id string, s Streams, args []string, opts ...oci.SpecOpts) client.Task {
 	tb.Helper()
-	task := c.Task(tb, c.Container(tb, id, args, opts...), s)
+	return c.RunningOn(tb, Runtime, id, s, args, opts...)
+}
+
+// RunningOn is Running with another runtime.
+func (c *Containerd) RunningOn(tb testing.TB, runtime, id string, s Streams, args []string, opts ...oci.SpecOpts) client.Task {
+	tb.Helper()
+	task := c.Task(tb, c.ContainerOn(tb, runtime, id, args, opts...), s)
 	if err := task.Start(c.Context()); err != nil {
 		tb.Fatal(err)
 	}
