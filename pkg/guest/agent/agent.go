@@ -93,6 +93,9 @@ func (a *Agent) prepare(oci *ociruntime.Runtime) {
 	if a.bootErr = cgroups.SetUp(layout.CgroupRoot, layout.CgroupBase); a.bootErr != nil {
 		return
 	}
+	if err := raiseLimits(); err != nil {
+		console.Logf("%v", err) // less for containers with a user namespace
+	}
 	if err := oci.Seal(); err != nil {
 		console.Logf("%v", err) // slower, but it works
 	}

@@ -19,7 +19,7 @@ func TestContainerLife(t *testing.T) {
 	g := newGuest(t)
 	p := g.create("c")
 	config, err := os.ReadFile(filepath.Join(g.agent.containers.bundles, "c", "config.json"))
-	if want := `{"linux":{"cgroupsPath":"/cgroups/c"},"mounts":[],"ociVersion":"","process":{"user":{"uid":0,"gid":0},"args":["program"],"cwd":""}}`; err != nil || string(config) != want {
+	if want := `{"linux":{"cgroupsPath":"/cgroups/c"},"mounts":[],"ociVersion":"","process":{"args":["program"],"cwd":"","rlimits":` + limitsJSON + `,"user":{"uid":0,"gid":0}}}`; err != nil || string(config) != want {
 		t.Errorf("config %s, %v, want %s", config, err, want)
 	}
 	g.start("c")

@@ -89,8 +89,8 @@ func (p *program) changesNetwork() bool {
 	return p.Capabilities != nil && slices.Contains(p.Capabilities.Effective, "CAP_NET_ADMIN")
 }
 
-// guestSpec fits a specification to this guest: cgroups, huge pages and what is
-// automounted below the share are the guest's business. Everything else passes
+// guestSpec fits a specification to this guest: cgroups, huge pages, limits that
+// nobody has set and what is automounted below the share are the guest's business. Everything else passes
 // unchanged, keys that the agent does not know included. acquire does what the
 // specification and its linux section ask for, and may change both.
 func guestSpec(raw json.RawMessage, cgroup string, acquire func(spec, linux map[string]json.RawMessage) error) (config []byte, p program, err error) {
@@ -111,6 +111,9 @@ func guestSpec(raw json.RawMessage, cgroup string, acquire func(spec, linux map[
 		}
 	}
 	if err := acquire(spec, linux); err != nil {
+		return nil, p, err
+	}
+	if spec["process"], err = addLimits(spec["process"]); err != nil {
 		return nil, p, err
 	}
 	if _, ok := spec["mounts"]; !ok { // optional, but older releases of crun refuse its absence

@@ -27,6 +27,7 @@ func (s *containers) exec(ctx context.Context, req hyperstart.ExecCmdRequest) er
 	if len(spec.Args) == 0 || spec.Args[0] == "" {
 		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "exec in container %s: no command to run", req.Container)
 	}
+	spec.Rlimits = withLimits(spec.Rlimits)
 	if spec.Terminal && req.Process.Rows != 0 && req.Process.Columns != 0 {
 		// An exec runs at once, before its terminal could be resized from here.
 		spec.ConsoleSize = &specs.Box{Height: uint(req.Process.Rows), Width: uint(req.Process.Columns)}

@@ -166,6 +166,7 @@ func TestGuest(t *testing.T) {
 		{"signals and lists", testSignals},
 		{"update and stats", testUpdate},
 		{"files", testFiles},
+		{"limits", testLimits},
 		{"concurrent calls", testConcurrent},
 		{"refusals", testRefusals},
 		{"info", testInfo},
@@ -183,6 +184,22 @@ func TestGuest(t *testing.T) {
 	case <-time.After(replyDeadline):
 		t.Fatal("no power-off")
 	}
+}
+
+// testLimits: no limit of a process comes from the size of the guest.
+func testLimits(t *testing.T, v *vm) {
+	const script = "ulimit -u; ulimit -i; ulimit -Sn; ulimit -Hn"
+	init := v.run("limits", spec("sh", "-c", script+"; sleep 1000"))
+	init.await("524288\n")
+	exec := v.exec("limits", "exec", spec("sh", "-c", script).Process)
+	exec.wait()
+	const want = "unlimited\nunlimited\n1024\n524288\n"
+	if init.stdout.String() != want || exec.stdout.String() != want {
+		t.Errorf("init process %q, exec %q, want %q", init.stdout.String(), exec.stdout.String(), want)
+	}
+	v.call(hyperstart.KillContainer, hyperstart.KillContainerRequest{Container: "limits", Signal: 9, AllProcesses: true})
+	init.wait()
+	v.remove("limits")
 }
 
 func testOutput(t *testing.T, v *vm) {

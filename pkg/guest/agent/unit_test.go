@@ -18,7 +18,7 @@ func TestGuestSpec(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got, want any
-	const out = `{"ociVersion":"9.9","future":{"a":1},"mounts":[],"process":{"terminal":true,"args":["sh"],"cwd":"/"},` +
+	const out = `{"ociVersion":"9.9","future":{"a":1},"mounts":[],"process":{"terminal":true,"args":["sh"],"cwd":"/","rlimits":` + limitsJSON + `},` +
 		`"linux":{"cgroupsPath":"/ccv2/id","resources":{"unknown":2}}}`
 	if json.Unmarshal(config, &got) != nil || json.Unmarshal([]byte(out), &want) != nil {
 		t.Fatal("not json")

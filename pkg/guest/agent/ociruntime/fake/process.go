@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
@@ -23,6 +24,8 @@ const (
 // Process is a process of a [Runtime]. A signal ends it, unless it ignores it.
 type Process struct {
 	PID int
+	// Spec is what an exec was started with.
+	Spec *specs.Process
 	// Stdin, Stdout and Stderr are the process's ends of its streams. All are one
 	// file with a terminal.
 	Stdin, Stdout, Stderr *os.File

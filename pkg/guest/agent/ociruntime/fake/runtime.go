@@ -152,7 +152,7 @@ func (r *Runtime) Create(ctx context.Context, c ociruntime.Container, _ ocirunti
 
 // Exec makes an exec process.
 func (r *Runtime) Exec(
-	ctx context.Context, c ociruntime.Container, id string, initPID int, _ *specs.Process, io ociruntime.IO,
+	ctx context.Context, c ociruntime.Container, id string, initPID int, spec *specs.Process, io ociruntime.IO,
 ) (*ociruntime.Child, error) {
 	if err := r.begin(ctx, Exec, c.ID, id); err != nil {
 		return nil, err
@@ -160,7 +160,11 @@ func (r *Runtime) Exec(
 	if init := r.Process(c.ID, hyperstart.InitProcess); init == nil || init.PID != initPID {
 		return nil, fmt.Errorf("%d is not the pid of the init process", initPID)
 	}
-	return r.add(c.ID, id, io)
+	child, err := r.add(c.ID, id, io)
+	if p := r.Process(c.ID, id); p != nil {
+		p.Spec = spec
+	}
+	return child, err
 }
 
 // Spawn makes a process of the agent's own in the container whose control group has
