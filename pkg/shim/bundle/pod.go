@@ -126,13 +126,3 @@ func IsBind(m specs.Mount) bool {
 
 // IsShm reports whether a mount is the pod's shared memory.
 func IsShm(m specs.Mount) bool { return m.Destination == "/dev/shm" && IsBind(m) }
-
-// HugePageSize is the page size in bytes of a mount whose source is a hugetlbfs
-// of the host, 0 for others: memory of the host cannot be mapped through a share.
-func HugePageSize(m specs.Mount) int64 {
-	var st unix.Statfs_t
-	if unix.Statfs(m.Source, &st) != nil || st.Type != unix.HUGETLBFS_MAGIC {
-		return 0
-	}
-	return st.Bsize
-}

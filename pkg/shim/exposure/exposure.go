@@ -55,8 +55,8 @@ func Expose(view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Ex
 		if !bundle.IsBind(m) || bundle.IsShm(m) {
 			continue
 		}
-		if size := bundle.HugePageSize(m); size != 0 {
-			e.sources[i] = guestspec.Source{HugePages: size}
+		if kernel, ok := bundle.KernelOf(m); ok {
+			e.sources[i] = guestspec.Source{Kernel: kernel}
 			continue
 		}
 		bind := guestspec.Bind(m, b.Dir)

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
 
@@ -68,7 +69,7 @@ func TestContainer(t *testing.T) {
 	spec := full()
 	before := asJSON(t, spec)
 	o := sandboxOptions()
-	o.Sources = map[int]Source{1: {Path: "/share/.volumes/0", ReadOnly: true}, 3: {HugePages: 2 << 20}}
+	o.Sources = map[int]Source{1: {Path: "/share/.volumes/0", ReadOnly: true}, 3: {Kernel: bundle.Kernel{HugePages: 2 << 20}}}
 	got := Container(spec, o)
 	if after := asJSON(t, spec); after != before {
 		t.Errorf("the specification was changed (-before +after):\n%s", cmp.Diff(before, after))
@@ -158,6 +159,43 @@ func TestMounts(t *testing.T) {
 		o.Sources = map[int]Source{0: test.source}
 		got := Container(spec, o).Mounts[0]
 		if diff := cmp.Diff(specs.Mount{Destination: "/d", Type: "bind", Source: "/g", Options: test.want}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
+	}
+}
+
+// TestMountsOfTheKernel: the guest's own in place of the host's, which only the
+// guest can make read-only.
+func TestMountsOfTheKernel(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		options []string
+		kernel  bundle.Kernel
+		want    specs.Mount
+	}{
+		{
+			"in its place",
+			[]string{"rbind", "rslave", "ro"},
+			bundle.Kernel{Path: "/proc"},
+			specs.Mount{Destination: "/d", Type: "bind", Source: "/proc", Options: []string{"rbind", "ro"}},
+		},
+		{
+			"on demand",
+			[]string{"rbind", "rprivate", "ro"},
+			bundle.Kernel{Type: "debugfs"},
+			specs.Mount{Destination: "/d", Type: "debugfs", Source: "debugfs", Options: []string{"rprivate", "ro"}},
+		},
+		{
+			"huge pages",
+			[]string{"rbind"},
+			bundle.Kernel{HugePages: 1 << 30},
+			specs.Mount{Destination: "/d", Type: "hugetlbfs", Source: "nodev", Options: []string{"pagesize=1073741824"}},
+		},
+	} {
+		spec := &specs.Spec{Linux: &specs.Linux{}, Mounts: []specs.Mount{{Destination: "/d", Type: "bind", Source: "/s", Options: test.options}}}
+		o := options
+		o.Sources = map[int]Source{0: {Kernel: test.kernel}}
+		if diff := cmp.Diff(test.want, Container(spec, o).Mounts[0]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}
 	}

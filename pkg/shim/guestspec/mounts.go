@@ -17,9 +17,8 @@ type Source struct {
 	// ReadOnly is set when the guest has to keep the container from writing:
 	// another container may write there.
 	ReadOnly bool
-	// HugePages, instead of Path, makes the mount a hugetlbfs of the guest's
-	// with pages of that size in bytes.
-	HugePages int64
+	// Kernel, instead of Path, is what the mount shows of the guest's kernel.
+	Kernel bundle.Kernel
 }
 
 // mounts replaces the sources of the host's mounts by the guest's.
@@ -28,9 +27,8 @@ func mounts(all []specs.Mount, o Options) []specs.Mount {
 	for i, m := range all {
 		source, exposed := o.Sources[i]
 		switch {
-		case exposed && source.HugePages != 0:
-			m.Type, m.Source = "hugetlbfs", "nodev"
-			m.Options = []string{fmt.Sprintf("pagesize=%d", source.HugePages)}
+		case exposed && source.Kernel != (bundle.Kernel{}):
+			m = kernelMount(m, source.Kernel)
 		case exposed:
 			m = bindMount(m, source)
 		case bundle.IsShm(m):
@@ -42,6 +40,30 @@ func mounts(all []specs.Mount, o Options) []specs.Mount {
 	return guest
 }
 
+// kernelMount is a mount of something that the guest's kernel has of its own.
+// Nothing stands before it on the host, so the guest makes it as read-only as it
+// is to be.
+func kernelMount(m specs.Mount, k bundle.Kernel) specs.Mount {
+	m.Options = without(m.Options, isPropagation)
+	switch {
+	case k.HugePages != 0:
+		m.Type, m.Source = "hugetlbfs", "nodev"
+		m.Options = []string{fmt.Sprintf("pagesize=%d", k.HugePages)}
+	case k.Type != "":
+		m.Type, m.Source = k.Type, k.Type
+		m.Options = without(m.Options, func(o string) bool { return o == "bind" || o == "rbind" })
+	default:
+		m.Source = k.Path
+	}
+	return m
+}
+
+// isPropagation reports whether an option is about mounts that come later, of which
+// those of the host are none in the guest.
+func isPropagation(option string) bool {
+	return strings.HasSuffix(option, "shared") || strings.HasSuffix(option, "slave")
+}
+
 // bindMount is a bind mount from the share. Propagation is between mounts of the
 // host; in the guest every mount of the share is a plain one. There the host's
 // mounts below it are made when a path leads over them, as read-only as it is, so
@@ -50,7 +72,7 @@ func bindMount(m specs.Mount, source Source) specs.Mount {
 	access := accessOf(m)
 	m.Source = source.Path
 	m.Options = without(m.Options, func(o string) bool {
-		return o == "ro" || o == "rro" || strings.HasSuffix(o, "shared") || strings.HasSuffix(o, "slave")
+		return o == "ro" || o == "rro" || isPropagation(o)
 	})
 	if access == share.WriteNothing || source.ReadOnly {
 		m.Options = append(m.Options, "ro")
