@@ -157,6 +157,7 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 		hyperstart.UpdateContainer: command(s.update),
 		hyperstart.StatsContainer:  query(s.stats),
 		hyperstart.ListProcesses:   query(s.list),
+		hyperstart.AdjustClock:     query(adjustClock),
 		hyperstart.ReadFile:        files{s.find}.readFile,
 		hyperstart.WriteFile:       files{s.find}.writeFile,
 		hyperstart.RemoveContainer: command(s.remove),

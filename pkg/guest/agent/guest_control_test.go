@@ -225,3 +225,34 @@ func testInfo(t *testing.T, v *vm) {
 	}
 	v.call(hyperstart.OnlineCPUMem, nil)
 }
+
+// testClock: a step changes the time by what was said, whenever it arrives, and a
+// slew by no more than a little at a time.
+func testClock(t *testing.T, v *vm) {
+	last := time.Now()
+	adjust := func(a hyperstart.AdjustClockRequest) (moved time.Duration) {
+		var reply hyperstart.AdjustClockReply
+		must(t, json.Unmarshal(v.call(hyperstart.AdjustClock, a), &reply))
+		now := time.Unix(0, reply.Now)
+		moved, last = now.Sub(last), now
+		return moved
+	}
+	adjust(hyperstart.AdjustClockRequest{})
+	const hour = int64(time.Hour)
+	for _, step := range []int64{hour, -hour, hour + 7, -hour - 7, 0} {
+		begin := time.Now()
+		moved := adjust(hyperstart.AdjustClockRequest{Step: step}) - time.Duration(step)
+		// Both clocks count the same seconds, but do not begin and end at once.
+		if slack := time.Since(begin) + time.Minute; moved < 0 || moved > slack {
+			t.Errorf("a step of %v moved the time by %v more", time.Duration(step), moved)
+		}
+	}
+	for _, slew := range []int64{hour, -hour, 0} {
+		if moved := adjust(hyperstart.AdjustClockRequest{Slew: slew}); moved < 0 || moved > time.Minute {
+			t.Errorf("a slew of %v moved the time by %v", time.Duration(slew), moved)
+		}
+	}
+	if r := v.command(hyperstart.AdjustClock, hyperstart.AdjustClockRequest{Step: 1, Slew: 1}); r.code != hyperstart.Error {
+		t.Errorf("a step and a slew: %s", r.code)
+	}
+}

@@ -167,6 +167,7 @@ func TestGuest(t *testing.T) {
 		{"update and stats", testUpdate},
 		{"files", testFiles},
 		{"limits", testLimits},
+		{"clock", testClock},
 		{"concurrent calls", testConcurrent},
 		{"refusals", testRefusals},
 		{"info", testInfo},

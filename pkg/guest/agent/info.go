@@ -7,15 +7,30 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 func (a *Agent) getVersion(context.Context, []byte) ([]byte, error) {
 	return binary.BigEndian.AppendUint32(nil, hyperstart.VersionCCv2), nil
+}
+
+// adjustClock corrects the guest's clock, and reads it.
+func adjustClock(_ context.Context, req hyperstart.AdjustClockRequest) (reply hyperstart.AdjustClockReply, err error) {
+	switch {
+	case req.Step != 0 && req.Slew != 0:
+		err = hyperstart.Errorf(hyperstart.ClassInvalidArgument, "a clock is adjusted by a step or slowly")
+	case req.Step != 0:
+		err = machine.StepClock(req.Step)
+	case req.Slew != 0:
+		err = machine.SlewClock(req.Slew)
+	}
+	return hyperstart.AdjustClockReply{Now: time.Now().UnixNano()}, err
 }
 
 // maxStacks bounds a stack dump; it fits in a control message.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"io"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -78,6 +79,12 @@ type Beneath interface{ ResolvesBeneath() bool }
 func ResolvesBeneath(g Guest) bool {
 	b, ok := g.(Beneath)
 	return ok && b.ResolvesBeneath()
+}
+
+// Clock is what a guest is beside [Guest] when its clock can be set.
+type Clock interface {
+	// AdjustClock changes the guest's clock, and returns what it says afterwards.
+	AdjustClock(ctx context.Context, a hyperstart.AdjustClockRequest) (time.Time, error)
 }
 
 // Session is one process's streams and exit.

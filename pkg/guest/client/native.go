@@ -36,6 +36,7 @@ var _ interface {
 	Guest
 	Forwarder
 	Beneath
+	Clock
 } = (*native)(nil)
 
 // ResolvesBeneath implements [Beneath]: pkg/guest/agent/shared does it.
@@ -235,6 +236,19 @@ func (n *native) Signal(ctx context.Context, s Session, t Target, signal int) er
 		return n.signalProcess(ctx, t, signal)
 	}
 	return n.signalSession(ctx, frames, signal)
+}
+
+// AdjustClock implements [Clock].
+func (n *native) AdjustClock(ctx context.Context, a hyperstart.AdjustClockRequest) (time.Time, error) {
+	answer, err := n.call(ctx, "adjustclock", "", a)
+	if err != nil {
+		return time.Time{}, err
+	}
+	var reply hyperstart.AdjustClockReply
+	if err := json.Unmarshal(answer, &reply); err != nil {
+		return time.Time{}, fmt.Errorf("decode time: %w", err)
+	}
+	return time.Unix(0, reply.Now), nil
 }
 
 // Update implements [Guest].

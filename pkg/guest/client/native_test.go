@@ -141,10 +141,19 @@ func TestNativeAnswers(t *testing.T) {
 			return hyperstart.Ack, []byte(`{"memoryCurrent":5}`)
 		case hyperstart.ListProcesses:
 			return hyperstart.Ack, []byte(`{"processes":[{"pid":7,"process":"init"},{"pid":8,"process":"exec-e"},{"pid":9},{"pid":10,"process":"forward-1"}]}`)
+		case hyperstart.AdjustClock:
+			return hyperstart.Ack, []byte(`{"now":1000000007}`)
 		default:
 			return hyperstart.Ack, nil
 		}
 	}, client.Options{}).start()
+	now, err := f.Guest.(client.Clock).AdjustClock(t.Context(), hyperstart.AdjustClockRequest{Step: -5})
+	if err != nil || !now.Equal(time.Unix(1, 7)) {
+		t.Errorf("time %v, %v", now, err)
+	}
+	if diff := cmp.Diff([]string{`ADJUSTCLOCK {"step":-5}`}, f.sent(1)); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
 	stats, err := f.Stats(t.Context(), "c")
 	if err != nil || stats.MemoryCurrent != 5 {
 		t.Errorf("stats %+v, %v", stats, err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -64,6 +65,7 @@ type Guest struct {
 	network    Network
 	pod        *client.Pod // nil before StartPod
 	stats      hyperstart.Stats
+	behind     time.Duration // the clock is
 	lastPID    int
 	lost       chan struct{} // closed by Lose
 	lostErr    error         // valid once lost is closed
@@ -85,6 +87,7 @@ var _ interface {
 	client.Guest
 	client.Forwarder
 	client.Beneath
+	client.Clock
 } = (*Guest)(nil)
 
 // ResolvesBeneath implements [client.Beneath].
@@ -220,6 +223,38 @@ func (g *Guest) Pod() *client.Pod {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.pod
+}
+
+// SetBehind sets by how much the guest's clock is behind the host's.
+func (g *Guest) SetBehind(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.behind = d
+}
+
+// Behind is by how much the guest's clock is behind the host's.
+func (g *Guest) Behind() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.behind
+}
+
+// AdjustClock implements [client.Clock]. What is to be done slowly is done at once.
+func (g *Guest) AdjustClock(ctx context.Context, a hyperstart.AdjustClockRequest) (time.Time, error) {
+	method := "AdjustClock"
+	switch {
+	case a.Step != 0:
+		method = "StepClock"
+	case a.Slew != 0:
+		method = "SlewClock"
+	}
+	if err := g.enter(ctx, Call{Method: method}); err != nil {
+		return time.Time{}, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.behind -= time.Duration(a.Step + a.Slew)
+	return time.Now().Add(-g.behind), nil
 }
 
 // SetStats sets what Stats answers for every container.

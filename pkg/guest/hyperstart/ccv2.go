@@ -95,3 +95,18 @@ type GuestInfoReply struct {
 	// BootMillis is the guest's uptime when the agent was ready.
 	BootMillis int64 `json:"bootMillis"`
 }
+
+// AdjustClockRequest is the payload of ADJUSTCLOCK. It says by how much the guest's
+// clock is behind, in nanoseconds: how long it takes to arrive does not matter. At
+// most one field is not 0; with none the clock is read.
+type AdjustClockRequest struct {
+	Step int64 `json:"step,omitempty"` // is added at once
+	// Slew is added slowly, 500 µs a second, in place of what is left of an earlier
+	// one.
+	Slew int64 `json:"slew,omitempty"`
+}
+
+// AdjustClockReply is the answer to ADJUSTCLOCK.
+type AdjustClockReply struct {
+	Now int64 `json:"now"` // nanoseconds since 1970, after the step
+}

@@ -65,6 +65,7 @@ const (
 	DumpStacks      Code = 73 // no payload; answers text
 	GuestInfo       Code = 74 // no payload; answers [GuestInfoReply]
 	SignalProcess   Code = 75 // [SignalProcessRequest]
+	AdjustClock     Code = 76 // [AdjustClockRequest]; answers [AdjustClockReply]
 )
 
 type codeRow struct {
@@ -125,6 +126,7 @@ var ccv2Codes = []codeRow{
 	{DumpStacks, "DUMPSTACKS", "dumpstacks"},
 	{GuestInfo, "GUESTINFO", "guestinfo"},
 	{SignalProcess, "SIGNALPROCESS", "signalprocess"},
+	{AdjustClock, "ADJUSTCLOCK", "adjustclock"},
 }
 
 // String returns the name of a common or ccv2 code, or "CODE(n)" for a code

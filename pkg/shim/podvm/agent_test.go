@@ -2,9 +2,12 @@ package podvm
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
@@ -20,6 +23,8 @@ type agent struct {
 	answer func(code hyperstart.Code) (hyperstart.Code, []byte)
 	// ignore has commands that are never answered.
 	ignore map[hyperstart.Code]bool
+	// behind is by how much its clock is, in nanoseconds.
+	behind atomic.Int64
 
 	wg       sync.WaitGroup
 	mu       sync.Mutex // guards the order of messages, and poweroff
@@ -55,18 +60,18 @@ func (a *agent) serve(ctl, tty net.Conn) {
 		}
 		reply := a.say
 		if code == hyperstart.Call {
-			ticket, inner, _, err := hyperstart.ParseCall(payload)
+			ticket, inner, wrapped, err := hyperstart.ParseCall(payload)
 			if err != nil {
 				a.t.Error(err)
 				return
 			}
 			a.say(hyperstart.Ack, nil)
-			code = inner
+			code, payload = inner, wrapped
 			reply = func(status hyperstart.Code, answer []byte) {
 				a.say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, status, answer))
 			}
 		}
-		a.handle(code, reply)
+		a.handle(code, payload, reply)
 	}
 }
 
@@ -76,7 +81,7 @@ func (a *agent) say(code hyperstart.Code, payload []byte) {
 	_, _ = a.ctl.Write(hyperstart.AppendCtl(nil, code, payload)) // the host may have gone
 }
 
-func (a *agent) handle(code hyperstart.Code, reply func(hyperstart.Code, []byte)) {
+func (a *agent) handle(code hyperstart.Code, request []byte, reply func(hyperstart.Code, []byte)) {
 	if a.noted != nil {
 		a.noted(code)
 	}
@@ -93,8 +98,25 @@ func (a *agent) handle(code hyperstart.Code, reply func(hyperstart.Code, []byte)
 	if code == hyperstart.GetVersion {
 		payload = binary.BigEndian.AppendUint32(nil, hyperstart.VersionCCv2)
 	}
+	if code == hyperstart.AdjustClock {
+		payload = a.adjustClock(request)
+	}
 	reply(hyperstart.Ack, payload)
 	if code == hyperstart.DestroyPod {
 		a.poweroff()
 	}
+}
+
+// adjustClock is the answer to ADJUSTCLOCK.
+func (a *agent) adjustClock(request []byte) []byte {
+	adjust, err := hyperstart.Decode[hyperstart.AdjustClockRequest](request)
+	if err != nil {
+		a.t.Error(err)
+	}
+	behind := a.behind.Add(-adjust.Step - adjust.Slew)
+	answer, err := json.Marshal(hyperstart.AdjustClockReply{Now: time.Now().UnixNano() - behind})
+	if err != nil {
+		a.t.Error(err)
+	}
+	return answer
 }

@@ -58,6 +58,7 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 		{"set up network", b.attachNetwork}, // the pod's kernel parameters can be about interfaces
 		{"start pod", b.startPod},
 		{"open share", b.enterShare},
+		{"set clock", b.keepClock},
 	} {
 		if err := s.do(ctx); err != nil {
 			return b.describe(s.phase, err)

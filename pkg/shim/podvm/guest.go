@@ -13,6 +13,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestclock"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/portforward"
 )
 
@@ -111,6 +112,19 @@ func (b *boot) startPod(ctx context.Context) error {
 	b.timing.Pod = time.Now()
 	b.timing.VM = b.running().Timeline()
 	return err
+}
+
+// keepClock gives the guest the host's time, and keeps it so. What runs in it has
+// not seen another time: the first container is still to come.
+func (b *boot) keepClock(ctx context.Context) error {
+	guest, ok := b.guest.(guestclock.Guest)
+	if !ok { // an original one
+		return nil
+	}
+	b.vcpus.clock = guestclock.Start(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", b.opts.ID)), guest)
+	b.undo.Add(func(context.Context) error { return b.vcpus.clock.Close() })
+	b.setClock(ctx)
+	return nil
 }
 
 // forwardPorts forwards connections to the pod's loopback. A host that cannot do

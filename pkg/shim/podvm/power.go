@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestclock"
 )
 
 // powerOffTimeout bounds the guest's orderly end; a guest that is slower loses
@@ -83,9 +85,32 @@ func vmmContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), vmmTimeout)
 }
 
-// Resume starts the vCPUs again. It waits for a Pause that is under way. It
-// needs a Boot that has succeeded.
+// Resume starts the vCPUs again, and gives the guest the time that it has missed. It
+// waits for a Pause that is under way. It needs a Boot that has succeeded.
 func (m *Machine) Resume(ctx context.Context) error {
+	if err := m.run(ctx); err != nil {
+		return err
+	}
+	m.setClock(ctx)
+	return nil
+}
+
+// clockTimeout bounds the wait for a guest to set its clock, which it does at once.
+const clockTimeout = 2 * time.Second
+
+// setClock returns when the guest has the host's time. One that does not take it is
+// asked again, and nothing waits for it.
+func (m *Machine) setClock(ctx context.Context) {
+	if m.vcpus.clock == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, clockTimeout)
+	defer cancel()
+	m.vcpus.clock.Set(ctx)
+}
+
+// run starts the vCPUs.
+func (m *Machine) run(ctx context.Context) error {
 	if err := m.vcpus.begin(ctx); err != nil {
 		return fmt.Errorf("resume vm: %w", err)
 	}
@@ -102,6 +127,9 @@ func (m *Machine) Resume(ctx context.Context) error {
 // vcpus is whether the vCPUs run.
 type vcpus struct {
 	turn chan struct{} // has room for one: who pauses or resumes
+	// clock is kept for the guest, whose own stands still with the vCPUs. nil for a
+	// guest without; Boot sets it.
+	clock *guestclock.Keeper
 
 	mu     sync.Mutex // guards paused
 	paused bool       // stopped, or about to be

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
@@ -82,5 +84,47 @@ func TestKillHasACause(t *testing.T) {
 	}
 	if err := f.gate(); !errors.Is(err, cause) {
 		t.Errorf("a command is refused for %v, want %v", err, cause)
+	}
+}
+
+// TestClock: the guest has the host's time after the boot, and after each time that
+// the vCPUs stood still. It is as exact as an answer is fast, and none takes longer
+// than all of them.
+func TestClock(t *testing.T) {
+	f := newFixture(t)
+	const wrong = time.Hour
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"boot", func() error { return f.boot(bundle.Pod{}) }},
+		{"resume", func() error { return errors.Join(f.Pause(t.Context()), f.Resume(t.Context())) }},
+		{"another resume", func() error { return errors.Join(f.Pause(t.Context()), f.Resume(t.Context())) }},
+	} {
+		f.agent.behind.Store(int64(wrong))
+		begin := time.Now()
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Duration(f.agent.behind.Load()); got.Abs() > time.Since(begin) {
+			t.Errorf("after the %s the guest is behind by %v", step.name, got)
+		}
+	}
+}
+
+// TestGuestThatHasNoClock boots, and runs on, as one with an earlier agent does.
+func TestGuestThatHasNoClock(t *testing.T) {
+	f := newFixture(t)
+	f.agent.answer = func(code hyperstart.Code) (hyperstart.Code, []byte) {
+		if code == hyperstart.AdjustClock {
+			return hyperstart.Error, hyperstart.EncodeError(hyperstart.Errorf(hyperstart.ClassNotImplemented, "no such command"))
+		}
+		return 0, nil
+	}
+	if err := f.boot(bundle.Pod{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Pause(t.Context()), f.Resume(t.Context())); err != nil {
+		t.Error(err)
 	}
 }

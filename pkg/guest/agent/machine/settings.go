@@ -43,6 +43,34 @@ func SetClock(nanos int64) error {
 	return nil
 }
 
+// StepClock adds nanoseconds to the time at once. What SlewClock has left to do was
+// about the time before.
+func StepClock(nanos int64) error {
+	if err := SlewClock(0); err != nil {
+		return err
+	}
+	seconds := nanos / int64(time.Second)
+	if rest := nanos % int64(time.Second); rest < 0 {
+		seconds-- // the kernel wants the rest to be positive
+	}
+	step := unix.Timex{Modes: unix.ADJ_SETOFFSET | unix.ADJ_NANO}
+	step.Time.Sec, step.Time.Usec = seconds, nanos-seconds*int64(time.Second)
+	if _, err := unix.ClockAdjtime(unix.CLOCK_REALTIME, &step); err != nil {
+		return fmt.Errorf("step clock by %s: %w", time.Duration(nanos), err)
+	}
+	return nil
+}
+
+// SlewClock adds nanoseconds to the time slowly, in place of what is left of an
+// earlier call, at the kernel's 500 µs a second.
+func SlewClock(nanos int64) error {
+	slew := unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT, Offset: nanos / int64(time.Microsecond)}
+	if _, err := unix.ClockAdjtime(unix.CLOCK_REALTIME, &slew); err != nil {
+		return fmt.Errorf("slew clock by %s: %w", time.Duration(nanos), err)
+	}
+	return nil
+}
+
 // SetHostname names the guest.
 func SetHostname(name string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
