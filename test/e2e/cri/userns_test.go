@@ -43,6 +43,7 @@ func TestUserNamespace(t *testing.T) {
 		c.WantOutput(t, "0", "id", "-u")
 		c.WantOutput(t, "0 196608 65536", "sh", "-c", "echo $(cat /proc/self/uid_map)")
 		c.WantOutput(t, "users-host", "hostname")
+		c.WantOutput(t, "unlimited unlimited 524288", "sh", "-c", "echo $(ulimit -u) $(ulimit -i) $(ulimit -Hn)")
 		c.WantOutput(t, "1", "cat", "/proc/sys/kernel/shm_rmid_forced")
 		c.WantOutput(t, "of root", "cat", "/volume/private")
 		c.WantOutput(t, "0 0", "stat", "-c", "%u %g", "/bin/busybox")
