@@ -58,7 +58,7 @@ func TestHostIPC(t *testing.T) {
 func TestMountsOfTheKernel(t *testing.T) {
 	shared.Watch(t)
 	mounts := []specs.Mount{
-		bind("/proc", "/host/proc", "ro"), bind("/sys", "/host/sys", "ro"), bind("/dev", "/host/dev"), bind("/dev/pts", "/host/pts"),
+		bind("/proc", "/host/proc", "ro"), bind("/sys", "/host/sys", "ro"), bind("/dev", "/host/dev"), bind("/proc/self", "/host/self"), bind("/dev/pts", "/host/pts"),
 		bind("/sys/fs/cgroup", "/host/cgroup", "ro"), bind("/proc/sys/kernel", "/host/kernel", "ro"), bind("/dev/null", "/host/null"),
 	}
 	// One line for each: the kind, whether it is read-only, and that something of
@@ -68,6 +68,7 @@ kind() { grep " $1 " /proc/self/mounts | tail -n 1 | sed 's/^[^ ]* [^ ]* \([^ ]*
 for d in proc sys dev pts kernel; do echo $d $(kind /host/$d); done
 [ "$(cat /host/proc/sys/kernel/osrelease)" = "$(uname -r)" ] && echo this kernel
 [ "$(cat /host/kernel/osrelease)" = "$(uname -r)" ] && echo this kernel as well
+[ -r /host/self/status ] && echo itself
 [ -d /host/sys/class/net/lo ] && echo devices
 [ -d /host/proc/1 ] && echo processes
 [ -c /host/dev/zero ] && echo nodes

@@ -43,9 +43,13 @@ var onDemand = map[int64]string{
 // KernelOf reads what a bind mount shows of the kernel; ok is false for files.
 // Single devices are files: their numbers mean the same to every kernel.
 func KernelOf(m specs.Mount) (k Kernel, ok bool) {
-	if filepath.Clean(m.Source) == mqueuePath {
+	switch source := filepath.Clean(m.Source); {
+	case source == mqueuePath:
 		// `--ipc host` names it whether the host's kernel has queues or not.
-		return Kernel{Path: mqueuePath}, true
+		return Kernel{Path: source}, true
+	case strings.HasPrefix(source+"/", "/proc/self/"):
+		// Not the shim's: with runc it is runc's init, which becomes the container's.
+		return Kernel{Path: source}, true
 	}
 	path, err := filepath.EvalSymlinks(m.Source)
 	var st unix.Statfs_t

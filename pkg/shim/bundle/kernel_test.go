@@ -19,6 +19,7 @@ func TestKernelOf(t *testing.T) {
 	for source, want := range map[string]Kernel{
 		"/dev/mqueue": {Path: "/dev/mqueue"}, "/dev/mqueue/": {Path: "/dev/mqueue"},
 		"/proc": {Path: "/proc"}, "/proc/sys/kernel": {Path: "/proc/sys/kernel"}, link: {Path: "/proc/sys"},
+		"/proc/self": {Path: "/proc/self"}, "/proc/self/net": {Path: "/proc/self/net"},
 		"/sys": {Path: "/sys"}, "/sys/class": {Path: "/sys/class"}, "/sys/fs/cgroup": {Path: "/sys/fs/cgroup"},
 		"/dev": {Path: "/dev"}, "/dev/pts": {Path: "/dev/pts"},
 		// Files, and what is not there.
