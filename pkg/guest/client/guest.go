@@ -168,7 +168,7 @@ type ProcessInfo struct {
 	// What /proc in the guest says, which may be anything; all "" and 0 when it says
 	// nothing.
 	Name     string
-	Args     []string // not more than 4 KiB, without NUL
+	Args     []string
 	UID, GID uint32
 }
 

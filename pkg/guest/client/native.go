@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -298,32 +297,8 @@ func (n *native) Processes(ctx context.Context, id string) ([]ProcessInfo, error
 		execID, known := execIDOf(p.Process)
 		all = append(all, ProcessInfo{
 			PID: p.PID, ExecID: execID, Init: known && execID == "",
-			Name: argument(p.Name, 16), Args: arguments(p.Args), UID: p.UID, GID: p.GID,
+			Name: p.Name, Args: p.Args, UID: p.UID, GID: p.GID,
 		})
 	}
 	return all, nil
-}
-
-// arguments are those of a process in the guest as a process on the host can have them.
-func arguments(args []string) []string {
-	room := argsLimit
-	var kept []string
-	for _, arg := range args {
-		if room <= 0 {
-			break
-		}
-		arg = argument(arg, room)
-		room -= len(arg) + 1
-		kept = append(kept, arg)
-	}
-	return kept
-}
-
-// argsLimit bounds the arguments of a process in the guest, which may claim anything.
-const argsLimit = 4 << 10
-
-// argument is a string that ends where C's would, and is not longer than limit.
-func argument(s string, limit int) string {
-	s, _, _ = strings.Cut(s, "\x00")
-	return s[:min(len(s), limit)]
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -72,10 +73,11 @@ func (p *Placeholder) serve(c Container, ready chan<- error) {
 	}
 }
 
-// Identity is what /proc says of a process.
+// Identity is what /proc says of a process. The strings may be anything: they are cut
+// at a NUL, and where they are too long.
 type Identity struct {
-	Name     string // of the program, cut to 15 bytes
-	Args     []string
+	Name     string   // of the program, 15 bytes
+	Args     []string // 4 KiB in all
 	UID, GID uint32
 }
 
@@ -116,6 +118,33 @@ func (p *Placeholder) Start(name string, id Identity, signalled func(syscall.Sig
 	return c.process.Pid, nil
 }
 
+// What is kept of the strings of an identity, in bytes.
+const (
+	nameLimit = 15
+	argsLimit = 4 << 10
+)
+
+// arguments are those of a process in a guest as one on the host can have them.
+func arguments(args []string) []string {
+	room := argsLimit
+	var kept []string
+	for _, arg := range args {
+		if room <= 0 {
+			break
+		}
+		arg = argument(arg, room)
+		room -= len(arg) + 1
+		kept = append(kept, arg)
+	}
+	return kept
+}
+
+// argument is a string that ends where C's would, and is not longer than limit.
+func argument(s string, limit int) string {
+	s, _, _ = strings.Cut(s, "\x00")
+	return s[:min(len(s), limit)]
+}
+
 // fork starts a process on the placeholder's thread, whose end ends it.
 func (p *Placeholder) fork(id Identity) (*os.Process, *os.File, error) {
 	r, w, err := os.Pipe()
@@ -127,12 +156,12 @@ func (p *Placeholder) fork(id Identity) (*os.Process, *os.File, error) {
 	if err := unix.Fchdir(int(p.program.Fd())); err != nil {
 		return nil, nil, errors.Join(err, r.Close())
 	}
-	args := id.Args
+	name, args := argument(id.Name, nameLimit), arguments(id.Args)
 	if len(args) == 0 {
-		args = []string{id.Name}
+		args = []string{name}
 	}
 	process, err := os.StartProcess("./"+programFile, args, &os.ProcAttr{
-		Env: []string{id.Name}, Files: []*os.File{nil, w, nil},
+		Env: []string{name}, Files: []*os.File{nil, w, nil},
 		Sys: &syscall.SysProcAttr{
 			Setsid: true, Pdeathsig: syscall.SIGKILL,
 			Credential: &syscall.Credential{Uid: id.UID, Gid: id.GID},

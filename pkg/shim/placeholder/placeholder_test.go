@@ -294,3 +294,15 @@ func BenchmarkStart(b *testing.B) {
 		p.End("exec")
 	}
 }
+
+// TestStrings of a guest may be anything.
+func TestStrings(t *testing.T) {
+	p := newPlaceholder(t, Container{})
+	long := strings.Repeat("x", argsLimit)
+	process := start(t, p, "", Identity{Name: "a-name-that-is-too-long\x00", Args: []string{"a\x00b", long, "more"}})
+	awaitName(t, process.PID, "a-name-that-is-")
+	got, err := os.ReadFile(proc(process.PID, "cmdline"))
+	if want := "a\x00" + long[:argsLimit-2] + "\x00"; err != nil || string(got) != want {
+		t.Errorf("%d bytes of arguments, want %d (%v)", len(got), len(want), err)
+	}
+}

@@ -180,12 +180,12 @@ func (p *Process) finish(exit Exit, announce bool) {
 		c.mu.Lock()
 		err = c.toLocked(ContainerExited)
 		c.mu.Unlock()
-		p.logImpossible(err)
+		logImpossible(p, err)
 	}
 	p.mu.Lock()
 	err := p.toLocked(ProcessExited)
 	p.mu.Unlock()
-	p.logImpossible(err)
+	logImpossible(p, err)
 	disappear(p) // who sees the exit may look for the pid
 	if announce {
 		c.sandbox.publish(TaskExited{
@@ -197,7 +197,7 @@ func (p *Process) finish(exit Exit, announce bool) {
 
 // logImpossible logs an exit in a state that has none, which is a defect in this
 // package: the exit is reported nevertheless.
-func (p *Process) logImpossible(err error) {
+func logImpossible(p *Process, err error) {
 	if err != nil {
 		log.G(p.container.sandbox.ctx).WithError(err).WithField("process", p.String()).Error("exit in a state that has none")
 	}
