@@ -45,7 +45,7 @@ func Of(id string, b *bundle.Bundle) *Hooks {
 
 // Create runs prestart and createRuntime. The first error ends it.
 func (h *Hooks) Create(ctx context.Context, pid int) error {
-	if err := h.run(ctx, "prestart", h.hooks.Prestart, specs.StateCreating, pid); err != nil { //nolint:staticcheck // deprecated, and used
+	if err := h.run(ctx, "prestart", h.hooks.Prestart, specs.StateCreating, pid); err != nil {
 		return err
 	}
 	return h.run(ctx, "createRuntime", h.hooks.CreateRuntime, specs.StateCreating, pid)

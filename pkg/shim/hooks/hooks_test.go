@@ -35,11 +35,11 @@ func read(t *testing.T, c *Hooks, name string) string {
 
 // TestOrder and states of a whole life.
 func TestOrder(t *testing.T) {
-	append := func(kind string) []specs.Hook {
+	noting := func(kind string) []specs.Hook {
 		return []specs.Hook{script("echo " + kind + "1 >>log; cat >" + kind), script("echo " + kind + "2 >>log")}
 	}
 	c := container(t, &specs.Hooks{
-		Prestart: append("prestart"), CreateRuntime: append("createRuntime"), Poststart: append("poststart"), Poststop: append("poststop"),
+		Prestart: noting("prestart"), CreateRuntime: noting("createRuntime"), Poststart: noting("poststart"), Poststop: noting("poststop"),
 	})
 	if err := c.Create(t.Context(), 42); err != nil {
 		t.Fatal(err)
