@@ -99,6 +99,7 @@ func (c *Container) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.init.io.Feed(c.sandbox.ctx, c.sandbox.wg.Go, c.init.String())
 	if err := c.sandbox.startContainer(context.WithoutCancel(ctx), c.ID); err != nil {
 		err = fmt.Errorf("start container %s: %w", c.ID, err)
 		c.init.startFailed(err)

@@ -94,6 +94,7 @@ func (p *Process) run(ctx context.Context) error {
 		return err
 	}
 	p.io.Copy(s.ctx, s.wg.Go, p.String())
+	p.io.Feed(s.ctx, s.wg.Go, p.String())
 	return nil
 }
 

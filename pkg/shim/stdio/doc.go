@@ -5,9 +5,9 @@
 // come again. Before that its first reader is awaited, as with runc's shim: one
 // that opened it only after a short process had ended would wait indefinitely.
 //
-// [Streams] are open, then closed for output, then closed. A [Stdin] waits for
-// its first client, has clients, and ends when the last one has closed it or when
-// it is finished.
+// [Streams] are open, then closed for output, then closed. A [Stdin] is opened by
+// the first Read; clients come and go until it is finished, and it ends with the
+// last of them.
 //
 // Goroutines: one per logging binary, which waits for the end of it;
 // [Streams.Close] joins it. The copies belong to the caller (pkg/shim/sandbox).

@@ -3,142 +3,112 @@ package stdio
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Stdin reads what clients write to a fifo. It ends when the last client has
-// closed the fifo, as with runc's shim: ctr may be done before it can send
-// CloseIO. The stdin of a terminal does not end in that way, since clients
-// attach and detach; and none ends before a first client was there.
+// Stdin reads what clients write to a fifo. Clients detach and attach again: a
+// writer of our own keeps the fifo from ending with the last of them, as with
+// runc's shim. It is closed by Finish, and then the stream ends with the last
+// client.
+//
+// The first Read opens the fifo, for which clients wait. ctr, which has no task
+// to close the stdin of before Create has answered, is held up by that until it
+// has one.
 type Stdin struct {
-	f *os.File
+	path string
 
 	mu       sync.Mutex // guards the fields below
-	awaiting bool       // no client has been there yet
-	keep     *os.File   // a writer of our own, which keeps the fifo from ending
+	f        *os.File   // nil before the first Read
+	keep     *os.File   // the writer of our own; nil for a file, before the first Read and after Finish
 	finished bool
+	closed   bool
 }
 
-func openStdin(s string, terminal bool) (*Stdin, error) {
-	u, err := parse(s)
+// newStdin looks whether there is something to read from.
+func newStdin(name string) (*Stdin, error) {
+	u, err := parse(name)
 	if err != nil {
 		return nil, err
 	}
 	if u.Scheme != "fifo" {
-		return nil, fmt.Errorf("open stdin: %q is not a fifo", s)
+		return nil, fmt.Errorf("open stdin: %q is not a fifo", name)
 	}
-	f, err := os.OpenFile(u.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open stdin: %w", err)
-	}
-	in := &Stdin{f: f}
-	if info, err := f.Stat(); err == nil && info.Mode()&os.ModeNamedPipe == 0 {
-		return in, nil // a file such as /dev/null ends by itself
-	}
-	if !terminal {
-		in.awaiting = true
-		return in, nil
-	}
-	if in.keep, err = os.OpenFile(u.Path, os.O_WRONLY|unix.O_NONBLOCK, 0); err != nil {
-		_ = f.Close()
+	in := &Stdin{path: u.Path}
+	if _, err := os.Stat(in.path); err != nil {
 		return nil, fmt.Errorf("open stdin: %w", err)
 	}
 	return in, nil
 }
 
-// Read returns what clients wrote. It ends with io.EOF when nothing is left
-// and the clients have gone or Finish was called.
+// Read returns what clients wrote. It ends with io.EOF when nothing is left,
+// Finish was called, and no client has the fifo open.
 func (s *Stdin) Read(p []byte) (int, error) {
-	if err := s.awaitClient(); err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return s.readRest(p)
-		}
-		return 0, err
-	}
-	n, err := s.f.Read(p)
-	if errors.Is(err, os.ErrDeadlineExceeded) { // set by Finish
-		return s.readRest(p)
-	}
-	return n, err
-}
-
-// awaitClient waits until a client has opened the fifo and has written to it or
-// closed it. The kernel reports neither data nor an end to a reader that was
-// there before the first writer, while read(2) would say "end".
-func (s *Stdin) awaitClient() error {
-	s.mu.Lock()
-	awaiting := s.awaiting
-	s.mu.Unlock()
-	if !awaiting {
-		return nil
-	}
-	raw, err := s.f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	err = raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		return n > 0 || (err != nil && !errors.Is(err, unix.EINTR))
-	})
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.awaiting = false
-	s.mu.Unlock()
-	return nil
-}
-
-// readRest reads without waiting: after Finish only what is in the pipe counts,
-// even if a client still holds it open.
-func (s *Stdin) readRest(p []byte) (n int, err error) {
-	raw, err := s.f.SyscallConn()
+	f, err := s.open()
 	if err != nil {
 		return 0, err
 	}
-	cerr := raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), p) })
-	switch {
-	case cerr != nil:
-		return 0, cerr
-	case errors.Is(err, unix.EAGAIN), n == 0 && err == nil:
-		return 0, io.EOF
-	case err != nil:
-		return 0, fmt.Errorf("read stdin: %w", err)
-	}
-	return n, nil
+	return f.Read(p)
 }
 
-// Finish ends the stream after what clients have written so far. It is
-// idempotent and does not wait.
+// open opens the fifo, once. A file such as /dev/null ends by itself.
+func (s *Stdin) open() (_ *os.File, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, os.ErrClosed
+	}
+	if s.f != nil {
+		return s.f, nil
+	}
+	f, err := os.OpenFile(s.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open stdin: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode()&os.ModeNamedPipe != 0 && !s.finished {
+		s.keep, err = os.OpenFile(s.path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("open stdin: %w", err)
+	}
+	s.f = f
+	return f, nil
+}
+
+// Finish ends the stream after what clients have written and what those write
+// that have the fifo open. It is idempotent and does not wait.
 func (s *Stdin) Finish() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.finished {
+	s.finished = true
+	return s.closeKeepLocked()
+}
+
+func (s *Stdin) closeKeepLocked() error {
+	if s.keep == nil {
 		return nil
 	}
-	s.finished = true
-	if s.keep != nil {
-		_ = s.keep.Close()
-	}
-	if err := s.f.SetReadDeadline(time.Unix(1, 0)); err != nil && !errors.Is(err, os.ErrNoDeadline) {
+	err := s.keep.Close()
+	s.keep = nil
+	if err != nil {
 		return fmt.Errorf("close stdin: %w", err)
 	}
 	return nil
 }
 
-// Close closes the fifo and ends a Read.
+// Close closes the fifo and ends a Read. It is idempotent.
 func (s *Stdin) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.finished = true
-	if s.keep != nil {
-		_ = s.keep.Close()
+	first := !s.closed
+	s.finished, s.closed = true, true
+	var err error
+	if s.f != nil && first { // before keep: this is not the end of what clients wrote
+		err = s.f.Close()
 	}
-	return s.f.Close()
+	return errors.Join(err, s.closeKeepLocked())
 }

@@ -32,8 +32,8 @@ type Streams struct {
 	logger *logger // reads Stdout and Stderr, or nil
 }
 
-// Open opens the streams. A logging binary gets namespace and id. On error
-// nothing stays open.
+// Open opens the streams, but for the stdin, which the first Read opens. A logging
+// binary gets namespace and id. On error nothing stays open.
 func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err error) {
 	if c.Terminal && c.Stderr != "" {
 		c.Stderr = "" // the terminal has one stream
@@ -45,7 +45,7 @@ func Open(ctx context.Context, namespace, id string, c Config) (_ *Streams, err 
 		}
 	}()
 	if c.Stdin != "" {
-		if s.Stdin, err = openStdin(c.Stdin, c.Terminal); err != nil {
+		if s.Stdin, err = newStdin(c.Stdin); err != nil {
 			return nil, err
 		}
 	}

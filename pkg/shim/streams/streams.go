@@ -47,8 +47,8 @@ func (p *Streams) Session() client.Session {
 	return p.guest
 }
 
-// Copy copies between the two ends until they end, in goroutines that run starts
-// and whose context ctx is. process is what log entries call it.
+// Copy copies output until it ends, in goroutines that run starts and whose context
+// ctx is. process is what log entries call it.
 func (p *Streams) Copy(ctx context.Context, run func(func()), process string) {
 	ctx = log.WithLogger(ctx, log.G(ctx).WithField("process", process))
 	p.mu.Lock()
@@ -63,6 +63,15 @@ func (p *Streams) Copy(ctx context.Context, run func(func()), process string) {
 		streams.CloseOutput() // clients wait for the end of the fifos before they delete
 		close(p.copied)
 	})
+}
+
+// Feed copies input as Copy does output. Clients are let in from then on, which
+// is to be when the process starts: see [stdio.Stdin].
+func (p *Streams) Feed(ctx context.Context, run func(func()), process string) {
+	ctx = log.WithLogger(ctx, log.G(ctx).WithField("process", process))
+	p.mu.Lock()
+	streams, session := p.streams, p.guest
+	p.mu.Unlock()
 	run(func() { copyStdin(ctx, streams, session) })
 }
 
