@@ -149,6 +149,9 @@ func (c *compat) StartContainer(ctx context.Context, id string) error {
 		return err
 	}
 	_, err = c.call(context.WithoutCancel(ctx), "newcontainer", created.session.frames.Token(), created.request)
+	if err == nil {
+		c.sendSize(ctx, created.session)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_ = created.to(compatStarted) // it is starting
@@ -171,14 +174,27 @@ func (c *compat) RemoveContainer(ctx context.Context, id string) error {
 
 // Exec implements [Guest].
 func (c *compat) Exec(ctx context.Context, s Session, e Exec) error {
-	frames, err := framesOf(s)
+	session, ok := s.(*compatSession)
+	if !ok {
+		return errForeignSession
+	}
+	process := compatProcess(e.Process, processIDOf(e.ID), e.Terminal, c.dialect)
+	err := c.mutate(ctx, "execcmd", session.frames.Token(), hyperstart.ExecCmdRequest{Container: e.Container, Process: process})
 	if err != nil {
 		return err
 	}
-	return c.mutate(ctx, "execcmd", frames.Token(), hyperstart.ExecCmdRequest{
-		Container: e.Container,
-		Process:   compatProcess(e.Process, processIDOf(e.ID), e.Terminal, c.dialect),
-	})
+	c.sendSize(ctx, session)
+	return nil
+}
+
+// sendSize gives the terminal of a process that was started the size that was
+// kept. That it cannot be set is no reason for the process not to run.
+func (c *compat) sendSize(ctx context.Context, s *compatSession) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	if err := s.start(ctx); err != nil {
+		c.warn(fmt.Sprintf("resize terminal: %s", err))
+	}
 }
 
 // compatProcess makes a process object.

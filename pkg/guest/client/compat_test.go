@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -252,6 +253,39 @@ func TestCompatKillStatus(t *testing.T) {
 		<-s.Done()
 		if status, err := s.Exit(); status != tt.want || err != nil {
 			t.Errorf("%+v: exit %d, %v", tt, status, err)
+		}
+	}
+}
+
+// TestCompatResizeBeforeStart: the guest does not know of the process, so its
+// terminal gets the size after the command that starts it.
+func TestCompatResizeBeforeStart(t *testing.T) {
+	for dialect, want := range map[hyperstart.Dialect][]string{
+		hyperstart.DialectHyperhq: {
+			`WINSIZE {"container":"c","process":"init","row":30,"column":90}`,
+			`WINSIZE {"container":"c","process":"exec-e","row":41,"column":101}`,
+		},
+		hyperstart.DialectClearGo: {
+			`WINSIZE {"seq":3,"row":30,"column":90}`,
+			`WINSIZE {"seq":5,"row":41,"column":101}`,
+		},
+	} {
+		f := newFixture(t, dialect, nil, client.Options{}).start()
+		s, e := f.container(), f.session()
+		for session, size := range map[client.Session][2]int{s: {30, 90}, e: {41, 101}} {
+			if err := session.Resize(t.Context(), size[0], size[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.StartContainer(t.Context(), "c"); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Exec(t.Context(), e, execOf("e")); err != nil {
+			t.Fatal(err)
+		}
+		got := slices.DeleteFunc(f.sent(1), func(c string) bool { return !strings.HasPrefix(c, "WINSIZE") })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: commands (-want +got):\n%s", dialect, diff)
 		}
 	}
 }

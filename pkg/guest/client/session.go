@@ -66,6 +66,35 @@ type compatSession struct {
 	mu       sync.Mutex // guards the fields below
 	killed   bool       // SIGKILL was sent
 	killedBy int        // signal that ended it before the guest knew of it
+	started  bool       // the guest has the process
+	rows     int        // size of the terminal to start with, 0 for none
+	columns  int
+}
+
+// Resize implements [Session]. Of a process that is not started the guest does not
+// know: the size is kept until then.
+func (s *compatSession) Resize(ctx context.Context, rows, columns int) error {
+	s.mu.Lock()
+	s.rows, s.columns = rows, columns
+	started := s.started
+	s.mu.Unlock()
+	if !started {
+		return nil
+	}
+	return s.session.Resize(ctx, rows, columns)
+}
+
+// start says that the guest has the process, and sends the size that its terminal
+// was given before.
+func (s *compatSession) start(ctx context.Context) error {
+	s.mu.Lock()
+	s.started = true
+	rows, columns := s.rows, s.columns
+	s.mu.Unlock()
+	if rows == 0 || columns == 0 {
+		return nil
+	}
+	return s.session.Resize(ctx, rows, columns)
 }
 
 // signalBase is what shells add to the number of the signal that ended a process.
