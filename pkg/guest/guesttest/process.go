@@ -37,6 +37,9 @@ func (g *Guest) newProcessLocked(s client.Session, spec *specs.Process) (*Proces
 	if spec != nil && len(spec.Args) > 0 {
 		p.args = spec.Args
 	}
+	if spec != nil && spec.ConsoleSize != nil {
+		own.setSize(int(spec.ConsoleSize.Height), int(spec.ConsoleSize.Width))
+	}
 	own.process = p
 	return p, nil
 }
@@ -161,7 +164,7 @@ func (p *Process) Signals() []int {
 	return slices.Clone(p.signals)
 }
 
-// Size is what the process's terminal was resized to last.
+// Size is what the process's terminal was resized to last, or started with.
 func (p *Process) Size() (rows, columns int) { return p.session.size() }
 
 // PID is the process's id in the guest.

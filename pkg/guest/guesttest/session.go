@@ -155,10 +155,14 @@ func (s *session) Resize(ctx context.Context, rows, columns int) error {
 	if err := s.guest.enter(ctx, Call{Method: "Resize"}); err != nil {
 		return err
 	}
+	s.setSize(rows, columns)
+	return nil
+}
+
+func (s *session) setSize(rows, columns int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rows, s.columns = rows, columns
-	return nil
 }
 
 func (s *session) size() (rows, columns int) {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -86,9 +87,10 @@ func (p *Process) run(ctx context.Context) error {
 	if err := appear(p, p.spec); err != nil {
 		return err
 	}
+	process := guestspec.Process(p.spec, p.stdio.Terminal)
+	process.ConsoleSize = cmp.Or(p.io.Size(), process.ConsoleSize)
 	err := s.machine.Guest().Exec(ctx, p.io.Session(), client.Exec{
-		Container: p.container.ID, ID: p.ID, Terminal: p.stdio.Terminal,
-		Process: guestspec.Process(p.spec, p.stdio.Terminal),
+		Container: p.container.ID, ID: p.ID, Terminal: p.stdio.Terminal, Process: process,
 	})
 	if err != nil {
 		return err

@@ -93,19 +93,17 @@ func (p *Process) open(ctx context.Context) error {
 // stdin is empty asks for that before the process is started.
 func (p *Process) CloseStdin() error { return p.io.CloseStdin() }
 
-// Resize sets the size of the terminal in characters. 0 is ignored, as a client
-// without a terminal of its own sends it.
+// Resize sets the size of the terminal in characters; before the start it is the
+// size to start with. 0 is ignored, as a client without a terminal of its own sends
+// it, and so are processes without one, as with runc's shim.
 func (p *Process) Resize(ctx context.Context, rows, columns uint32) error {
-	session := p.io.Session()
 	switch {
-	case !p.stdio.Terminal:
-		return fmt.Errorf("resize %s: it has no terminal: %w", p, errdefs.ErrFailedPrecondition)
-	case session == nil:
-		return fmt.Errorf("resize %s: not started: %w", p, errdefs.ErrFailedPrecondition)
-	case rows == 0 || columns == 0:
+	case p.State() >= ProcessExited && (p.stdio.Terminal || p.ID != ""):
+		return fmt.Errorf("resize %s: it has exited: %w", p, errdefs.ErrFailedPrecondition)
+	case !p.stdio.Terminal, uint16(rows) == 0, uint16(columns) == 0:
 		return nil
 	}
-	return session.Resize(ctx, int(rows), int(columns))
+	return p.io.Resize(ctx, uint16(rows), uint16(columns))
 }
 
 // awaitStarted waits until an exec process is not being started any more.

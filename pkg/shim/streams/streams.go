@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
@@ -22,6 +23,7 @@ type Streams struct {
 	streams *stdio.Streams // nil before Open
 	guest   client.Session // nil before Open
 	copying bool           // copied will be closed
+	size    *specs.Box     // of the terminal, in characters; nil before Resize
 	noStdin bool           // CloseStdin came before Open
 }
 
@@ -58,6 +60,7 @@ func (p *Streams) Copy(ctx context.Context, run func(func()), process string) {
 	var outputs sync.WaitGroup
 	outputs.Go(func() { p.copyOutput(ctx, session.Stdout(), streams.Stdout) })
 	outputs.Go(func() { p.copyOutput(ctx, session.Stderr(), streams.Stderr) })
+	p.sendSize(ctx, session)
 	run(func() {
 		outputs.Wait()
 		streams.CloseOutput() // clients wait for the end of the fifos before they delete
