@@ -42,7 +42,7 @@ func TestResize(t *testing.T) {
 		if status := killed(t, task); status != 137 {
 			t.Errorf("exit status %d", status)
 		}
-		resize(t, "exited", task, false)
+		resize(t, "exited", task, true)
 		if _, err := task.Delete(ctx); err != nil {
 			t.Error(err)
 		}

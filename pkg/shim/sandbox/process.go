@@ -95,12 +95,12 @@ func (p *Process) CloseStdin() error { return p.io.CloseStdin() }
 
 // Resize sets the size of the terminal in characters; before the start it is the
 // size to start with. 0 is ignored, as a client without a terminal of its own sends
-// it, and so are processes without one, as with runc's shim.
+// it. Where there is no terminal, or no more, the answers are those of runc's shim.
 func (p *Process) Resize(ctx context.Context, rows, columns uint32) error {
-	switch {
-	case p.State() >= ProcessExited && (p.stdio.Terminal || p.ID != ""):
+	switch exited := p.State() >= ProcessExited; {
+	case exited && p.ID != "":
 		return fmt.Errorf("resize %s: it has exited: %w", p, errdefs.ErrFailedPrecondition)
-	case !p.stdio.Terminal, uint16(rows) == 0, uint16(columns) == 0:
+	case exited, !p.stdio.Terminal, uint16(rows) == 0, uint16(columns) == 0:
 		return nil
 	}
 	return p.io.Resize(ctx, uint16(rows), uint16(columns))

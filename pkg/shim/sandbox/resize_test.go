@@ -139,7 +139,16 @@ func TestResizeOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.resize(init, 40, 100) // has no terminal
+	other := f.createTTY("other")
 	f.machine.Agent.Process(t.Context(), podID, "").Exit(0)
 	f.wait(c, "")
+	f.resize(init, 40, 100)
+	if err := other.Kill(t.Context(), "", 9, true); err != nil {
+		t.Fatal(err)
+	}
+	f.wait(other, "")
+	if init, err = other.Process(""); err != nil {
+		t.Fatal(err)
+	}
 	f.resize(init, 40, 100)
 }
