@@ -14,6 +14,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -87,8 +88,10 @@ func guestInfo(ctx context.Context, m *podvm.Machine, limit time.Duration) (hype
 		return info, fmt.Errorf("ask guest: %w", err)
 	}
 	if err := json.Unmarshal(answer, &info); err != nil {
-		return info, fmt.Errorf("ask guest: %w", err)
+		return info, fmt.Errorf("ask guest: %w", printable.Error(err, printable.MaxText))
 	}
+	info.Kernel = printable.Line(info.Kernel, printable.MaxName)
+	info.AgentVersion = printable.Line(info.AgentVersion, printable.MaxName)
 	return info, nil
 }
 

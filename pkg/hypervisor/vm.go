@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 )
 
 // Driver makes VMs of one kind.
@@ -96,7 +98,7 @@ func (e Exit) String() string {
 		how = "died of signal " + syscall.Signal(e.Signal).String()
 	}
 	if e.Stderr != "" {
-		how += ": " + strings.ReplaceAll(e.Stderr, "\n", "; ")
+		how += ": " + printable.Line(strings.ReplaceAll(e.Stderr, "\n", "; "), printable.MaxText)
 	}
 	return how
 }

@@ -64,6 +64,7 @@ func TestHostileGuest(t *testing.T) {
 	} {
 		t.Run("Running/"+tt.mode, func(t *testing.T) { breach(t, newHostile(t, image, tt.mode), tt.want) })
 	}
+	t.Run("Refusal/rude-error", func(t *testing.T) { rudeError(t, newHostile(t, image, "rude-error")) })
 	for _, tt := range []struct {
 		mode   string
 		status uint32

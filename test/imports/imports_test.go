@@ -106,6 +106,10 @@ var rules = []rule{
 		why: "files are exposed by path, whatever they are for",
 	},
 	{
+		from: "pkg/printable/...", not: []string{std},
+		why: "whatever takes text from a guest imports it",
+	},
+	{
 		from: "pkg/internal/...", not: []string{module + "pkg/shim/...", module + "pkg/guest/...", module + "pkg/hypervisor/..."},
 		why: "these are leaves",
 	},

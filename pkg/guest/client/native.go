@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -277,7 +278,7 @@ func (n *native) Stats(ctx context.Context, id string) (*hyperstart.Stats, error
 	}
 	var stats hyperstart.Stats
 	if err := json.Unmarshal(answer, &stats); err != nil {
-		return nil, fmt.Errorf("decode statistics: %w", err)
+		return nil, fmt.Errorf("decode statistics: %w", printable.Error(err, printable.MaxText))
 	}
 	return &stats, nil
 }
@@ -290,7 +291,7 @@ func (n *native) Processes(ctx context.Context, id string) ([]ProcessInfo, error
 	}
 	var list hyperstart.ProcessList
 	if err := json.Unmarshal(answer, &list); err != nil {
-		return nil, fmt.Errorf("decode process list: %w", err)
+		return nil, fmt.Errorf("decode process list: %w", printable.Error(err, printable.MaxText))
 	}
 	var all []ProcessInfo
 	for _, p := range list.Processes {

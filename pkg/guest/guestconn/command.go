@@ -10,6 +10,7 @@ import (
 	"fmt"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 )
 
 // Command sends a command and returns the payload of its ACK. An ERROR reply
@@ -190,7 +191,9 @@ func (c *Conn) handleReply(dialect hyperstart.Dialect, code hyperstart.Code, pay
 
 func makeReply(dialect hyperstart.Dialect, command, code hyperstart.Code, payload []byte) reply {
 	if code == hyperstart.Error {
-		return reply{err: hyperstart.ParseError(dialect, command, payload)}
+		refused := hyperstart.ParseError(dialect, command, payload)
+		refused.Message = printable.Line(refused.Message, printable.MaxText)
+		return reply{err: refused}
 	}
 	return reply{payload: bytes.Clone(payload)}
 }
@@ -231,7 +234,7 @@ func (c *Conn) handleResult(dialect hyperstart.Dialect, payload []byte) error {
 func (c *Conn) handleEvent(payload []byte) error {
 	var event hyperstart.EventMessage
 	if err := json.Unmarshal(payload, &event); err != nil {
-		return fmt.Errorf("guest sent a malformed EVENT: %w", err)
+		return fmt.Errorf("guest sent a malformed EVENT: %w", printable.Error(err, printable.MaxText))
 	}
 	if c.opts.Event != nil {
 		c.opts.Event(event)
@@ -244,7 +247,7 @@ func (c *Conn) handleAsync(payload []byte) error {
 	if err := json.Unmarshal(payload, &event); err != nil {
 		// The agent inserts names without escaping them, so this can be an odd
 		// container id as well as an attack; either way the exit is lost.
-		return fmt.Errorf("guest sent a malformed PROCESSASYNCEVENT: %w", err)
+		return fmt.Errorf("guest sent a malformed PROCESSASYNCEVENT: %w", printable.Error(err, printable.MaxText))
 	}
 	if c.opts.Exited != nil && event.Event == "finished" {
 		c.opts.Exited(event)

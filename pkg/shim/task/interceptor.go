@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 )
 
 // UnaryServerInterceptor is the one boundary of errors: classes become codes,
@@ -29,18 +31,20 @@ func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 				log.G(ctx).WithFields(fields).Debug("call")
 				return
 			}
+			err = &boundaryError{text: printable.Line(err.Error(), printable.MaxReport), class: errdefs.Resolve(err)}
 			level := log.ErrorLevel
 			if errdefs.IsNotFound(err) {
 				level = log.InfoLevel // containerd kills nearly every container once more after its end
 			}
 			log.G(ctx).WithFields(fields).WithError(err).Log(level, "call failed")
-			err = errgrpc.ToGRPC(&boundaryError{text: err.Error(), class: errdefs.Resolve(err)})
+			err = errgrpc.ToGRPC(err)
 		}()
 		return method(ctx, unmarshal)
 	}
 }
 
-// boundaryError is an error as it leaves the shim: its text and one class.
+// boundaryError is an error as it leaves the shim: its text, of which a guest has
+// written some parts, as one printable line, and one class.
 // errgrpc would send the other branches of the tree as well, which clients
 // show as more lines of the same.
 type boundaryError struct {

@@ -7,12 +7,15 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
 	"go.uber.org/goleak"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 )
 
 func TestMain(m *testing.M) {
@@ -47,6 +50,27 @@ func TestClassesReachTheClient(t *testing.T) {
 	_, err := intercept(func() (any, error) { return nil, errors.New("something else") })
 	if back := errgrpc.ToNative(err); !errdefs.IsUnknown(back) {
 		t.Errorf("an error without class is %v", back)
+	}
+}
+
+// TestTextIsPrintable: it goes to the client's terminal and to the log, and a guest
+// may have written a part of it.
+func TestTextIsPrintable(t *testing.T) {
+	defer log.L.Logger.SetOutput(log.L.Logger.Out)
+	var logged strings.Builder
+	log.L.Logger.SetOutput(&logged)
+	cause := fmt.Errorf("boot sandbox c: last console lines:\n  a\x1b[31m\n  b%s: %w", strings.Repeat("b", 1<<20), errdefs.ErrUnavailable)
+	_, err := intercept(func() (any, error) { return nil, cause })
+	back := errgrpc.ToNative(err)
+	if !errdefs.IsUnavailable(back) {
+		t.Errorf("class of %v", err)
+	}
+	text := back.Error()
+	if want := "boot sandbox c: last console lines: | a?[31m | bbb"; !strings.HasPrefix(text, want) || strings.ContainsFunc(text, unicode.IsControl) {
+		t.Errorf("got %q, want %q and so on", text[:min(len(text), 200)], want)
+	}
+	if limit := printable.MaxReport + 500; len(text) > limit || logged.Len() > limit {
+		t.Errorf("%d bytes for the client, %d for the log", len(text), logged.Len())
 	}
 }
 

@@ -26,6 +26,10 @@ var atBoot = map[string]func(*guest){
 		g.ready()
 		g.ready()
 	},
+	"rude-error": func(g *guest) {
+		g.refusal = bytes.Repeat([]byte("\x1b]0;rude\x07\x1b[2J\r\n"), 64<<10)
+		g.ready()
+	},
 	"wrong-version": func(g *guest) {
 		g.version = hyperstart.VersionCCv2 + 98
 		g.ready()

@@ -15,6 +15,7 @@ type guest struct {
 	provoked func(*guest) // the attack, nil for none
 	deaf     bool         // SIGKILL is acknowledged and ends nothing
 	version  uint32       // answer to GETVERSION, 0 for the right one
+	refusal  []byte       // ERROR in answer to NEWCONTAINER, nil for none
 
 	container string // the last one that was created
 	stdio     uint64 // sequence number of its init process
@@ -44,6 +45,10 @@ func (g *guest) serve() error {
 			return err
 		}
 		g.say(hyperstart.Ack, nil)
+		if code == hyperstart.NewContainer && g.refusal != nil {
+			g.say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Error, g.refusal))
+			continue
+		}
 		g.say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Ack, g.answer(code)))
 		if err := g.obey(code, payload); err != nil {
 			return err
