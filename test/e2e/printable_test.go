@@ -26,7 +26,7 @@ func TestErrorsArePrintable(t *testing.T) {
 		if err := task.Start(ctx); err != nil {
 			t.Fatal(err)
 		}
-		process := &specs.Process{Args: []string{"no\x1b[31m\nsuch\x07" + strings.Repeat("g", 2000)}, Cwd: "/", Env: []string{"PATH=/bin"}}
+		process := &specs.Process{Args: []string{"no\x1b[31m\nsuch\x07" + strings.Repeat("g", 200)}, Cwd: "/", Env: []string{"PATH=/bin"}}
 		p, err := task.Exec(ctx, "rude", process, cio.NullIO)
 		if err != nil {
 			t.Fatal(err)
