@@ -19,7 +19,7 @@ import (
 func TestErrorsArePrintable(t *testing.T) {
 	besideRunc(t, func(t *testing.T, runtime, id string) {
 		ctx := shared.Context()
-		task, err := shared.ContainerOf(t, runtime, id, []string{"sleep", "1000"}).NewTask(ctx, cio.NullIO)
+		task, err := shared.ContainerOn(t, runtime, id, []string{"sleep", "1000"}).NewTask(ctx, cio.NullIO)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ func TestResize(t *testing.T) {
 		ctx := shared.Context()
 		var out harness.Buffer
 		const script = "stty size; read line; exit 3"
-		container := shared.ContainerOf(t, runtime, id, []string{"sh", "-c", script}, oci.WithTTY, oci.WithTTYSize(80, 24))
+		container := shared.ContainerOn(t, runtime, id, []string{"sh", "-c", script}, oci.WithTTY, oci.WithTTYSize(80, 24))
 		task, err := container.NewTask(ctx, tty(&out))
 		if err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client/internal/compatnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -23,7 +24,7 @@ type compat struct {
 	*caller
 
 	mu         sync.Mutex // guards the fields below
-	network    compatNetwork
+	network    compatnet.Network
 	containers map[string]*compatContainer
 }
 
@@ -46,7 +47,7 @@ func (c *compat) Close() error { return nil }
 // StartPod implements [Guest].
 func (c *compat) StartPod(ctx context.Context, pod Pod) error {
 	c.mu.Lock()
-	interfaces, routes, dropped := c.network.request(c.dialect)
+	interfaces, routes, dropped := c.network.Request(c.dialect)
 	c.mu.Unlock()
 	if len(dropped) > 0 {
 		c.warn(fmt.Sprintf("a guest of dialect %s cannot have: %s", c.dialect, strings.Join(dropped, ", ")))
@@ -68,7 +69,7 @@ func (c *compat) SetInterface(_ context.Context, i hyperstart.Interface) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.network.setInterface(i)
+	c.network.SetInterface(i)
 	return nil
 }
 
@@ -79,7 +80,7 @@ func (c *compat) SetRoutes(_ context.Context, r hyperstart.Routes) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.network.routes = r.Routes
+	c.network.SetRoutes(r.Routes)
 	return nil
 }
 

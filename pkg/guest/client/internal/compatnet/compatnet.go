@@ -1,4 +1,4 @@
-package client
+package compatnet
 
 import (
 	"fmt"
@@ -11,13 +11,15 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// compatNetwork is the network that an original guest learns of by STARTPOD.
-type compatNetwork struct {
+// Network is what STARTPOD will say. Its zero value has nothing. It is not safe for
+// concurrent use.
+type Network struct {
 	interfaces []hyperstart.Interface // in the order of the devices
 	routes     []hyperstart.Route
 }
 
-func (n *compatNetwork) setInterface(i hyperstart.Interface) {
+// SetInterface adds an interface, or changes the one with its MAC address.
+func (n *Network) SetInterface(i hyperstart.Interface) {
 	known := slices.IndexFunc(n.interfaces, func(o hyperstart.Interface) bool { return o.MAC != "" && o.MAC == i.MAC })
 	if known >= 0 {
 		n.interfaces[known] = i
@@ -26,11 +28,14 @@ func (n *compatNetwork) setInterface(i hyperstart.Interface) {
 	n.interfaces = append(n.interfaces, i)
 }
 
-// request returns what STARTPOD says: IPv4 and plain routes. What is left out
+// SetRoutes replaces all routes.
+func (n *Network) SetRoutes(routes []hyperstart.Route) { n.routes = routes }
+
+// Request returns what STARTPOD says: IPv4 and plain routes. What is left out
 // is named in dropped.
-func (n *compatNetwork) request(dialect hyperstart.Dialect) (interfaces []hyperstart.Interface, routes []hyperstart.Route, dropped []string) {
+func (n *Network) Request(dialect hyperstart.Dialect) (interfaces []hyperstart.Interface, routes []hyperstart.Route, dropped []string) {
 	for index, i := range n.interfaces {
-		iface, drop := compatInterface(i, index, dialect)
+		iface, drop := asDialect(i, index, dialect)
 		interfaces = append(interfaces, iface)
 		dropped = append(dropped, drop...)
 	}
@@ -47,9 +52,9 @@ func (n *compatNetwork) request(dialect hyperstart.Dialect) (interfaces []hypers
 	return interfaces, routes, dropped
 }
 
-// compatInterface names the device as each dialect finds it: the C agents by
+// asDialect names the device as each dialect finds it: the C agents by
 // the name that the kernel gives the interfaces in turn, the Go agent by MAC.
-func compatInterface(from hyperstart.Interface, index int, dialect hyperstart.Dialect) (hyperstart.Interface, []string) {
+func asDialect(from hyperstart.Interface, index int, dialect hyperstart.Dialect) (hyperstart.Interface, []string) {
 	var dropped []string
 	iface := hyperstart.Interface{MTU: from.MTU, NewDevice: from.NewDevice}
 	if dialect == hyperstart.DialectClearGo {
