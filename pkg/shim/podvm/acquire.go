@@ -62,6 +62,9 @@ func (b *boot) recordProcess(name string, pid int) error {
 	if err != nil {
 		return fmt.Errorf("record %s: %w", name, err)
 	}
+	if err := preferAsVictim(pid); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	return b.update(func(s *store.State) { s.Processes = append(s.Processes, p) })
 }
 

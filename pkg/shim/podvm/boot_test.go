@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -233,6 +234,28 @@ func TestHostNetworkAcquiresNothing(t *testing.T) {
 	}
 	if f.driver.Last() != nil {
 		t.Error("a VM was started")
+	}
+}
+
+// TestVictim: when memory is short the kernel ends the VMM, not the shim.
+func TestVictim(t *testing.T) {
+	f := newFixture(t)
+	if err := f.boot(bundle.Pod{}); err != nil {
+		t.Fatal(err)
+	}
+	score := func(pid string) (n int) {
+		b, err := os.ReadFile("/proc/" + pid + "/oom_score_adj")
+		if err == nil {
+			n, err = strconv.Atoi(strings.TrimSpace(string(b)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	own, vmm := score("self"), score(fmt.Sprint(f.PID()))
+	if want := min(own+oomScore, oomScoreMax); vmm != want {
+		t.Errorf("score %d of the VMM, want %d; the shim has %d", vmm, want, own)
 	}
 }
 

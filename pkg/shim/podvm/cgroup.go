@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -174,4 +178,31 @@ func (b *boot) explain(err error) error {
 		return fmt.Errorf("%w: the host was out of memory for the sandbox's cgroup (raise the pod's memory limit, or [vm] host_memory_mib without a pod)", err)
 	}
 	return err
+}
+
+// oomScore is by how much more the kernel shall prefer a process of the sandbox to the
+// shim, in thousandths of the memory that is short.
+const (
+	oomScore    = 500
+	oomScoreMax = 1000
+)
+
+// preferAsVictim makes a process one that the kernel ends before the shim when memory
+// is short: early in a boot the VMM may have less than the shim, without which nobody
+// would report what has happened, and clean up. Raising the score needs no privilege.
+func preferAsVictim(pid int) error {
+	own, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return err
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(own)))
+	if err != nil {
+		return fmt.Errorf("read /proc/self/oom_score_adj: %w", err)
+	}
+	score = min(score+oomScore, oomScoreMax)
+	path := filepath.Join("/proc", strconv.Itoa(pid), "oom_score_adj")
+	if err := os.WriteFile(path, []byte(strconv.Itoa(score)), 0); err != nil {
+		return fmt.Errorf("let it be ended before the shim when memory is short: %w", err)
+	}
+	return nil
 }
