@@ -110,3 +110,19 @@ func TestCgroupRefused(t *testing.T) {
 	wantFailure(t, shared.Ctr(t, "run", "--rm", "--cgroup", "a:b", harness.ImageName, "odd", "true"),
 		[]string{`"a:b"`, "slice:prefix:name"})
 }
+
+// TestCpuset: a cpuset of processors that the VM has is the container's, as with runc,
+// also after an update; another one is the host's, and binds the VM's threads alone.
+func TestCpuset(t *testing.T) {
+	shared.Watch(t)
+	const allowed = "sed -n 's/^Cpus_allowed_list:.//p' /proc/self/status"
+	for _, test := range []struct{ name, cpus, cpuset, want string }{
+		{"the guest's", "2", "1", "1\n"},
+		{"the host's", "1", "1", "0\n"},
+	} {
+		got := shared.Ctr(t, "run", "--rm", "--cpus", test.cpus, "--cpuset-cpus", test.cpuset, harness.ImageName, "cpuset", "/bin/sh", "-c", allowed)
+		if got.Stdout != test.want {
+			t.Errorf("%s: %+v, want %q", test.name, got, test.want)
+		}
+	}
+}

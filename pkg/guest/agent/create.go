@@ -44,6 +44,9 @@ func (s *containers) createReserved(ctx context.Context, c *container, req *hype
 		if err := s.huge.Limit(c.id, linux); err != nil {
 			return err
 		}
+		if err := cgroups.FitCPUs(linux); err != nil {
+			return err
+		}
 		return s.shared.Acquire(c.id, spec)
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -72,6 +73,9 @@ func (s *containers) update(ctx context.Context, req hyperstart.UpdateContainerR
 	defer c.update.Unlock()
 	linux := map[string]json.RawMessage{"resources": req.Resources}
 	if err := s.huge.Limit(c.id, linux); err != nil {
+		return err
+	}
+	if err := cgroups.FitCPUs(linux); err != nil {
 		return err
 	}
 	resources, err := hyperstart.Decode[specs.LinuxResources](linux["resources"])

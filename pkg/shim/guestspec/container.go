@@ -132,7 +132,7 @@ func Resources(r *specs.LinuxResources) *specs.LinuxResources {
 	guest := *r
 	if r.CPU != nil {
 		cpu := *r.CPU
-		cpu.Cpus, cpu.Mems = "", "" // the host's numbering
+		cpu.Mems = "" // the host's numbering; that of the processors may be the guest's, which looks
 		cpu.RealtimePeriod, cpu.RealtimeRuntime = nil, nil
 		guest.CPU = &cpu
 	}

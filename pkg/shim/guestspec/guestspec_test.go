@@ -89,7 +89,7 @@ func TestContainer(t *testing.T) {
 			Sysctl:     map[string]string{"other": "3"},
 			Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.CgroupNamespace}},
 			Resources: &specs.LinuxResources{
-				CPU: &specs.LinuxCPU{Quota: &quota}, Memory: &specs.LinuxMemory{Limit: &quota}, BlockIO: &specs.LinuxBlockIO{Weight: &weight},
+				CPU: &specs.LinuxCPU{Quota: &quota, Cpus: "0-3"}, Memory: &specs.LinuxMemory{Limit: &quota}, BlockIO: &specs.LinuxBlockIO{Weight: &weight},
 			},
 			CgroupsPath: "/ccv2/c",
 		},
