@@ -91,6 +91,17 @@ $(BUILD)/containerd-%/containerd: tools/containerd-%/go.mod tools/containerd-%/g
 		-trimpath -buildvcs=false -ldflags "-s -w" -o $(abspath $(@D))/ tool
 	@touch $@
 
+client-nerdctl: $(BUILD)/nerdctl/nerdctl
+client-docker: $(BUILD)/docker/dockerd
+
+# The client of Docker has no go.mod, and its packages the oldest language.
+$(BUILD)/nerdctl/nerdctl $(BUILD)/docker/dockerd: $(BUILD)/%: tools/nerdctl/go.mod tools/nerdctl/go.sum tools/docker/go.mod tools/docker/go.sum
+	@mkdir -p $(@D)
+	@$(STEP) "get what clients need from the distribution" hack/deps.sh clients $(BUILD)
+	@$(STEP) "build $(notdir $(@D))" env CGO_ENABLED=0 $(GO) -C tools/$(notdir $(@D)) build -trimpath -buildvcs=false -ldflags "-s -w" \
+		-gcflags='github.com/docker/cli/...=-lang=go1.26' -o $(abspath $(@D))/ tool
+	@touch $@
+
 $(BIN)/runc: tools/stack/go.mod tools/stack/go.sum
 	@mkdir -p $(BIN)
 	@$(STEP) "get what building runc needs from the distribution" hack/deps.sh runc $(BUILD)
@@ -164,5 +175,5 @@ distclean: ## remove BUILD
 help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test \
+.PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test client-nerdctl client-docker \
 	test lint unit fuzz e2e e2e-full e2e-containerds e2e-host distributions conformance bench fmt install clean distclean help

@@ -4,7 +4,7 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test|host [BUILD-DIR]
+# usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
 #   runc  to build the runc that tests and figures compare with
@@ -12,10 +12,11 @@
 #   containerd  to run tests on the distribution's own
 #   kernel-9p  for a guest whose share is served by QEMU itself
 #   test  to lint and to run all tests
+#   clients  for nerdctl and Docker
 #   host  to run tests on a host in a VM
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test|host [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -195,6 +196,13 @@ test)
 	need iproute2 have tc
 	need iptables have iptables # a test runs it in a guest
 	need containernetworking-plugins [ -x /usr/lib/cni/bridge ]
+	install_missing
+	;;
+clients)
+	need iptables have iptables # published ports
+	need containernetworking-plugins [ -x /usr/lib/cni/bridge ]
+	need tini [ -x /usr/bin/tini-static ] # the init of --init
+	need wget have wget
 	install_missing
 	;;
 host)
