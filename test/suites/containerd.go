@@ -15,7 +15,8 @@ const containerdModule = "github.com/containerd/containerd/v2"
 
 // clientSuite starts a containerd of its own and drives it as ctr does.
 var clientSuite = suite{
-	name: "client",
+	name:    "client",
+	compare: compare,
 	build: func(ctx context.Context, o options) error {
 		return buildContainerd(ctx, o, "client", "./integration/client")
 	},
@@ -30,8 +31,9 @@ var clientSuite = suite{
 
 // criSuite plays the part of the kubelet.
 var criSuite = suite{
-	name:  "cri",
-	build: func(ctx context.Context, o options) error { return buildContainerd(ctx, o, "cri", "./integration") },
+	name:    "cri",
+	compare: compare,
+	build:   func(ctx context.Context, o options) error { return buildContainerd(ctx, o, "cri", "./integration") },
 	run: func(ctx context.Context, o options, runtime string) (results, error) {
 		d, err := startDaemon(ctx, o, runtime)
 		if err != nil {

@@ -20,7 +20,8 @@ const criTools = "sigs.k8s.io/cri-tools@v1.36.0"
 
 // critestSuite plays the part of the kubelet, as the authors of the CRI do.
 var critestSuite = suite{
-	name: critestName,
+	name:    critestName,
+	compare: compare,
 	build: func(ctx context.Context, o options) error {
 		if err := buildPrograms(ctx, o); err != nil {
 			return err

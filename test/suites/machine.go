@@ -79,7 +79,7 @@ func furnish(ctx context.Context, o options) (stop func() error, err error) {
 			return nil, err
 		}
 	}
-	if o.suite != critestName {
+	if o.suite == clientSuite.name || o.suite == criSuite.name {
 		if err := furnishFailpoints(o); err != nil {
 			return nil, err
 		}

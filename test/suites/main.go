@@ -2,6 +2,7 @@
 // prints which tests differ.
 //
 //	suites -build DIR [-suite NAME] [-runtime NAME] [-run REGEXP]
+//	suites -terminal [TEXT INPUT]... -- COMMAND...
 //
 // The tests think that they are on a machine of their own: they run in
 // namespaces with a private /run, /etc and /var/lib, and a registry that has the
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,10 +32,12 @@ type suite struct {
 	name  string
 	build func(ctx context.Context, o options) error
 	run   func(ctx context.Context, o options, runtime string) (results, error)
+	// compare prints what differs. It fails where that has to have a reason.
+	compare func(w io.Writer, suite string, runc, ccv2 results) error
 }
 
 var (
-	suites   = []suite{clientSuite, criSuite, critestSuite}
+	suites   = []suite{clientSuite, criSuite, critestSuite, nerdctlSuite, dockerSuite}
 	runtimes = []string{"runc", "ccv2"}
 )
 
@@ -44,7 +48,15 @@ func main() {
 	flag.StringVar(&o.runtime, "runtime", "", "only this runtime: runc or ccv2")
 	flag.StringVar(&o.run, "run", "", "only the tests that match")
 	flag.StringVar(&o.scratch, "scratch", "", "set by the program itself")
+	typing := flag.Bool("terminal", false, "run a command of a row on a terminal")
 	flag.Parse()
+	if *typing {
+		if err := terminal(flag.Args()); err != nil {
+			fmt.Fprintln(os.Stderr, "suites: terminal:", err)
+			os.Exit(125)
+		}
+		return
+	}
 	run := outside
 	if o.scratch != "" {
 		run = inside
@@ -58,7 +70,7 @@ func main() {
 // outside builds the suites, which needs the network, and enters a machine of
 // their own for each run.
 func outside(ctx context.Context, o options) error {
-	var err error
+	var err, differ error
 	if o.build, err = filepath.Abs(o.build); err != nil {
 		return err
 	}
@@ -78,9 +90,11 @@ func outside(ctx context.Context, o options) error {
 				return fmt.Errorf("%s with %s: %w", s.name, r, err)
 			}
 		}
-		compare(os.Stdout, s.name, all["runc"], all["ccv2"])
+		if err := s.compare(os.Stdout, s.name, all["runc"], all["ccv2"]); err != nil {
+			differ = errors.Join(differ, fmt.Errorf("%s: %w", s.name, err))
+		}
 	}
-	return nil
+	return differ
 }
 
 // inside runs one suite with one runtime.

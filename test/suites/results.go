@@ -82,14 +82,14 @@ func (r results) count(what string) int {
 }
 
 // compare prints the counts, and the tests that differ.
-func compare(w io.Writer, suite string, runc, ccv2 results) {
+func compare(w io.Writer, suite string, runc, ccv2 results) error {
 	fmt.Fprintf(w, "\n%s | pass | fail | skip\n--- | --- | --- | ---\n", suite)
 	for _, name := range runtimes {
 		r := map[string]results{"runc": runc, "ccv2": ccv2}[name]
 		fmt.Fprintf(w, "%s | %d | %d | %d\n", name, r.count("PASS"), r.count("FAIL"), r.count("SKIP"))
 	}
 	if runc == nil || ccv2 == nil {
-		return
+		return nil
 	}
 	all := maps.Clone(runc)
 	maps.Copy(all, ccv2)
@@ -99,4 +99,5 @@ func compare(w io.Writer, suite string, runc, ccv2 results) {
 			fmt.Fprintf(w, "%s | %s | %s\n", name, runc[name], ccv2[name])
 		}
 	}
+	return nil
 }
