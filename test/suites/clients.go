@@ -41,7 +41,7 @@ var functions []byte
 
 const (
 	clientImage = "ghcr.io/containerd/busybox:1.36"
-	rowTimeout  = 2 * time.Minute
+	rowTimeout  = 100 * time.Second
 )
 
 // buildClient has the client built by make, which keeps it.
@@ -178,7 +178,7 @@ var variable = []struct {
 }{
 	{regexp.MustCompile(`\r`), ""},
 	// A signal that comes when the container has ended, or a moment before.
-	{regexp.MustCompile(`(?m)^time=.*msg="forward signal .*\n`), ""},
+	{regexp.MustCompile(`time="[^"]*" level=error msg="forward signal .*\n`), ""},
 	{regexp.MustCompile(`\x1b\[[0-9;?]*[a-zA-Z]`), ""},
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "<id>"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<id>"},
@@ -187,6 +187,7 @@ var variable = []struct {
 	{regexp.MustCompile(`\b(10|172)\.\d+\.\d+\.\d+\b`), "<ip>"},
 	{regexp.MustCompile(`\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b`), "<mac>"},
 	{regexp.MustCompile(`io\.containerd\.(runc|cc)\.v2`), "<runtime>"},
+	{regexp.MustCompile(`\b(INFO|WARN|ERRO|FATA)\[\d+\]`), "$1"},
 	{regexp.MustCompile(`suites-\d+`), "<scratch>"},
 }
 

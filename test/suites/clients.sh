@@ -17,7 +17,7 @@ ended() { await exited state "$@" && state "$@"; }
 # tty [TEXT INPUT]... -- COMMAND...: runs a command on a terminal and types each
 # input when its text has come.
 tty() {
-	"$SUITES" -terminal "$@"
+	"$SUITES" -terminal -- "$@"
 }
 
 # await TEXT COMMAND...: repeats a command until its output has the text, and
@@ -26,7 +26,7 @@ await() {
 	text=$1 tries=0
 	shift
 	until got=$("$@" 2>&1) && case $got in *"$text"*) true ;; *) false ;; esac do
-		[ $((tries += 1)) -lt 300 ] || { echo "no \"$text\" in: $got"; return 1; }
+		[ $((tries += 1)) -lt 150 ] || { echo "no \"$text\" in: $got"; return 1; }
 		sleep 0.2
 	done
 }
@@ -60,5 +60,5 @@ cleanup() {
 		[ $((tries += 1)) -lt 100 ] || { echo "left behind: $left"; break; }
 		sleep 0.2
 	done
-	awk '$5 ~ "^/run/(containerd/io.containerd.runtime|ccv2|netns/|docker/netns/)" { print "left behind: a mount on " $5 }' /proc/self/mountinfo
+	awk '$5 ~ "^/run/(containerd/io.containerd.runtime|ccv2|netns/|docker/netns/)" && $5 !~ "/default$" { print "left behind: a mount on " $5 }' /proc/self/mountinfo
 }

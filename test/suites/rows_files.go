@@ -86,8 +86,8 @@ var fileRows = []row{
 // logRows are about what a container has printed.
 var logRows = []row{
 	{name: "logs", want: "three\n", script: `
-		run -d --name $n $image sh -c 'echo one; echo two >&2; echo three' >/dev/null
-		await exited state
+		run -d --name $n $image sh -c 'echo one; sleep 1; echo two >&2; sleep 1; echo three' >/dev/null
+		ended
 		c logs $n 2>/dev/null
 		c logs $n 2>&1 >/dev/null
 		c logs --tail 1 $n 2>/dev/null
@@ -97,19 +97,19 @@ var logRows = []row{
 		c logs -f $n`},
 	{name: "logs of a terminal", want: "line", script: `
 		run -d -t --name $n $image sh -c 'echo line' >/dev/null
-		await exited state
+		ended
 		c logs $n`},
 	{name: "logs without an end of line", want: "begin", script: `
 		run -d --name $n $image sh -c 'printf begin' >/dev/null
-		await exited state
+		ended
 		c logs $n
 		run --rm $image printf end`},
 	{name: "--log-driver json-file", want: "[0]", script: `
 		run -d --name $n --log-driver json-file --log-opt max-size=10k --log-opt max-file=2 $image sh -c 'seq 5000' >/dev/null
-		await exited state
+		ended
 		c logs $n | tail -n 1`},
 	{name: "--log-driver none", want: "[1]", script: `
 		run -d --name $n --log-driver none $image echo hello >/dev/null
-		await exited state
+		ended
 		c logs $n 2>/dev/null`},
 }
