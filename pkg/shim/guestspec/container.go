@@ -108,7 +108,10 @@ func namespaces(spec *specs.Spec, o Options) []specs.LinuxNamespace {
 		if o.Sandbox && ns.Type == specs.UserNamespace {
 			ns.Path = "" // some clients keep one on the host; the mappings are there as well
 		}
-		if shared || ns.Type == specs.NetworkNamespace || (ns.Path != "" && o.Joined[ns.Type] == "") {
+		// Docker gives each container one, and in one the init of crun 1.8 dies.
+		// Without offsets its clocks are the guest's.
+		time := ns.Type == specs.TimeNamespace && ns.Path == "" && len(spec.Linux.TimeOffsets) == 0
+		if shared || time || ns.Type == specs.NetworkNamespace || (ns.Path != "" && o.Joined[ns.Type] == "") {
 			continue
 		}
 		if ns.Path != "" {

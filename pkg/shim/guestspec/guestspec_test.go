@@ -113,6 +113,7 @@ func TestNamespaces(t *testing.T) {
 		{"none", false, nil, nil, list{cgroup}, false},
 		{"the network is the guest's", false, nil, list{{Type: specs.NetworkNamespace}, {Type: specs.NetworkNamespace, Path: "/x"}}, list{cgroup}, false},
 		{"one of its own", false, nil, list{{Type: specs.UTSNamespace}, cgroup}, list{{Type: specs.UTSNamespace}, cgroup}, true},
+		{"of time without offsets", false, nil, list{{Type: specs.TimeNamespace}}, list{cgroup}, false},
 		{"the pod's, which is the guest's", false, nil, list{{Type: specs.UTSNamespace, Path: "/x"}}, list{cgroup}, false},
 		{
 			"of another container", false,
