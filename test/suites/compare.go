@@ -21,14 +21,25 @@ const (
 
 func (r row) verdict(runc, ccv2 string) verdict {
 	switch {
-	case !strings.Contains(runc, r.want):
+	case !strings.Contains(output(runc), r.want):
 		return broken
 	case runc == ccv2:
 		return same
-	case r.differs != "" && strings.Contains(ccv2, r.wantVM):
+	case r.differs != "" && strings.Contains(output(ccv2), r.wantVM):
 		return explained
 	}
 	return different
+}
+
+// output is a transcript without the commands, which have the text as well.
+func output(transcript string) string {
+	out := strings.Builder{}
+	for line := range strings.Lines(transcript) {
+		if !strings.HasPrefix(line, "$ ") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
 }
 
 // compareRows prints the counts and every difference, and fails for those that

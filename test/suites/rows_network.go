@@ -25,7 +25,7 @@ var networkRows = []row{
 		wget -q -t 1 -T 5 -O - http://127.0.0.1:18080/; [ $? -ne 0 ] && echo closed`},
 	{name: "a network with names", want: "served", script: `
 		c network create $n-net >/dev/null
-		run -d --name $n --network $n-net --network-alias other $image ` + server + ` >/dev/null
+		run -d --name $n --network $n-net $image ` + server + ` >/dev/null
 		run --rm --network $n-net $image ` + fetch + ` $n
 		c network inspect --format '{{.Name}}' $n-net
 		c network rm $n-net 2>/dev/null; [ $? -ne 0 ] && echo in use`},

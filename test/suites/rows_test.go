@@ -15,6 +15,7 @@ func TestVerdicts(t *testing.T) {
 		{row{want: "hello"}, "hello\n", "hello\n", same},
 		{row{want: "hello"}, "hello\n", "other\n", different},
 		{row{want: "hello"}, "other\n", "other\n", broken},
+		{row{want: "hello"}, "$ echo hello\n[1]\n", "$ echo hello\n[1]\n", broken},
 		{r, "hello 5.1\n", "hello 6.1\n", explained},
 		{r, "hello 5.1\n", "failed\n", different},
 	} {
