@@ -147,13 +147,20 @@ func TestPodSysctls(t *testing.T) {
 		namespaces []specs.LinuxNamespace
 		want       map[string]string
 	}{
-		{"a pod", nil, map[string]string{"net.core.somaxconn": "9", "kernel.shmmax": "8", "fs.mqueue.msg_max": "7"}},
+		{"a pod", nil, map[string]string{"net.core.somaxconn": "9", "kernel.shmmax": "8", "fs.mqueue.msg_max": "7", "kernel.domainname": "x"}},
 		{"with a user namespace", []specs.LinuxNamespace{{Type: specs.UserNamespace}}, map[string]string{"net.core.somaxconn": "9"}},
 	} {
 		spec := &specs.Spec{Linux: &specs.Linux{Sysctl: all, Namespaces: test.namespaces}}
 		if diff := cmp.Diff(test.want, PodSysctls(spec)); diff != "" || len(spec.Linux.Sysctl) != 4 {
 			t.Errorf("%s, of %v (-want +got):\n%s", test.name, spec.Linux.Sysctl, diff)
 		}
+	}
+}
+
+func TestDomainname(t *testing.T) {
+	spec := &specs.Spec{Domainname: "d", Linux: &specs.Linux{}}
+	if diff := cmp.Diff(map[string]string{"kernel.domainname": "d"}, PodSysctls(spec)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

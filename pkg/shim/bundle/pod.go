@@ -59,20 +59,24 @@ func (b *Bundle) hostLimits() *specs.LinuxResources {
 // PodSysctls are the kernel parameters of namespaces that the pause container
 // shares with the guest, so that they are set there and not by its OCI runtime.
 func PodSysctls(spec *specs.Spec) map[string]string {
-	ownIPC := HasNamespace(spec, specs.UserNamespace)
+	own := HasNamespace(spec, specs.UserNamespace)
 	sysctls := make(map[string]string)
+	if spec.Domainname != "" && !own {
+		sysctls["kernel.domainname"] = spec.Domainname
+	}
 	for name, value := range spec.Linux.Sysctl {
-		if strings.HasPrefix(name, "net.") || isIPC(name) && !ownIPC {
+		if strings.HasPrefix(name, "net.") || isShared(name) && !own {
 			sysctls[name] = value
 		}
 	}
 	return sysctls
 }
 
-// isIPC reports whether a kernel parameter belongs to the IPC namespace.
-func isIPC(sysctl string) bool {
+// isShared reports whether a kernel parameter belongs to the IPC or UTS
+// namespace.
+func isShared(sysctl string) bool {
 	switch sysctl {
-	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
+	case "kernel.domainname", "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
 		"kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced":
 		return true
 	}

@@ -52,6 +52,14 @@ func Container(spec *specs.Spec, o Options) *specs.Spec {
 	if o.Sandbox {
 		linux.Sysctl = ownSysctls(spec)
 	}
+	if guest.Domainname != "" { // crun 1.8 does not know it
+		linux.Sysctl = maps.Clone(linux.Sysctl)
+		if linux.Sysctl == nil {
+			linux.Sysctl = make(map[string]string)
+		}
+		linux.Sysctl["kernel.domainname"] = guest.Domainname
+		guest.Domainname = ""
+	}
 	linux.Resources = Resources(spec.Linux.Resources)
 	linux.IntelRdt = nil  // hardware of the host
 	linux.MountLabel = "" // of a security module that the guest does not have

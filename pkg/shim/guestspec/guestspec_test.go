@@ -99,6 +99,20 @@ func TestContainer(t *testing.T) {
 	}
 }
 
+// TestDomainname: the name is where the guest's runtime takes it from, and only
+// for a container with a UTS namespace of its own.
+func TestDomainname(t *testing.T) {
+	spec := &specs.Spec{Hostname: "h", Domainname: "d", Linux: &specs.Linux{}}
+	if got := Container(spec, Options{}); got.Domainname != "" || got.Linux.Sysctl != nil {
+		t.Errorf("in the guest's namespace: domain name %q, kernel parameters %v", got.Domainname, got.Linux.Sysctl)
+	}
+	spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.UTSNamespace}}
+	got := Container(spec, Options{})
+	if diff := cmp.Diff(map[string]string{"kernel.domainname": "d"}, got.Linux.Sysctl); diff != "" || got.Hostname != "h" {
+		t.Errorf("with a namespace: host name %q, kernel parameters (-want +got):\n%s", got.Hostname, diff)
+	}
+}
+
 func TestNamespaces(t *testing.T) {
 	type list = []specs.LinuxNamespace
 	cgroup := specs.LinuxNamespace{Type: specs.CgroupNamespace}
