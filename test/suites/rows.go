@@ -13,7 +13,8 @@ func rowsOf(client string) []row {
 var processRows = []row{
 	{name: "run", want: "hello\n[0]", script: `
 		run --rm $image echo hello
-		run --rm $image sh -c 'echo out; echo err >&2; exit 7'
+		run --rm $image sh -c 'echo out; echo err >&2; exit 7' 2>/dev/null
+		run --rm $image sh -c 'echo out; echo err >&2' 2>&1 >/dev/null
 		c ps -a --format '{{.Names}}'`},
 	{name: "run a program that is not there", want: "executable file not found", script: `
 		run --rm $image nosuch 2>/dev/null
@@ -43,9 +44,14 @@ var processRows = []row{
 		c exec -e B=2 -w /tmp $n sh -c 'echo $A $B; pwd'
 		c exec -u www-data $n id
 		echo hello | c exec -i $n cat
-		c exec $n nosuch 2>/dev/null
 		c exec nosuch true 2>/dev/null
 		c exec --privileged $n grep CapEff /proc/self/status`},
+	{name: "exec of a program that is not there", want: "executable file not found", script: `
+		up
+		timeout 20 $CLIENT exec $n nosuch 2>&1 | grep -o 'executable file not found in $PATH'
+		timeout 20 $CLIENT exec $n nosuch >/dev/null 2>&1
+		timeout 20 $CLIENT exec $n /etc/passwd >/dev/null 2>&1
+		c exec $n echo hello`},
 	{name: "exec -it", want: "30 100", script: `
 		up -e PS1='# '
 		tty '# ' 'tty\n' '# ' 'stty size\n' '# ' 'exit 3\n' -- c exec -it $n sh`},

@@ -48,7 +48,7 @@ var fileRows = []row{
 		up -v $PWD/dir:/dir:rslave
 		mkdir dir/sub && mount -t tmpfs none dir/sub && touch dir/sub/late
 		c exec $n ls /dir/sub
-		umount -R dir`},
+		umount -R dir || umount -R -l dir`},
 	{name: "cp into a container", want: "to copy", script: `
 		up
 		echo to copy >file

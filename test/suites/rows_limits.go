@@ -60,10 +60,10 @@ var rightRows = []row{
 		run --rm --privileged $image sh -c 'grep Seccomp: /proc/self/status; grep -c "/sys.* ro," /proc/mounts; touch /proc/sys/kernel/msgmax && echo writable'
 		run --rm --privileged $image sh -c '[ -e /dev/kmsg ] && echo has devices'`},
 	{name: "masked and read-only paths", want: "Read-only", script: `
-		run --rm $image sh -c 'cat /proc/kcore; ls /sys/firmware | wc -l'
+		run --rm $image sh -c 'cat /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | wc -c; ls /sys/firmware | wc -l'
 		run --rm $image sh -c 'echo 1 >/proc/sys/kernel/msgmax'
 		run --rm $image mount -t tmpfs none /tmp
-		run --rm $image sh -c 'ls /dev | sort | xargs'`},
+		run --rm $image sh -c 'ls /dev | grep -v ^core$ | sort | xargs'`},
 	{name: "--device", want: "crw", script: `
 		run --rm --device /dev/zero:/dev/other:r $image sh -c 'ls -l /dev/other | cut -c 1-4; head -c 3 /dev/other | wc -c'
 		run --rm --device /dev/fuse $image sh -c 'ls -l /dev/fuse | cut -c 1; : </dev/fuse && echo opened'
