@@ -121,6 +121,7 @@ lint: deps-test $(BIN)/golangci-lint $(BIN)/gofumpt ## linters, formatting, shel
 
 unit: deps-test guest ## unit tests with the race detector, those of the agent and of QEMU in VMs
 	@$(STEP) "unit tests" env CGO_ENABLED=1 PATH="$(abspath $(BUILD))/busybox/bin:$$PATH" $(GO) run -buildvcs=false ./test/unit -race -shuffle=on -timeout 10m ./...
+	@$(STEP) "unit tests of the suites" $(GO) -C test/suites test ./...
 
 fuzz: ## run every fuzz target for FUZZTIME (inputs or seconds)
 	@$(STEP) "fuzz every target for $(FUZZTIME)" hack/fuzz.sh $(FUZZTIME)
