@@ -164,6 +164,19 @@ func TestDomainname(t *testing.T) {
 	}
 }
 
+func TestHostname(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := of(specs.Spec{}).Pod().Hostname; got != host {
+		t.Errorf("without one: %q, want the host's, %q", got, host)
+	}
+	if got := of(specs.Spec{Hostname: "h"}).Pod().Hostname; got != "h" {
+		t.Errorf("with one: %q", got)
+	}
+}
+
 func TestShmSize(t *testing.T) {
 	if got := of(specs.Spec{}).Pod().ShmSize; got != defaultShmSize {
 		t.Errorf("without a mount: %d", got)

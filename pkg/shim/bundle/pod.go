@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"os"
 	"slices"
 	"strings"
 
@@ -41,9 +42,22 @@ const defaultShmSize = 64 << 20
 // Pod reads what concerns the guest as a whole.
 func (b *Bundle) Pod() Pod {
 	return Pod{
-		Hostname: b.Spec.Hostname, Sysctls: PodSysctls(b.Spec), CgroupsPath: b.Spec.Linux.CgroupsPath,
+		Hostname: hostname(b.Spec), Sysctls: PodSysctls(b.Spec), CgroupsPath: b.Spec.Linux.CgroupsPath,
 		Limits: b.hostLimits(), ShmSize: b.shmSize(), Network: b.network(),
 	}
+}
+
+// hostname is the host's where the specification has none: a new UTS namespace
+// begins with the name of its creator's, and one may ask for the host's own.
+func hostname(spec *specs.Spec) string {
+	if spec.Hostname != "" {
+		return spec.Hostname
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "" // the guest has a name of its own
+	}
+	return name
 }
 
 func (b *Bundle) hostLimits() *specs.LinuxResources {
