@@ -38,6 +38,9 @@ func (c *Container) Kill(ctx context.Context, execID string, signal int, all boo
 		err = p.signal(ctx, signal, all)
 		again = err != nil && ctx.Err() == nil && c.sandbox.machine.Paused() // meanwhile
 	}
+	if err == nil && signal == sigkill {
+		disappear(p) // who has killed it looks for its pid before the exit is reported
+	}
 	if fatal && errors.Is(err, context.DeadlineExceeded) && !c.sandbox.machine.Paused() {
 		// A guest that does not even take SIGKILL is not worth keeping.
 		c.sandbox.machine.Kill(context.WithoutCancel(ctx), fmt.Errorf("%w container %s, which the guest does not answer", errKilled, c.ID))

@@ -41,8 +41,11 @@ func TestPIDsEnd(t *testing.T) {
 		if err := c.Kill(t.Context(), id, 9, false); err != nil {
 			t.Fatal(err)
 		}
-		f.wait(c, id)
 		p, _ := c.Process(id)
+		if _, live := f.machine.OnHost()[p.PID()]; live {
+			t.Errorf("process %q was killed, and its pid %d is there", id, p.PID())
+		}
+		f.wait(c, id)
 		if _, live := f.machine.OnHost()[p.PID()]; live || p.PID() == 0 {
 			t.Errorf("process %q has ended, and its pid %d has not", id, p.PID())
 		}
