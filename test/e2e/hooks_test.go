@@ -19,8 +19,6 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
-const runc = "io.containerd.runc.v2"
-
 // withHooks adds hooks to a specification.
 func withHooks(h specs.Hooks) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
@@ -42,7 +40,7 @@ func static(args ...string) []specs.Hook { return []specs.Hook{{Path: shared.Bus
 // with the same state, and what they set up is there for the first process.
 func TestHooks(t *testing.T) {
 	shared.Watch(t)
-	if diff := cmp.Diff(hooked(t, runc), hooked(t, harness.Runtime)); diff != "" {
+	if diff := cmp.Diff(hooked(t, harness.Runc), hooked(t, harness.Runtime)); diff != "" {
 		t.Errorf("-runc +ccv2:\n%s", diff)
 	}
 }
@@ -87,7 +85,7 @@ func hooked(t *testing.T, runtime string) []string {
 		case 0:
 			pidIs = "none"
 		}
-		if kind == "poststart" && state.Status == specs.StateCreated && runtime == runc {
+		if kind == "poststart" && state.Status == specs.StateCreated && runtime == harness.Runc {
 			state.Status = specs.StateRunning // it runs these at the end of create, before there is a process
 		}
 		got = append(got, kind+": "+string(state.Status)+", pid "+pidIs+", bundle "+strings.ReplaceAll(state.Bundle, id, "ID")+", "+strings.ReplaceAll(state.ID, id, "ID"))
@@ -105,7 +103,7 @@ func TestHookFails(t *testing.T) {
 		"startContainer": {StartContainer: inside}, "poststart": {Poststart: fail},
 		"missing": {CreateRuntime: []specs.Hook{{Path: "/no/such/hook"}}},
 	} {
-		theirs, ours := failing(t, kind, runc, hooks), failing(t, kind, harness.Runtime, hooks)
+		theirs, ours := failing(t, kind, harness.Runc, hooks), failing(t, kind, harness.Runtime, hooks)
 		if theirs != ours {
 			t.Errorf("%s: with runc %s, with ccv2 %s", kind, theirs, ours)
 		}

@@ -26,7 +26,7 @@ func TestPID(t *testing.T) {
 	if _, err := exec.LookPath("nsenter"); err != nil {
 		t.Skip(err)
 	}
-	runc, ours := byPID(t, "io.containerd.runc.v2"), byPID(t, harness.Runtime)
+	runc, ours := byPID(t, harness.Runc), byPID(t, harness.Runtime)
 	if diff := cmp.Diff(runc, ours); diff != "" {
 		t.Errorf("-runc +ccv2:\n%s", diff)
 	}
