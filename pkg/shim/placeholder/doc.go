@@ -8,14 +8,14 @@
 // else of the host's files. Its processes ([Placeholder.Start]) are children of that
 // thread, which inherit all of this, and end with the thread. Each runs a program of
 // some hundred bytes (program.go) that waits for signals and writes their numbers to
-// a pipe: who sends one to the pid means the process in the guest.
+// a socket: who sends one to the pid means the process in the guest.
 //
 // What of the container is only in the guest, such as its /proc, /dev and /tmp, is an
 // empty directory here that nobody can write to: a file that is put there would not
 // be the container's.
 //
 // States: open ([New]), closed ([Placeholder.Close]). Goroutines: the thread; one per
-// process that reads its pipe; a timer while processes are mirrored. Lock order:
+// process that reads its socket; a timer while processes are mirrored. Lock order:
 // mirror.mu, then Placeholder.mu. Both are held while a process is started, which is
 // local work of the kernel.
 //

@@ -102,19 +102,19 @@ func (p *Placeholder) Start(name string, id Identity, signalled func(syscall.Sig
 	if p.live[name] != nil {
 		return 0, fmt.Errorf("start a placeholder: process %q: %w", name, os.ErrExist)
 	}
-	var pipe *os.File
+	var socket *os.File
 	c := &child{signalled: signalled, unheard: make(chan struct{}), ended: make(chan struct{})}
 	done := make(chan struct{})
 	p.calls <- func() {
 		defer close(done)
-		c.process, pipe, err = p.fork(id)
+		c.process, socket, err = p.fork(id)
 	}
 	<-done
 	if err != nil {
 		return 0, fmt.Errorf("start a placeholder for %q: %w", id.Name, err)
 	}
 	p.live[name] = c
-	go c.watch(pipe)
+	go c.watch(socket)
 	return c.process.Pid, nil
 }
 
@@ -145,9 +145,22 @@ func argument(s string, limit int) string {
 	return s[:min(len(s), limit)]
 }
 
+// socketPair has an end to read from, and one for a process. They are not a pipe: who
+// looks for the streams that a shim has left open counts its pipes.
+func socketPair() (r, w *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make sockets: %w", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return nil, nil, errors.Join(err, unix.Close(fds[0]), unix.Close(fds[1]))
+	}
+	return os.NewFile(uintptr(fds[0]), "signals"), os.NewFile(uintptr(fds[1]), "signals"), nil
+}
+
 // fork starts a process on the placeholder's thread, whose end ends it.
 func (p *Placeholder) fork(id Identity) (*os.Process, *os.File, error) {
-	r, w, err := os.Pipe()
+	r, w, err := socketPair()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -175,16 +188,16 @@ func (p *Placeholder) fork(id Identity) (*os.Process, *os.File, error) {
 
 // watch reports the signals of a process until it has ended, and waits for it. Who kills
 // the process means the one in the guest.
-func (c *child) watch(pipe *os.File) {
+func (c *child) watch(socket *os.File) {
 	defer close(c.ended)
 	buf := make([]byte, 1)
 	for {
-		if n, err := pipe.Read(buf); n == 0 || err != nil {
+		if n, err := socket.Read(buf); n == 0 || err != nil {
 			break // only the process has the other end
 		}
 		c.report(syscall.Signal(buf[0]))
 	}
-	_ = pipe.Close()
+	_ = socket.Close()
 	_, _ = c.process.Wait()
 	c.report(syscall.SIGKILL)
 }
