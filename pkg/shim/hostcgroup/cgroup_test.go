@@ -185,6 +185,38 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// TestFreeThreads are bounded by the groups above, too.
+func TestFreeThreads(t *testing.T) {
+	parent := open(t, "parent")
+	g, err := Open(parent.Path() + "/child")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(g.EnterAll(), g.Leave(), g.Remove(context.Background())); err != nil {
+			t.Error(err)
+		}
+	}()
+	if free, limited, err := g.FreeThreads(); err != nil || (limited && free < 1000) {
+		t.Errorf("without a limit: %d, %v, %v", free, limited, err)
+	}
+	if err := parent.Limit(t.Context(), Limits{Threads: 500}); err != nil {
+		t.Fatal(err)
+	}
+	if free, limited, err := g.FreeThreads(); err != nil || !limited || free >= 500 || free < 400 {
+		t.Errorf("with 500 above: %d, %v, %v", free, limited, err)
+	}
+	if err := g.Limit(t.Context(), Limits{Threads: 50}); err != nil {
+		t.Fatal(err)
+	}
+	if free, _, err := g.FreeThreads(); err != nil || free >= 50 {
+		t.Errorf("with 50: %d, %v", free, err)
+	}
+}
+
 // TestRemoveEmpty: a group that others are in stays, and so do they, though they have
 // no processes in some hierarchy.
 func TestRemoveEmpty(t *testing.T) {

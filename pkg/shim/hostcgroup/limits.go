@@ -2,7 +2,13 @@ package hostcgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -69,4 +75,31 @@ func (l Limits) resources() *cgroups.Resources {
 // needs those of the host.
 func newResources() *cgroups.Resources {
 	return &cgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true}
+}
+
+// FreeThreads is how many more threads there may be in the group and in those above it.
+// limited is false when nothing bounds them.
+func (g *Group) FreeThreads() (free int, limited bool, err error) {
+	free = math.MaxInt
+	for dir := g.manager.Path("pids"); cgroups.PathExists(filepath.Join(dir, "pids.max")); dir = filepath.Dir(dir) {
+		most, err := number(dir, "pids.max")
+		if errors.Is(err, strconv.ErrSyntax) { // "max"
+			continue
+		}
+		now, currentErr := number(dir, "pids.current")
+		if err := errors.Join(err, currentErr); err != nil {
+			return 0, true, fmt.Errorf("find out how many threads there may be: %w", err)
+		}
+		free, limited = min(free, max(0, most-now)), true
+	}
+	return free, limited, nil
+}
+
+// number reads a file with one.
+func number(dir, file string) (int, error) {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
 }

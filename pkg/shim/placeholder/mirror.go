@@ -13,7 +13,9 @@ const (
 	// long as a client may take from the list of pids to its ps.
 	mirrorTime = 30 * time.Second
 	// mirrorLimit is how many there are. A guest could claim any number.
-	mirrorLimit = 256
+	mirrorLimit = 64
+	// spareThreads are kept for the shim and the VMM, which end when they get none.
+	spareThreads = 128
 )
 
 // Mirrored is a process in the guest that has no other pid on the host.
@@ -53,14 +55,18 @@ func (p *Placeholder) Mirror(list []Mirrored) []int {
 	m := &p.mirror
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	limit := p.mirrorRoom()
 	before := m.live
 	m.live = make(map[mirrorKey]mirrored, len(list))
 	pids := make([]int, len(list))
 	for i, want := range list {
 		key := mirrorKey{want.GuestPID, want.Name, strings.Join(want.Args, "\x00")}
+		if _, twice := m.live[key]; twice { // the guest is not trusted
+			continue
+		}
 		process, there := before[key]
 		delete(before, key)
-		if !there && len(m.live) < mirrorLimit && !m.stopped {
+		if !there && len(m.live) < limit && !m.stopped {
 			process, there = p.startMirrored(want.Identity)
 		}
 		if there {
@@ -79,6 +85,19 @@ func (p *Placeholder) Mirror(list []Mirrored) []int {
 		m.timer.Stop()
 	}
 	return pids
+}
+
+// mirrorRoom is how many processes may be mirrored: those that there are, and as many as
+// there is room for.
+func (p *Placeholder) mirrorRoom() int {
+	if p.room == nil {
+		return mirrorLimit
+	}
+	room, err := p.room()
+	if err != nil {
+		return 0
+	}
+	return min(mirrorLimit, len(p.mirror.live)+room-spareThreads)
 }
 
 // startMirrored starts a process. A host that has no room for it shows less.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,8 @@ import (
 // Placeholder is a container on the host. It is safe for concurrent use.
 type Placeholder struct {
 	program *os.File
+	null    *os.File
+	room    func() (int, error)
 	calls   chan func()   // for the thread
 	ended   chan struct{} // closed when the thread is about to end
 	mirror  mirror
@@ -33,21 +36,28 @@ func New(netns *os.File, c Container) (*Placeholder, error) {
 	if err != nil {
 		return nil, err
 	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, errors.Join(err, program.Close())
+	}
 	p := &Placeholder{
-		program: program, calls: make(chan func()), ended: make(chan struct{}), live: make(map[string]*child),
+		program: program, null: null, room: c.Room, calls: make(chan func()), ended: make(chan struct{}), live: make(map[string]*child),
 	}
 	ready := make(chan error, 1)
 	if err := osthread.GoInNetNS(netns, func() { p.serve(c, ready) }); err != nil {
-		_ = program.Close()
+		p.closeFiles()
 		return nil, fmt.Errorf("start the placeholder of a container: %w", err)
 	}
 	if err := <-ready; err != nil {
 		<-p.ended
-		_ = program.Close()
+		p.closeFiles()
 		return nil, fmt.Errorf("start the placeholder of a container: %w", err)
 	}
 	return p, nil
 }
+
+// closeFiles closes what processes are started with.
+func (p *Placeholder) closeFiles() { _ = errors.Join(p.program.Close(), p.null.Close()) }
 
 // serve is the thread.
 func (p *Placeholder) serve(c Container, ready chan<- error) {
@@ -63,7 +73,7 @@ func (p *Placeholder) serve(c Container, ready chan<- error) {
 		_ = unix.Setns(int(host.Fd()), unix.CLONE_NEWNS)
 		_ = host.Close()
 	}()
-	if err := separate(c, p.program); err != nil {
+	if err := separate(c); err != nil {
 		ready <- err
 		return
 	}
@@ -174,7 +184,7 @@ func (p *Placeholder) fork(id Identity) (*os.Process, *os.File, error) {
 		args = []string{name}
 	}
 	process, err := os.StartProcess("./"+programFile, args, &os.ProcAttr{
-		Env: []string{name}, Files: []*os.File{nil, w, nil},
+		Env: []string{name}, Files: []*os.File{p.null, p.null, p.null, signalFD: w},
 		Sys: &syscall.SysProcAttr{
 			Setsid: true, Pdeathsig: syscall.SIGKILL,
 			Credential: &syscall.Credential{Uid: id.UID, Gid: id.GID},
@@ -190,17 +200,29 @@ func (p *Placeholder) fork(id Identity) (*os.Process, *os.File, error) {
 // the process means the one in the guest.
 func (c *child) watch(socket *os.File) {
 	defer close(c.ended)
-	buf := make([]byte, 1)
-	for {
-		if n, err := socket.Read(buf); n == 0 || err != nil {
-			break // only the process has the other end
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		buf := make([]byte, 1)
+		for {
+			if n, err := socket.Read(buf); n == 0 || err != nil {
+				return
+			}
+			if signal := syscall.Signal(buf[0]); signal >= 1 && signal <= maxSignal {
+				c.report(signal)
+			}
 		}
-		c.report(syscall.Signal(buf[0]))
-	}
-	_ = socket.Close()
+	}()
 	_, _ = c.process.Wait()
+	// Somebody else may have got hold of the other end, and keep it.
+	_ = socket.SetReadDeadline(time.Now())
+	<-heard
+	_ = socket.Close()
 	c.report(syscall.SIGKILL)
 }
+
+// maxSignal is the last signal that there is.
+const maxSignal = 64
 
 // report reports a signal, unless nobody wants it.
 func (c *child) report(signal syscall.Signal) {
@@ -251,5 +273,5 @@ func (p *Placeholder) Close() {
 	}
 	close(p.calls)
 	<-p.ended
-	_ = p.program.Close()
+	p.closeFiles()
 }

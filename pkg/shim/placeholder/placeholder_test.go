@@ -138,7 +138,7 @@ func TestView(t *testing.T) {
 		t.Errorf("mounts of the container, want the root, /data and /tmp (%v):\n%s", err, table)
 	}
 	wantNamespaces(t, process.PID)
-	wantStatus(t, process.PID, "Uid:\t1234\t", "Gid:\t56\t", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Threads:\t1\n")
+	wantStatus(t, process.PID, "Uid:\t1234\t", "Gid:\t56\t", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1", "Groups:\t \n", "Threads:\t1\n")
 	if got, _ := os.ReadFile(proc(process.PID, "cmdline")); string(got) != "/bin/init\x00-x\x00" {
 		t.Errorf("arguments %q", got)
 	}
@@ -204,6 +204,33 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestOthersHaveTheSocket: who has got hold of the end that a process writes to can
+// send what is no signal, and keeps nobody from ending the process.
+func TestOthersHaveTheSocket(t *testing.T) {
+	p := newPlaceholder(t, Container{})
+	process := start(t, p, "", Identity{Name: "one"})
+	awaitName(t, process.PID, "one")
+	pidfd, err := unix.PidfdOpen(process.PID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stolen, err := unix.PidfdGetfd(pidfd, signalFD, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(unix.Close(stolen), unix.Close(pidfd)) }()
+	for _, b := range []byte{0, 200, 15} {
+		if _, err := unix.Write(stolen, []byte{b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-process.Signals; got != syscall.SIGTERM {
+		t.Errorf("signal %d, want the one that there is", got)
+	}
+	p.End("")
+	p.Close()
+}
+
 // awaitWaiting waits until a process that has its name sleeps, which it does only to
 // wait for signals.
 func awaitWaiting(tb testing.TB, pid int) {
@@ -245,6 +272,17 @@ func TestMirror(t *testing.T) {
 	pids := p.Mirror(all)
 	if pids[mirrorLimit-1] == 0 || pids[mirrorLimit] != 0 {
 		t.Errorf("pids around the limit: %v", pids[mirrorLimit-1:])
+	}
+	if p.Mirror(nil); len(p.live) != 0 {
+		t.Errorf("%d processes are left", len(p.live))
+	}
+	same := make([]Mirrored, 100)
+	if pids := p.Mirror(same); pids[0] == 0 || pids[1] != 0 || len(p.live) != 1 {
+		t.Errorf("%d processes for one that was said a hundred times: %v", len(p.live), pids[:3])
+	}
+	p.room = func() (int, error) { return spareThreads + 2, nil }
+	if pids := p.Mirror(all[:9]); pids[1] == 0 || len(p.live) > 3 {
+		t.Errorf("%d processes where there is room for two more", len(p.live))
 	}
 	p.Close()
 	if got := p.Mirror(all[:1]); got[0] != 0 {

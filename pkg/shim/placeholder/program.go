@@ -10,22 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a program directory has.
-const (
-	programFile = "placeholder"
-	emptyDir    = "empty"
-)
+// programFile is what a program directory has.
+const programFile = "placeholder"
+
+// signalFD is where the program writes to.
+const signalFD = 3
 
 // The program that all processes run. It goes to its root directory, gives itself the
 // name that is its only environment, blocks all signals, and writes the number of
-// each one that comes to its standard output, a byte each:
+// each one that comes to descriptor 3, a byte each:
 //
 //	chdir("/")
 //	prctl(PR_SET_NAME, envp[0])
 //	rt_sigprocmask(SIG_SETMASK, all, NULL, 8)
 //	for {
 //		if number := rt_sigtimedwait(all, 0, 0, 8); number > 0 {
-//			write(1, &number, 1)
+//			write(3, &number, 1)
 //		}
 //	}
 //
@@ -55,8 +55,7 @@ func program() []byte {
 	return b.Bytes()
 }
 
-// newProgramDir makes a file system with the program and an empty directory, which is
-// mounted nowhere. The caller closes it.
+// newProgramDir makes a file system with the program, which is mounted nowhere. The caller closes it.
 func newProgramDir() (*os.File, error) {
 	dir, err := mountTmpfs()
 	if err != nil {
@@ -69,10 +68,7 @@ func newProgramDir() (*os.File, error) {
 		_ = unix.Close(fd)
 	}
 	if err == nil {
-		err = unix.Mkdirat(at, emptyDir, 0o555)
-	}
-	if err == nil {
-		err = unix.MountSetattr(at, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		err = makeReadOnly(dir)
 	}
 	if err != nil {
 		_ = dir.Close()

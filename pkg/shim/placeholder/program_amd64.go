@@ -27,9 +27,9 @@ var code = []byte{
 	0x0f, 0x05, //                               syscall
 	0x85, 0xc0, //                               test %eax, %eax
 	0x7e, 0xe4, //                               jle wait
-	0x50,                         //             push %rax               write(1, number, 1)
+	0x50,                         //             push %rax               write(3, number, 1)
 	0xb8, 0x01, 0x00, 0x00, 0x00, //             mov $1, %eax
-	0xbf, 0x01, 0x00, 0x00, 0x00, //             mov $1, %edi
+	0xbf, 0x03, 0x00, 0x00, 0x00, //             mov $3, %edi
 	0x48, 0x89, 0xe6, //                         mov %rsp, %rsi
 	0xba, 0x01, 0x00, 0x00, 0x00, //             mov $1, %edx
 	0x0f, 0x05, //                               syscall

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/beneath"
 )
 
 // Container is what its processes on the host have.
@@ -16,6 +18,9 @@ type Container struct {
 	// Mounts are made in their order; those that find no mount point are left out.
 	Mounts   []Mount
 	Hostname string // "" for the host's
+	// Room is how many more threads there may be on the host for the sandbox; nil when
+	// nothing bounds them.
+	Room func() (int, error)
 }
 
 // Mount is what is mounted in a container.
@@ -40,7 +45,7 @@ func (c *Container) Close() {
 
 // separate gives the calling thread namespaces of its own, with the container's root
 // file system as the root directory. The thread cannot return to the host's by path.
-func separate(c Container, program *os.File) error {
+func separate(c Container) error {
 	// A thread has a root directory of its own before it can have mounts of its own.
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC); err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
@@ -48,10 +53,11 @@ func separate(c Container, program *os.File) error {
 	if err := leaveChroot(); err != nil {
 		return err
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	// What the host unmounts from here on must not stay because of this copy.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("detach from the host's mounts: %w", err)
 	}
-	root, err := rootOf(c, program)
+	root, err := rootOf(c)
 	if err != nil {
 		return fmt.Errorf("make a root directory: %w", err)
 	}
@@ -60,7 +66,7 @@ func separate(c Container, program *os.File) error {
 		return fmt.Errorf("mount the root directory: %w", err)
 	}
 	for _, m := range c.Mounts {
-		if err := mountBelow(root, m, program); err != nil {
+		if err := mountBelow(root, m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
@@ -90,7 +96,7 @@ func leaveChroot() error {
 }
 
 // rootOf is the container's root file system.
-func rootOf(c Container, program *os.File) (*os.File, error) {
+func rootOf(c Container) (*os.File, error) {
 	if c.Root != nil {
 		fd, err := unix.FcntlInt(c.Root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
@@ -98,16 +104,25 @@ func rootOf(c Container, program *os.File) (*os.File, error) {
 		}
 		return os.NewFile(uintptr(fd), "root"), nil
 	}
-	return emptyMount(program)
+	return emptyMount()
 }
 
-// emptyMount is a mount of an empty directory that nobody can write to.
-func emptyMount(program *os.File) (*os.File, error) {
-	fd, err := unix.OpenTree(int(program.Fd()), emptyDir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+// emptyMount is an empty file system that nobody can write to. It is a new one each
+// time: older kernels do not copy a mount that is mounted nowhere.
+func emptyMount() (*os.File, error) {
+	fs, err := mountTmpfs()
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), emptyDir), nil
+	if err := makeReadOnly(fs); err != nil {
+		return nil, errors.Join(err, fs.Close())
+	}
+	return fs, nil
+}
+
+// makeReadOnly makes a mount read-only.
+func makeReadOnly(fs *os.File) error {
+	return unix.MountSetattr(int(fs.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 }
 
 // mountRoot attaches the root file system, at a directory that all hosts have.
@@ -117,8 +132,8 @@ func mountRoot(root *os.File) error {
 
 // mountBelow makes a mount of the container. The container may have changed the path,
 // which is resolved with its root file system as the root directory.
-func mountBelow(root *os.File, m Mount, program *os.File) error {
-	at, err := unix.Openat2(int(root.Fd()), m.Destination, &unix.OpenHow{
+func mountBelow(root *os.File, m Mount) error {
+	at, err := beneath.Open(int(root.Fd()), m.Destination, &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
@@ -130,7 +145,7 @@ func mountBelow(root *os.File, m Mount, program *os.File) error {
 	defer func() { _ = unix.Close(at) }()
 	tree := m.Tree
 	if tree == nil {
-		if tree, err = emptyMount(program); err != nil {
+		if tree, err = emptyMount(); err != nil {
 			return err
 		}
 		defer func() { _ = tree.Close() }()
@@ -176,8 +191,26 @@ func changeRoot(root *os.File) error {
 	return unix.Unmount(".", unix.MNT_DETACH)
 }
 
-// dropCapabilities leaves none to the programs that the calling thread starts.
+// dropCapabilities leaves none to the programs that the calling thread starts, and no
+// way to get some.
 func dropCapabilities() error {
+	none := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&none, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	for i := range data { // the others are needed to start a program as another user
+		data[i].Inheritable = 0
+	}
+	if err := unix.Capset(&none, &data[0]); err != nil {
+		return fmt.Errorf("drop inheritable capabilities: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("drop ambient capabilities: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("keep programs from getting privileges: %w", err)
+	}
 	for capability := uintptr(0); ; capability++ {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) {

@@ -206,3 +206,9 @@ func preferAsVictim(pid int) error {
 	}
 	return nil
 }
+
+// room is how many more threads there may be.
+func (g *cgroup) room() (int, error) {
+	free, _, err := g.FreeThreads()
+	return free, err
+}

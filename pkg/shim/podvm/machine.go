@@ -194,6 +194,9 @@ func (m *Machine) RefreshNetwork(ctx context.Context) error {
 // Placeholder makes what stands for a container on the host, in the pod's network
 // namespace. The caller closes it. It needs a Boot that has succeeded.
 func (m *Machine) Placeholder(c placeholder.Container) (*placeholder.Placeholder, error) {
+	if m.cgroup.Group != nil {
+		c.Room = m.cgroup.room
+	}
 	return placeholder.New(m.network.File(), c)
 }
 

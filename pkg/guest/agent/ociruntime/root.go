@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/beneath"
 )
 
 // OpenInRoot opens a file as if root were the root directory: no link leads out of
@@ -22,7 +23,7 @@ func OpenInRoot(root, file string, flags int) (*os.File, error) {
 	if flags&unix.O_CREAT != 0 {
 		how.Mode = 0o644
 	}
-	fd, err := unix.Openat2(dir, file, &how)
+	fd, err := beneath.Open(dir, file, &how)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "open %s: %w", file, err)
 	}
