@@ -100,6 +100,14 @@ func (s *Streams) Close() error {
 	return errors.Join(kept...)
 }
 
+// Hangup closes all streams as [Streams.Close] does, and waits for nothing.
+func (s *Streams) Hangup() {
+	if s.Stdin != nil {
+		_ = s.Stdin.Close() // nothing that was read could be lost
+	}
+	s.CloseOutput()
+}
+
 // CloseOutput closes stdout and stderr, which is how their readers learn of the
 // end. It is idempotent.
 func (s *Streams) CloseOutput() {

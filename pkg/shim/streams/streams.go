@@ -125,11 +125,17 @@ func (p *Streams) CloseStdin() error {
 	return streams.Stdin.Finish()
 }
 
-// NeverStarted says that there is no output to wait for.
+// NeverStarted says that there is no process, and so nothing to wait for. Clients
+// of containerd wait for the end of the output before they ask for the deletion, so
+// that has to come now.
 func (p *Streams) NeverStarted() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.copying = false
+	streams := p.streams
+	p.mu.Unlock()
+	if streams != nil {
+		streams.Hangup()
+	}
 }
 
 const (
