@@ -248,8 +248,6 @@ func testGrandchild(t *testing.T, v *vm) {
 	v.remove("grand")
 }
 
-// testMissing checks the errors for programs that cannot be run, and that the
-// id is free afterwards.
 // notPrograms are commands that cannot be run, with the status of a shell and
 // what the error says beside their name.
 var notPrograms = []struct {
@@ -257,11 +255,12 @@ var notPrograms = []struct {
 	exit uint8
 	want string
 }{
-	{"/bin/nope", 127, "No such file"},
-	{"nope", 127, "not found"},
-	{"/bin/noexec", 126, "ermission denied"},
-	{"/bin", 126, "not a regular file"},
-	{"/bin/sh/x", 126, "Not a directory"},
+	{"/bin/nope", 127, `exec: "/bin/nope": stat /bin/nope: no such file or directory`},
+	{"nope", 127, `exec: "nope": executable file not found in $PATH`},
+	{"/bin/noexec", 126, `exec: "/bin/noexec": permission denied`},
+	{"noexec", 127, `exec: "noexec": executable file not found in $PATH`},
+	{"/bin", 126, `exec: "/bin": is a directory`},
+	{"/bin/sh/x", 126, `exec: "/bin/sh/x": stat /bin/sh/x: not a directory`},
 	{"/bin/text", 126, "exec format error: neither"},
 	{"text", 126, "exec format error: neither"},
 	{"bin/text", 126, "exec format error: neither"},
@@ -270,6 +269,8 @@ var notPrograms = []struct {
 	{"foreign", 126, "another processor"},
 }
 
+// testMissing checks the errors for programs that cannot be run, and that the
+// id is free afterwards.
 func testMissing(t *testing.T, v *vm) {
 	for _, tt := range notPrograms {
 		_, req := v.streamsOf(false)

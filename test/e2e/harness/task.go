@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -180,6 +181,15 @@ func (c *Containerd) Exec(tb testing.TB, task client.Task, id string, s Streams,
 		tb.Fatal(errors.Join(err, deleteErr))
 	}
 	return p
+}
+
+// AddExec adds a process to a task, which does not run yet.
+func (c *Containerd) AddExec(task client.Task, id string, s Streams, process *specs.Process) (client.Process, error) {
+	opts := []cio.Opt{cio.WithStreams(s.Stdin, s.Stdout, s.Stderr), cio.WithFIFODir(c.FIFODir())}
+	if process.Terminal {
+		opts = append(opts, cio.WithTerminal)
+	}
+	return task.Exec(c.Context(), id, process, cio.NewCreator(opts...))
 }
 
 // Output runs an additional process to its end and returns what it wrote to

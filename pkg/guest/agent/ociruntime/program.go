@@ -45,7 +45,7 @@ func checkProgram(pid int, p Program) error {
 			return f.Close()
 		})
 		if err != nil {
-			return fmt.Errorf("run %s: %w", p.Args[0], err)
+			return fmt.Errorf("exec %s: %w", p.Args[0], err)
 		}
 		return nil
 	}
@@ -117,7 +117,7 @@ func checkHead(head []byte, others func() bool, find func(string) error) error {
 			return nil
 		}
 		if err := find(words[0]); errors.Is(err, os.ErrNotExist) {
-			return cannotRun(exitNotFound, fmt.Errorf("the script's interpreter %q does not exist", words[0]))
+			return cannotRun(exitNotFound, fmt.Errorf("no such file or directory: the script's interpreter %q does not exist", words[0]))
 		}
 		return nil
 	case others():

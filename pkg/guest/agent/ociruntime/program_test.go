@@ -97,7 +97,7 @@ func TestCheckProgram(t *testing.T) {
 	check := func(args ...string) error {
 		return checkProgram(os.Getpid(), Program{Args: args, Cwd: dir, Env: []string{"PATH=/nonexistent:" + dir}})
 	}
-	if err := check("yes"); err == nil || !strings.HasPrefix(err.Error(), "run yes: ") {
+	if err := check("yes"); err == nil || !strings.HasPrefix(err.Error(), "exec yes: ") {
 		t.Errorf("got %v", err)
 	}
 	// The OCI runtime has the better words for these.

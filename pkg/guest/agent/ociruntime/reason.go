@@ -1,13 +1,13 @@
 package ociruntime
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -16,27 +16,42 @@ import (
 // reason replaces go-runc's "did not terminate successfully" by what the
 // runtime wrote to its log, and classifies it.
 func reason(log string, err error) error {
-	if msg := lastLogError(log); msg != "" {
+	b, _ := os.ReadFile(log) // without a log, what it wrote to stderr may be in the error
+	if msg := cmp.Or(logErrors(string(b)), logErrors(err.Error())); msg != "" {
 		err = errors.New(msg)
 	}
 	class, exit := classify(err.Error())
 	return &hyperstart.GuestError{Class: class, ExitStatus: exit, Err: err}
 }
 
-// lastLogError returns the last error in a log of JSON lines, "" for none.
-func lastLogError(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	msg := ""
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
+// logErrors returns the errors in a log of JSON lines, "" for none.
+func logErrors(log string) string {
+	var all []string
+	for text := range strings.Lines(log) {
+		_, object, found := strings.Cut(text, "{") // go-runc puts its own words before it
 		var line struct{ Level, Msg string }
-		if json.Unmarshal(s.Bytes(), &line) == nil && line.Level == "error" && line.Msg != "" {
-			msg = line.Msg
+		if !found || json.Unmarshal([]byte("{"+object), &line) != nil || line.Level != "error" {
+			continue
+		}
+		msg := lowerErrno(strings.TrimSpace(plainer.Replace(line.Msg)))
+		if msg != "" && !slices.Contains(all, msg) {
+			all = append(all, msg)
 		}
 	}
-	return strings.TrimSpace(plainer.Replace(msg))
+	return strings.Join(all, "; ")
+}
+
+// errno is how the C library begins the text of an error that crun ends with.
+var errno = regexp.MustCompile("(?s)^.*: [A-Z][a-z]+( |$)")
+
+// lowerErrno writes the text of a system's error as Go does, and therefore runc:
+// docker looks for "no such file or directory" and "permission denied".
+func lowerErrno(msg string) string {
+	if !errno.MatchString(msg) {
+		return msg
+	}
+	i := strings.LastIndex(msg, ": ") + len(": ")
+	return msg[:i] + strings.ToLower(msg[i:])
 }
 
 // plainer replaces the errors that crun has for a program that is a directory, or
@@ -72,12 +87,36 @@ func classify(msg string) (hyperstart.ErrorClass, uint8) {
 	return hyperstart.ClassUnknown, 0
 }
 
-// nameProgram adds the program to a message that does not say which one could
-// not be run.
+// lookup is how crun begins when it has not found the program, or may not run it.
+var lookup = regexp.MustCompile("(?is)^(executable file .* not found|open executable: |the path .* (is not a regular file|is not executable)|cannot open .*: not a directory$)")
+
+// nameProgram gives an error about the program the words that runc has, which
+// clients look for, and adds its name to one that does not say which it was.
 func nameProgram(err error, program string) error {
 	e, ok := errors.AsType[*hyperstart.GuestError](err)
-	if ok && e.ExitStatus != 0 && !strings.Contains(err.Error(), program) {
-		return fmt.Errorf("run %s: %w", program, err)
+	switch {
+	case !ok || e.ExitStatus == 0:
+		return err
+	case lookup.MatchString(e.Error()):
+		return inWordsOfRunc(e.Error(), program)
+	case !strings.Contains(err.Error(), program):
+		return fmt.Errorf("exec %s: %w", program, err)
 	}
 	return err
+}
+
+func inWordsOfRunc(msg, program string) error {
+	exit, why := uint8(exitNotExecutable), "permission denied"
+	is := func(phrase string) bool { return strings.Contains(msg, phrase) }
+	switch {
+	case !strings.Contains(program, "/"): // runc passes over all that it cannot run
+		exit, why = exitNotFound, "executable file not found in $PATH"
+	case is("not found"), is("no such file"):
+		exit, why = exitNotFound, "stat "+program+": no such file or directory"
+	case is("not a directory"):
+		why = "stat " + program + ": not a directory"
+	case is("not a regular file"):
+		why = "is a directory, or no regular file"
+	}
+	return cannotRun(exit, fmt.Errorf("exec: %q: %s", program, why))
 }

@@ -1,11 +1,14 @@
 package ociruntime
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 func TestClassify(t *testing.T) {
@@ -31,18 +34,67 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// TestReason takes what crun 1.8.1 and 1.21 say into the words of runc.
 func TestReason(t *testing.T) {
+	const pathless = `exec: "x": executable file not found in $PATH`
+	for _, tt := range []struct {
+		msg, program string
+		exit         uint8
+		want         string
+	}{
+		{"executable file `x` not found in $PATH: No such file or directory", "x", 127, pathless},
+		{"executable file `x` not found in $PATH", "x", 127, pathless},
+		{"open executable: Permission denied", "x", 127, pathless},
+		{"executable file `/x` not found in $PATH: No such file or directory", "/x", 127, `exec: "/x": stat /x: no such file or directory`},
+		{"executable file `a/x` not found: No such file or directory", "a/x", 127, `exec: "a/x": stat a/x: no such file or directory`},
+		{"open executable: Permission denied", "/x", 126, `exec: "/x": permission denied`},
+		{"the path `/x` exists but it is not executable: Operation not permitted", "/x", 126, `exec: "/x": permission denied`},
+		{"open executable: Operation not permitted", "/x", 126, `exec: "/x": is a directory, or no regular file`},
+		{"the path `/x` is not a regular file: Operation not permitted", "/x", 126, `exec: "/x": is a directory, or no regular file`},
+		{"open executable: Not a directory", "/x", 126, `exec: "/x": stat /x: not a directory`},
+		{"cannot open `/x`: Not a directory", "/x", 126, `exec: "/x": stat /x: not a directory`},
+		{"exec container process: Exec format error", "/x", 126, "exec /x: exec container process: exec format error"},
+		{"chdir `/d`: No such file or directory", "/x", 0, "chdir `/d`: no such file or directory"},
+		{"mount `a` to `b`: Operation not permitted", "/x", 0, "mount `a` to `b`: operation not permitted"},
+		{"container `X: Y` does not exist", "/x", 0, "container `X: Y` does not exist"},
+	} {
+		log := filepath.Join(t.TempDir(), "log")
+		line, err := json.Marshal(map[string]string{"msg": tt.msg, "level": "error"})
+		if err == nil {
+			err = os.WriteFile(log, append(line, '\n'), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := nameProgram(reason(log, errors.New("did not terminate successfully")), tt.program)
+		ge, ok := errors.AsType[*hyperstart.GuestError](got)
+		if !ok || got.Error() != tt.want || ge.ExitStatus != tt.exit {
+			t.Errorf("%s: got %v, %+v, want %d, %s", tt.msg, got, ge, tt.exit, tt.want)
+		}
+	}
+}
+
+// TestReasonOfSeveralLines: the text of all errors, and nothing of the JSON around
+// it, wherever it was written to.
+func TestReasonOfSeveralLines(t *testing.T) {
+	const lines = `{"msg":"first","level":"error"}` + "\nnot json\n" + `{"msg":"then","level":"error"}` + "\n" +
+		`{"msg":"w","level":"warning"}` + "\n" + `{"msg":"first","level":"error"}`
 	log := filepath.Join(t.TempDir(), "log")
-	content := `{"msg":"old","level":"error"}` + "\nnot json\n" + `{"msg":"executable file ` + "`x`" + ` not found","level":"error"}` + "\n" + `{"msg":"w","level":"warning"}` + "\n"
-	if err := os.WriteFile(log, []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(log, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := nameProgram(reason(log, errors.New("did not terminate successfully")), "x")
-	if err.Error() != "executable file `x` not found" {
-		t.Errorf("got %v", err)
-	}
-	err = reason(log+"none", fmt.Errorf("start: %w", os.ErrPermission))
-	if err.Error() != "start: permission denied" {
-		t.Errorf("without a log: got %v", err)
+	plain := fmt.Errorf("start: %w", os.ErrPermission)
+	for _, tt := range []struct {
+		log  string
+		err  error
+		want string
+	}{
+		{log, plain, "first; then"},
+		{log + "none", errors.New("exit status 1: " + lines), "first; then"},
+		{log + "none", plain, "start: permission denied"},
+	} {
+		if got := reason(tt.log, tt.err); got.Error() != tt.want {
+			t.Errorf("got %v, want %s", got, tt.want)
+		}
 	}
 }
