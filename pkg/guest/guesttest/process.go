@@ -86,7 +86,7 @@ func (p *Process) start() error {
 		return uint8(n)
 	}
 	if p.args[0] == "missing" {
-		p.exit(127)
+		p.Exit(127) // as the agent does: nothing is left of a container that does not start
 		return client.Classify(&proxyproto.RemoteError{
 			Command: proxyproto.CmdHyper, Msg: "no such file", Class: string(hyperstart.ClassNotFound), ExitStatus: 127,
 		})

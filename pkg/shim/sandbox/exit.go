@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -203,9 +204,14 @@ func logImpossible(p *Process, err error) {
 	}
 }
 
-// startFailed ends a process that never ran. There is no event: its start was
-// not announced.
+// startFailed ends a process that never ran, and the execs that ran beside an init
+// process. There is no event of it: its start was not announced.
 func (p *Process) startFailed(err error) {
+	if execs := p.container.all()[1:]; p.ID == "" && slices.ContainsFunc(execs, (*Process).live) {
+		ctx, cancel := context.WithTimeout(p.container.sandbox.ctx, execsLimit)
+		_ = errors.Join(p.signal(ctx, sigkill, true), awaitExits(ctx, execs)) // the first error says more
+		cancel()
+	}
 	status := uint32(statusUnknown)
 	if s, ok := client.ExitStatus(err); ok {
 		status = uint32(s)

@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -154,4 +156,31 @@ func TestLossHangsUp(t *testing.T) {
 		t.Error("it was started")
 	}
 	r.wantEnd(t)
+}
+
+// TestStartFailsBesideAnExec: what was started in the container before ends with it,
+// before the start has failed, also when the guest has not heard of that.
+func TestStartFailsBesideAnExec(t *testing.T) {
+	f := newFixture(t)
+	c := f.create("c", "wait")
+	f.exec(c, "e", "wait")
+	if err := c.StartExec(t.Context(), "e"); err != nil {
+		t.Fatal(err)
+	}
+	f.machine.OnStep = func(_ context.Context, step string) error {
+		if step == "refresh network" {
+			return errdefs.ErrUnavailable
+		}
+		return nil
+	}
+	if err := c.Start(t.Context()); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("start: %v", err)
+	}
+	if _, err := c.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+	want := []string{"created c", "added c/e", "started c/e", "exited c/e 137", "deleted c"}
+	if diff := cmp.Diff(want, f.events.Events()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
 }
