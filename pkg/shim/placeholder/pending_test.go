@@ -6,22 +6,28 @@ import (
 	"testing"
 )
 
-// TestPending has each signal once, and one who takes them.
-func TestPending(t *testing.T) {
-	var p Pending
-	if !p.Add(15) || p.Add(64) || p.Add(1) || p.Add(15) {
-		t.Error("not the first alone takes them")
-	}
+// TestPassOn delivers each signal once, in one goroutine.
+func TestPassOn(t *testing.T) {
+	var work []func()
 	var got []syscall.Signal
-	for s := p.Next(); s != 0; s = p.Next() {
-		if got = append(got, s); s == 64 && p.Add(9) {
-			t.Error("another one takes a signal that comes meanwhile")
+	var signalled func(syscall.Signal)
+	signalled = PassOn(func(f func()) { work = append(work, f) }, func(s syscall.Signal) {
+		if got = append(got, s); s == 64 {
+			signalled(9) // while they are delivered
 		}
+	})
+	for _, s := range []syscall.Signal{15, 64, 1, 15} {
+		signalled(s)
 	}
-	if !slices.Equal(got, []syscall.Signal{1, 15, 64, 9}) {
+	for range 2 {
+		if len(work) != 1 {
+			t.Fatalf("%d goroutines, want one", len(work))
+		}
+		work[0]()
+		work = nil
+		signalled(2)
+	}
+	if !slices.Equal(got, []syscall.Signal{1, 15, 64, 9, 2}) {
 		t.Errorf("%v", got)
-	}
-	if !p.Add(1) {
-		t.Error("nobody takes the next one")
 	}
 }

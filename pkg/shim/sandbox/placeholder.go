@@ -51,19 +51,11 @@ func appear(p *Process, spec *specs.Process) error {
 	c, s := p.container, p.container.sandbox
 	id := placeholder.Identity{Name: filepath.Base(spec.Args[0]), Args: spec.Args}
 	id.UID, id.GID = bundle.HostIDs(c.bundle.Spec, spec.User)
-	var pending placeholder.Pending
-	pid, err := placeholderOf(c).Start(p.ID, id, func(signal syscall.Signal) {
-		if !pending.Add(signal) {
-			return
+	pid, err := placeholderOf(c).Start(p.ID, id, placeholder.PassOn(s.wg.Go, func(signal syscall.Signal) {
+		if err := c.Kill(s.ctx, p.ID, int(signal), false); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			log.G(s.ctx).WithError(err).WithField("process", p.String()).Warn("pass on a signal to its pid")
 		}
-		s.wg.Go(func() {
-			for next := pending.Next(); next != 0; next = pending.Next() {
-				if err := c.Kill(s.ctx, p.ID, int(next), false); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-					log.G(s.ctx).WithError(err).WithField("process", p.String()).Warn("pass on a signal to its pid")
-				}
-			}
-		})
-	})
+	}))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pid = pid
