@@ -32,6 +32,17 @@ func (p Process) Alive() bool {
 	return err == nil && !zombie && start == p.Start
 }
 
+// IsParent reports whether the very process still exists and has a child with a pid,
+// which may be a zombie.
+func (p Process) IsParent(pid int) bool {
+	fields, err := fields(pid)
+	if err != nil || !p.Alive() {
+		return false
+	}
+	const parentField = 4 - 3
+	return string(fields[parentField]) == strconv.Itoa(p.PID)
+}
+
 // Kill ends the process with SIGKILL and waits until it is gone. A process
 // that is gone already, or whose pid has a new owner, is not an error.
 func (p Process) Kill(ctx context.Context) error {
@@ -86,16 +97,26 @@ func (p Process) await(ctx context.Context, begin func(fd int) error) error {
 // stat reads the state and the start time, fields 3 and 22, of /proc/PID/stat.
 // A zombie's first thread has ended.
 func stat(pid int) (start uint64, zombie bool, err error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields, err := fields(pid)
 	if err != nil {
-		return 0, false, fmt.Errorf("read process: %w", err)
-	}
-	// The name in parentheses may contain anything, so count from its end.
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	const startField = 22 - 3 // the first field after the name is number 3
-	if len(fields) <= startField {
-		return 0, false, fmt.Errorf("read process %d: stat has %d fields", pid, len(fields))
+		return 0, false, err
 	}
 	start, err = strconv.ParseUint(string(fields[startField]), 10, 64)
 	return start, string(fields[0]) == "Z", err
+}
+
+const startField = 22 - 3 // the first field after the name is number 3
+
+// fields are those of /proc/PID/stat after the name, at least as far as startField.
+func fields(pid int) ([][]byte, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil, fmt.Errorf("read process: %w", err)
+	}
+	// The name in parentheses may contain anything, so count from its end.
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) <= startField {
+		return nil, fmt.Errorf("read process %d: stat has %d fields", pid, len(fields))
+	}
+	return fields, nil
 }
