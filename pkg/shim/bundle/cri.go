@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/containerd/containerd/v2/pkg/identifiers"
@@ -36,6 +37,17 @@ func (b *Bundle) SandboxID(containerID string) (string, error) {
 		}
 	}
 	return containerID, nil
+}
+
+// OfPod reports whether the annotations say that the container is one of a pod. Others
+// say by the paths of namespaces which containers they belong to.
+func (b *Bundle) OfPod() bool {
+	for _, key := range slices.Concat(sandboxIDAnnotations, typeAnnotations) {
+		if b.Spec.Annotations[key] != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // PodUID is the uid of the pod that the container belongs to, "" for none. A

@@ -3,6 +3,7 @@ package bundle
 import (
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -132,6 +133,18 @@ func Joins(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
 	return slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Type == kind && ns.Path != ""
 	})
+}
+
+// NamespacePID is the pid of the process that a namespace is named by, which is
+// /proc/PID/ns/KIND; ok is false for one that is new or has another path.
+func NamespacePID(ns specs.LinuxNamespace) (pid int, ok bool) {
+	rest, ok := strings.CutPrefix(ns.Path, "/proc/")
+	if !ok {
+		return 0, false
+	}
+	text, _, ok := strings.Cut(rest, "/ns/")
+	pid, err := strconv.Atoi(text)
+	return pid, ok && err == nil
 }
 
 // IsBind reports whether a mount shows something of the host.

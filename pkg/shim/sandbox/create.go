@@ -110,6 +110,9 @@ func (n *creation) run(ctx context.Context) (err error) {
 	}
 	var pod bundle.Pod
 	if n.isSandboxContainer() {
+		if err := nsjoin.CheckAlone(n.bundle); err != nil {
+			return err
+		}
 		pod = n.bundle.Pod()
 	}
 	if err := n.sandbox.EnsureReady(ctx, pod); err != nil {
@@ -174,7 +177,7 @@ func (n *creation) createInGuest(ctx context.Context) error {
 			Guest: n.sandbox.machine.Guest(), Sandbox: n.sandbox.opts.ID,
 			ByPID: func(pid int) string { return byPID(n.sandbox, pid) },
 		}
-		if joined, err = nsjoin.Paths(ctx, n.bundle.Spec, pod); err != nil {
+		if joined, err = nsjoin.Paths(ctx, n.bundle, pod); err != nil {
 			return err
 		}
 	}

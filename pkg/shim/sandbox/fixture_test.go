@@ -72,14 +72,19 @@ func (f *fixture) bundle(id string, args ...string) string {
 	return f.bundleOf(id, &specs.Spec{Process: &specs.Process{Args: args, Cwd: "/"}})
 }
 
-// bundleOf makes the bundle of a container from the parts that matter.
+// bundleOf makes the bundle of a container from the parts that matter. It is one of a
+// pod unless it has annotations, which may be empty.
 func (f *fixture) bundleOf(id string, spec *specs.Spec) string {
 	f.t.Helper()
 	dir := filepath.Join(f.dir, "bundle-"+id)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		f.t.Fatal(err)
 	}
-	b, err := json.Marshal(spec)
+	described := *spec
+	if described.Annotations == nil {
+		described.Annotations = map[string]string{"io.kubernetes.cri.sandbox-id": podID}
+	}
+	b, err := json.Marshal(described)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -6,10 +6,10 @@ import (
 )
 
 // Pause stops the container: its processes, or, for the sandbox container, the
-// vCPUs of the VM.
+// vCPUs of the VM. Those of others that have joined a container go on.
 func (c *Container) Pause(ctx context.Context) error {
 	pause := c.sandbox.machine.Pause
-	if !c.isSandboxContainer() {
+	if !c.isSandboxContainer() || !c.bundle.OfPod() && c.sandbox.Containers() > 1 {
 		pause = func(ctx context.Context) error { return c.sandbox.machine.Guest().Pause(ctx, c.ID) }
 	}
 	if err := c.transition(ctx, ContainerPausing, ContainerPaused, ContainerRunning, pause); err != nil {
@@ -22,7 +22,7 @@ func (c *Container) Pause(ctx context.Context) error {
 // Resume lets a paused container continue.
 func (c *Container) Resume(ctx context.Context) error {
 	resume := c.sandbox.machine.Resume
-	if !c.isSandboxContainer() {
+	if !c.isSandboxContainer() || !c.sandbox.machine.Paused() {
 		resume = func(ctx context.Context) error { return c.sandbox.machine.Guest().Resume(ctx, c.ID) }
 	}
 	if err := c.transition(ctx, ContainerResuming, ContainerRunning, ContainerPaused, resume); err != nil {

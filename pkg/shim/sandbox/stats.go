@@ -33,5 +33,8 @@ func (c *Container) Update(ctx context.Context, resources []byte) error {
 	if err := c.sandbox.machine.Guest().Update(ctx, c.ID, guestspec.Resources(&limits)); err != nil {
 		return err
 	}
+	if !c.isSandboxContainer() {
+		return nil // what runs on the host has the limits of that one
+	}
 	return c.sandbox.machine.LimitCPU(ctx, limits.CPU)
 }
