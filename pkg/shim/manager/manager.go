@@ -40,8 +40,9 @@ func New(name string) *Manager { return &Manager{name: name} }
 func (m *Manager) Name() string { return m.name }
 
 // Start answers with the address of the shim that serves the container: the
-// one of its sandbox when that runs already, a new one otherwise.
-func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *bootapi.BootstrapResult, err error) {
+// one of its sandbox when that runs already, or of the container whose namespaces
+// it joins, a new one otherwise.
+func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (*bootapi.BootstrapResult, error) {
 	unlock, err := lockNew(ctx, ".")
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
@@ -51,12 +52,32 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
+	other, err := joined(".")
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	if other != nil {
+		if err := bundle.SaveAddress(".", bundle.Address{Address: other.address}); err != nil {
+			return nil, fmt.Errorf("start shim: %w", err)
+		}
+		return resultOf(other.address), nil
+	}
+	return m.serve(ctx, params, group)
+}
+
+// resultOf is the answer of Start.
+func resultOf(address string) *bootapi.BootstrapResult {
+	return &bootapi.BootstrapResult{Version: 3, Protocol: "ttrpc", Address: address}
+}
+
+// serve starts the shim of a sandbox, unless it runs.
+func (m *Manager) serve(ctx context.Context, params *bootapi.BootstrapParams, group string) (*bootapi.BootstrapResult, error) {
 	debug := params.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG
 	address, err := addressOf(ctx, params, group)
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
-	result := &bootapi.BootstrapResult{Version: 3, Protocol: "ttrpc", Address: address}
+	result := resultOf(address)
 	// A shim that is killed cannot remove its socket; delete finds it here.
 	if err := bundle.SaveAddress(".", bundle.Address{Address: address}); err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
