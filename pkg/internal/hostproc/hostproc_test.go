@@ -82,3 +82,24 @@ func TestKillAnotherProcess(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestIsParent(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	self, err := Of("self", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := self
+	later.Start++
+	if !self.IsParent(cmd.Process.Pid) || self.IsParent(os.Getpid()) || later.IsParent(cmd.Process.Pid) {
+		t.Error("the child of this very process alone is one")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if self.IsParent(cmd.Process.Pid) {
+		t.Error("a child that is gone is one")
+	}
+}
