@@ -145,7 +145,7 @@ func TestHostUTS(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out harness.Buffer
-		task := shared.RunningOn(t, runtime, id, harness.Streams{Stdout: &out}, []string{"hostname"}, oci.WithHostNamespace(specs.UTSNamespace))
+		task := shared.RunningOn(t, runtime, id, harness.Streams{Stdout: &out, Stderr: os.Stderr}, []string{"hostname"}, oci.WithHostNamespace(specs.UTSNamespace))
 		if status := shared.Finish(t, task); status != 0 || strings.TrimSpace(out.String()) != want {
 			t.Errorf("%q, status %d; want %q", out.String(), status, want)
 		}

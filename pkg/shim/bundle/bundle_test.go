@@ -82,6 +82,27 @@ func TestSandboxID(t *testing.T) {
 	}
 }
 
+// TestOfPod: any annotation of a pod will do.
+func TestOfPod(t *testing.T) {
+	for key, want := range map[string]bool{
+		"io.kubernetes.cri.sandbox-id": true, "io.kubernetes.cri-o.SandboxID": true, "io.kubernetes.cri.container-type": true, "nerdctl/name": false,
+	} {
+		if got := of(specs.Spec{Annotations: map[string]string{key: "x"}}).OfPod(); got != want {
+			t.Errorf("%s: %v", key, got)
+		}
+	}
+}
+
+func TestNamespacePID(t *testing.T) {
+	for path, want := range map[string]int{
+		"/proc/42/ns/net": 42, "/proc/1/ns/pid": 1, "": 0, "/run/netns/x": 0, "/proc/self/ns/net": 0, "/proc/42": 0, "/proc/42/root/ns/x": 0,
+	} {
+		if pid, ok := NamespacePID(specs.LinuxNamespace{Path: path}); pid != want || ok != (want != 0) {
+			t.Errorf("%q: %d, %v", path, pid, ok)
+		}
+	}
+}
+
 func TestLimits(t *testing.T) {
 	quota, period, memory := int64(50000), uint64(100000), int64(7)
 	own := &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}, Memory: &specs.LinuxMemory{Limit: &memory}}
@@ -114,7 +135,7 @@ func TestNetwork(t *testing.T) {
 		want        Network
 	}{
 		{"none of a pod", pod, []specs.LinuxNamespace{other}, Network{Host: true}},
-		{"none of a container", nil, []specs.LinuxNamespace{other}, Network{}},
+		{"none of a container", nil, []specs.LinuxNamespace{other}, Network{NotHost: true}},
 		{"new", pod, []specs.LinuxNamespace{other, {Type: specs.NetworkNamespace}}, Network{Own: true}},
 		{"path", pod, []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/run/netns/x"}}, Network{Path: "/run/netns/x", Own: true}},
 	} {

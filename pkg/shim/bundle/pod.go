@@ -34,6 +34,9 @@ type Network struct {
 	Path string // of the network namespace; "" for a new one
 	Own  bool   // the namespace is a pod's, in which no other processes live
 	Host bool   // a pod asks for the host's network
+	// NotHost is set when a container that is no pod's asks for it, or says nothing:
+	// it gets a new namespace.
+	NotHost bool
 }
 
 // defaultShmSize is the size of /dev/shm where nothing else is said, as in
@@ -109,7 +112,7 @@ func (b *Bundle) network() Network {
 			return Network{Path: ns.Path, Own: pod}
 		}
 	}
-	return Network{Host: pod}
+	return Network{Host: pod, NotHost: !pod}
 }
 
 // shmSize is the size of the tmpfs that the host has for the pod.
@@ -144,7 +147,10 @@ func NamespacePID(ns specs.LinuxNamespace) (pid int, ok bool) {
 	}
 	text, _, ok := strings.Cut(rest, "/ns/")
 	pid, err := strconv.Atoi(text)
-	return pid, ok && err == nil
+	if !ok || err != nil {
+		return 0, false
+	}
+	return pid, true
 }
 
 // IsBind reports whether a mount shows something of the host.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
@@ -70,8 +71,11 @@ func (b *boot) recordProcess(name string, pid int) error {
 
 // openNetwork opens and records the pod's network namespace. Its links are
 // released by the removal of the record, after the VMM has ended.
-func (b *boot) openNetwork(context.Context) error {
+func (b *boot) openNetwork(ctx context.Context) error {
 	where := b.pod.Network
+	if where.NotHost {
+		log.G(ctx).WithField("container", b.opts.ID).Warn("the container asks for the host's network, where a VM cannot be: it has a loopback of its own alone")
+	}
 	n, err := podnet.Open(where, b.opts.Config.CallTimeout)
 	if err != nil {
 		return err

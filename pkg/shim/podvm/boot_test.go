@@ -1,6 +1,7 @@
 package podvm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -234,6 +236,25 @@ func TestHostNetworkAcquiresNothing(t *testing.T) {
 	}
 	if f.driver.Last() != nil {
 		t.Error("a VM was started")
+	}
+}
+
+// TestNotTheHostsNetwork: a container of no pod that asks for it learns from the log
+// that it does not get it.
+func TestNotTheHostsNetwork(t *testing.T) {
+	var text bytes.Buffer
+	before := log.L.Logger.Out
+	log.L.Logger.SetOutput(&text)
+	f := newFixture(t)
+	err := f.boot(bundle.Pod{Network: bundle.Network{NotHost: true}})
+	log.L.Logger.SetOutput(before) // waits for whoever writes
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"level=warning", "container=" + f.opts.ID, "the host's network"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q lacks %q", text.String(), want)
+		}
 	}
 }
 
