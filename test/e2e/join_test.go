@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -119,6 +120,33 @@ func TestJoinAfterTheFirst(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestJoinWithoutTheNetwork: a client can set up the network of a container that joins
+// process ids alone, as for `--pid container:X`, and does not touch that of X.
+func TestJoinWithoutTheNetwork(t *testing.T) {
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		x := shared.RunningOn(t, runtime, id+"-x", harness.Streams{}, []string{"sleep", "1000"})
+		y := shared.Task(t, shared.ContainerOn(t, runtime, id+"-y", []string{"sleep", "2000"}, joining(x, specs.PIDNamespace)), harness.Streams{})
+		for _, task := range []client.Task{x, y} {
+			ip(t, task.Pid(), "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+		}
+		if err := y.Start(shared.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := shared.Output(t, y, "init", "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"); got != "sleep 1000 " {
+			t.Errorf("init is %q", got)
+		}
+	})
+}
+
+// ip runs the program ip in the network namespace of a process.
+func ip(t *testing.T, pid uint32, args ...string) {
+	t.Helper()
+	args = append([]string{"-t", fmt.Sprint(pid), "-n", "ip"}, args...)
+	if out, err := exec.CommandContext(t.Context(), "nsenter", args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", args, err, out)
+	}
 }
 
 // TestJoinForeign: what is not in a VM is refused, not ignored.

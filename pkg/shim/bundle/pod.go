@@ -138,6 +138,13 @@ func Joins(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
 	})
 }
 
+// OwnNetwork reports whether a container of no pod asks for a network of its own.
+func (b *Bundle) OwnNetwork() bool {
+	return !b.OfPod() && slices.ContainsFunc(b.Spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.NetworkNamespace && ns.Path == ""
+	})
+}
+
 // NamespacePID is the pid of the process that a namespace is named by, which is
 // /proc/PID/ns/KIND; ok is false for one that is new or has another path.
 func NamespacePID(ns specs.LinuxNamespace) (pid int, ok bool) {

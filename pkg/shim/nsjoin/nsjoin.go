@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
@@ -80,6 +81,9 @@ func ended(ns specs.LinuxNamespace) error {
 // Paths are those, in the guest, of the namespaces of other containers that a container
 // joins, which is not the sandbox container.
 func Paths(ctx context.Context, b *bundle.Bundle, pod Pod) (map[specs.LinuxNamespaceType]string, error) {
+	if b.OwnNetwork() {
+		log.G(ctx).WithField("bundle", b.Dir).Warnf("the container asks for a network of its own and for namespaces of a container of sandbox %s: it has the network of that VM", pod.Sandbox)
+	}
 	paths := map[specs.LinuxNamespaceType]string{}
 	for _, ns := range b.Spec.Linux.Namespaces {
 		owner, err := pod.owner(b, ns)

@@ -172,6 +172,22 @@ func wantStatus(tb testing.TB, pid int, lines ...string) {
 	}
 }
 
+// TestNewNetwork: a placeholder is in the network namespace that it was made in, unless
+// it is to have one of its own.
+func TestNewNetwork(t *testing.T) {
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, own := range []bool{false, true} {
+		process := start(t, newPlaceholder(t, Container{NewNetwork: own}), "x", Identity{Name: "one"})
+		theirs, err := os.Readlink(proc(process.PID, "ns/net"))
+		if err != nil || (theirs != ours) != own {
+			t.Errorf("own: %v; %s, ours %s (%v)", own, theirs, ours, err)
+		}
+	}
+}
+
 // TestSignals: what others send to the pid is meant for the process in the guest.
 func TestSignals(t *testing.T) {
 	p := newPlaceholder(t, Container{})

@@ -21,6 +21,8 @@ type Container struct {
 	// Room is how many more threads there may be on the host for the sandbox; nil when
 	// nothing bounds them.
 	Room func() (int, error)
+	// NewNetwork gives it a network namespace of its own, which is nobody else's.
+	NewNetwork bool
 }
 
 // Mount is what is mounted in a container.
@@ -47,7 +49,11 @@ func (c *Container) Close() {
 // file system as the root directory. The thread cannot return to the host's by path.
 func separate(c Container) error {
 	// A thread has a root directory of its own before it can have mounts of its own.
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC); err != nil {
+	flags := unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+	if c.NewNetwork {
+		flags |= unix.CLONE_NEWNET
+	}
+	if err := unix.Unshare(flags); err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
 	if err := leaveChroot(); err != nil {

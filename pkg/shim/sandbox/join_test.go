@@ -115,6 +115,33 @@ func TestJoinOfNoPod(t *testing.T) {
 	}
 }
 
+// TestOwnNetwork: a client sets up the network of a container in the namespace of its
+// pid. One that is in the VM of another for its pids must not have that one's.
+func TestOwnNetwork(t *testing.T) {
+	f := newFixture(t)
+	network := specs.LinuxNamespace{Type: specs.NetworkNamespace}
+	pod := noPod(network)
+	pod.Annotations = nil
+	for _, test := range []struct {
+		id   string
+		spec *specs.Spec
+		want bool
+	}{
+		{podID, noPod(network), false},
+		{"own", noPod(network), true},
+		{"host", noPod(), false},
+		{"of-a-pod", pod, false},
+	} {
+		c, err := f.Create(t.Context(), sandbox.CreateRequest{ID: test.id, Bundle: f.bundleOf(test.id, test.spec)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.machine.OnHost()[c.PID()].NewNetwork; got != test.want {
+			t.Errorf("%s: a namespace of its own: %v", test.id, got)
+		}
+	}
+}
+
 // noPod is the specification of a container of no pod.
 func noPod(namespaces ...specs.LinuxNamespace) *specs.Spec {
 	return &specs.Spec{

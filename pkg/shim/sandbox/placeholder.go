@@ -21,6 +21,7 @@ func (n *creation) makePlaceholder(context.Context) error {
 	if err != nil {
 		return err
 	}
+	looks.NewNetwork = !n.isSandboxContainer() && n.bundle.OwnNetwork() // what is set up there must not be in the VM's
 	onHost, err := n.sandbox.machine.Placeholder(looks)
 	if err != nil {
 		return err

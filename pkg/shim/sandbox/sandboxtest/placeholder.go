@@ -12,7 +12,8 @@ import (
 
 // Placeholder is a [sandbox.Placeholder] without processes.
 type Placeholder struct {
-	machine *Machine
+	machine    *Machine
+	newNetwork bool
 
 	mu   sync.Mutex // guards live
 	live map[string]OnHost
@@ -22,8 +23,9 @@ type Placeholder struct {
 type OnHost struct {
 	placeholder.Identity
 
-	PID    int
-	Signal func(syscall.Signal) // as if it was sent to the process
+	PID        int
+	Signal     func(syscall.Signal) // as if it was sent to the process
+	NewNetwork bool                 // its network namespace is not the machine's
 }
 
 // Placeholder implements [sandbox.Host].
@@ -32,7 +34,7 @@ func (m *Machine) Placeholder(c placeholder.Container) (sandbox.Placeholder, err
 	if err := m.step(context.Background(), "placeholder"); err != nil {
 		return nil, err
 	}
-	p := &Placeholder{machine: m, live: make(map[string]OnHost)}
+	p := &Placeholder{machine: m, newNetwork: c.NewNetwork, live: make(map[string]OnHost)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.onHost = append(m.onHost, p)
@@ -66,7 +68,7 @@ func (p *Placeholder) Start(name string, id placeholder.Identity, signalled func
 	p.machine.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.live[name] = OnHost{Identity: id, PID: pid, Signal: signalled}
+	p.live[name] = OnHost{Identity: id, PID: pid, Signal: signalled, NewNetwork: p.newNetwork}
 	return pid, nil
 }
 
