@@ -79,10 +79,13 @@ func ended(ns specs.LinuxNamespace) error {
 }
 
 // Paths are those, in the guest, of the namespaces of other containers that a container
-// joins, which is not the sandbox container.
-func Paths(ctx context.Context, b *bundle.Bundle, pod Pod) (map[specs.LinuxNamespaceType]string, error) {
+// joins. The sandbox container joins none.
+func Paths(ctx context.Context, container string, b *bundle.Bundle, pod Pod) (map[specs.LinuxNamespaceType]string, error) {
+	if container == pod.Sandbox {
+		return nil, nil //nolint:nilnil // as good as an empty one
+	}
 	if b.OwnNetwork() {
-		log.G(ctx).WithField("bundle", b.Dir).Warnf("the container asks for a network of its own and for namespaces of a container of sandbox %s: it has the network of that VM", pod.Sandbox)
+		log.G(ctx).WithField("container", container).Warnf("the container asks for a network of its own and for namespaces of a container of sandbox %s: it has the network of that VM", pod.Sandbox)
 	}
 	paths := map[specs.LinuxNamespaceType]string{}
 	for _, ns := range b.Spec.Linux.Namespaces {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -170,18 +169,14 @@ func (n *creation) openStreams(ctx context.Context) error {
 
 // createInGuest creates the container in the guest.
 func (n *creation) createInGuest(ctx context.Context) error {
-	var joined map[specs.LinuxNamespaceType]string
-	if !n.isSandboxContainer() {
-		var err error
-		pod := nsjoin.Pod{
-			Guest: n.sandbox.machine.Guest(), Sandbox: n.sandbox.opts.ID,
-			ByPID: func(pid int) string { return byPID(n.sandbox, pid) },
-		}
-		if joined, err = nsjoin.Paths(ctx, n.bundle, pod); err != nil {
-			return err
-		}
+	joined, err := nsjoin.Paths(ctx, n.ID, n.bundle, nsjoin.Pod{
+		Guest: n.sandbox.machine.Guest(), Sandbox: n.sandbox.opts.ID,
+		ByPID: func(pid int) string { return byPID(n.sandbox, pid) },
+	})
+	if err != nil {
+		return err
 	}
-	err := n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.Session(), client.Container{
+	err = n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.Session(), client.Container{
 		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.files.Binds(),
 		Spec: guestspec.Container(n.bundle.Spec, guestspec.Options{
 			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.files.Sources(), Programs: n.files.Programs(),

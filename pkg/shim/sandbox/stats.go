@@ -30,11 +30,9 @@ func (c *Container) Update(ctx context.Context, resources []byte) error {
 	if err := c.sandbox.ready(); err != nil {
 		return fmt.Errorf("update container %s: %w", c.ID, err)
 	}
-	if err := c.sandbox.machine.Guest().Update(ctx, c.ID, guestspec.Resources(&limits)); err != nil {
+	err := c.sandbox.machine.Guest().Update(ctx, c.ID, guestspec.Resources(&limits))
+	if err != nil || !c.isSandboxContainer() { // what runs on the host has the limits of that one
 		return err
-	}
-	if !c.isSandboxContainer() {
-		return nil // what runs on the host has the limits of that one
 	}
 	return c.sandbox.machine.LimitCPU(ctx, limits.CPU)
 }
