@@ -19,6 +19,12 @@ func TestUpdate(t *testing.T) {
 	if cpu := f.machine.CPU(); cpu == nil || cpu.Quota == nil || *cpu.Quota != 70000 {
 		t.Errorf("the host's part is %+v", cpu)
 	}
+	if err := f.run("joined", "wait").Update(t.Context(), []byte(`{"cpu": {"quota": 10000}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if *f.machine.CPU().Quota != 70000 {
+		t.Error("the host's part is that of a container that has joined")
+	}
 	refused := errors.New("not today")
 	f.machine.Agent.OnCall(func(call guesttest.Call) error {
 		if call.Method == "Update" {
