@@ -24,6 +24,7 @@ func (s *containers) start(ctx context.Context, req hyperstart.ContainerRef) err
 	if err := c.to(stateStarting); err != nil {
 		return err
 	}
+	s.shared.Refresh(c.id)
 	if err := s.runtime.Start(ctx, c.oci); err != nil {
 		// The init process cannot be started again; its end is reported as usual.
 		return errors.Join(err, c.group.Kill())
