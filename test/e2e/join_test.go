@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -30,6 +32,12 @@ func joining(task client.Task, kinds ...specs.LinuxNamespaceType) oci.SpecOpts {
 	return oci.Compose(all...)
 }
 
+// withPortSysctl sets a kernel parameter of the network, as nerdctl does in each container.
+func withPortSysctl(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "77"}
+	return nil
+}
+
 // shmOf mounts a directory of the host as the shared memory, as for `--ipc shareable`.
 func shmOf(dir string) oci.SpecOpts {
 	return oci.Compose(oci.WithoutMounts("/dev/shm"), oci.WithMounts([]specs.Mount{
@@ -47,7 +55,7 @@ func TestJoinContainer(t *testing.T) {
 		shm := shmOf(t.TempDir())
 		x := shared.RunningOn(t, runtime, id+"-x", harness.Streams{}, []string{"sh", "-c", served}, shm)
 		y := shared.RunningOn(t, runtime, id+"-y", harness.Streams{}, []string{"sleep", "1000"}, shm,
-			joining(x, specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace))
+			joining(x, specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace), withPortSysctl)
 		z := shared.RunningOn(t, runtime, id+"-z", harness.Streams{}, []string{"sleep", "1000"}, shm,
 			joining(y, specs.NetworkNamespace, specs.IPCNamespace)) // of one that has joined
 
@@ -66,6 +74,8 @@ func TestJoinContainer(t *testing.T) {
 			"z-shm":      {z, []string{"cat", "/dev/shm/f"}, "from memory\n"},
 			"y-init":     {y, []string{"sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"}, "httpd -f -p 127.0.0.1:8099 -h /www "},
 			"z-init":     {z, []string{"sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"}, "sleep 1000 "},
+			"y-sysctl":   {y, []string{"cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"}, "77\n"},
+			"x-sysctl":   {x, []string{"cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"}, "77\n"}, // it is one network
 			"y-ps":       {y, []string{"sh", "-c", "ps | grep -c 'sleep 1000$'"}, "1\n"},
 		} {
 			if got, _ := shared.Output(t, test.task, name, test.args...); got != test.want {

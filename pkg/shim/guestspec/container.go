@@ -3,6 +3,7 @@ package guestspec
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -127,12 +128,30 @@ func namespaces(spec *specs.Spec, o Options) []specs.LinuxNamespace {
 		}
 		kept = append(kept, ns)
 	}
+	// The guest's own network is what its kernel parameters are set in, which runtimes
+	// refuse without a namespace. Those of the sandbox container were set by now.
+	if !o.Sandbox && !users && setsNetwork(spec) {
+		kept = append(kept, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: guestNetwork})
+	}
 	// On a host with cgroup v1 a container has no cgroup namespace; in the
 	// guest, which has v2, it needs one to see its own group and no other.
 	if !bundle.HasNamespace(spec, specs.CgroupNamespace) {
 		kept = append(kept, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	return kept
+}
+
+// guestNetwork is the network namespace of the guest, that of its process 1.
+const guestNetwork = "/proc/1/ns/net"
+
+// setsNetwork reports whether a specification has kernel parameters of the network.
+func setsNetwork(spec *specs.Spec) bool {
+	for name := range spec.Linux.Sysctl {
+		if strings.HasPrefix(name, "net.") {
+			return true
+		}
+	}
+	return false
 }
 
 // Resources drops limits that name hardware of the host. nil stays nil.

@@ -2,6 +2,7 @@ package guestspec
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -285,5 +286,23 @@ func TestHooks(t *testing.T) {
 	}
 	if asJSON(t, spec) != before {
 		t.Error("the host's specification was changed")
+	}
+}
+
+// TestNetworkSysctls of a container that joins a pod's network are set in the guest's;
+// runtimes refuse them without a namespace of it.
+func TestNetworkSysctls(t *testing.T) {
+	spec := &specs.Spec{Linux: &specs.Linux{
+		Sysctl:     map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"},
+		Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/proc/7/ns/net"}},
+	}}
+	want := specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"}
+	joined := Container(spec, Options{ID: "c"}).Linux
+	if !slices.Contains(joined.Namespaces, want) || len(joined.Sysctl) != 1 {
+		t.Errorf("namespaces %v, parameters %v", joined.Namespaces, joined.Sysctl)
+	}
+	own := Container(spec, Options{ID: "c", Sandbox: true}).Linux
+	if slices.Contains(own.Namespaces, want) || len(own.Sysctl) != 0 {
+		t.Errorf("of the sandbox container: namespaces %v, parameters %v", own.Namespaces, own.Sysctl)
 	}
 }
