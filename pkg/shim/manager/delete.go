@@ -163,7 +163,7 @@ func remove(ctx context.Context, id, dir string, note bundle.Note) error {
 	if id != note.SandboxID && err != nil {
 		return err // of another release, whose shim may live: the sandbox is not this container's
 	}
-	if (id != note.SandboxID || note.Outlived) && state.Shim.Alive() {
+	if (id != note.SandboxID || note.Outlived || servesOthers(dir, note)) && state.Shim.Alive() {
 		return nil // the living shim owns the container's part
 	}
 	if err == nil && state.Shim.Alive() && state.Shim.PID != os.Getpid() {

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,8 +38,10 @@ func joined(dir string) (*server, error) {
 		if !named {
 			continue
 		}
-		owner := serverOf(filepath.Join(dir, ".."), pid)
+		owner, err := serverOf(filepath.Join(dir, ".."), pid)
 		switch {
+		case err != nil:
+			return nil, fmt.Errorf("find the container of %s: %w", ns.Path, err)
 		case owner == nil:
 		case found == nil:
 			found, first = owner, ns
@@ -55,10 +58,10 @@ func joined(dir string) (*server, error) {
 
 // serverOf finds the container with a pid among those that have their bundles in a
 // directory, and returns its shim; nil when there is none that lives.
-func serverOf(dir string, pid int) *server {
+func serverOf(dir string, pid int) (*server, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	for _, entry := range entries {
 		sibling := filepath.Join(dir, entry.Name())
@@ -70,12 +73,45 @@ func serverOf(dir string, pid int) *server {
 			continue // it has ended, and its pid may be another container's
 		}
 		state, err := store.Open(note.Dir).Load()
-		if err != nil || !state.Shim.IsParent(pid) {
+		if errors.Is(err, errdefs.ErrNotFound) || err == nil && !state.Shim.IsParent(pid) {
 			continue // the note outlived its shim, and the pid may be anyone's
 		}
-		if address, err := bundle.LoadAddress(sibling); err == nil {
-			return &server{sandbox: note.SandboxID, address: address.Address}
+		if err != nil {
+			return nil, err // it may live, and nobody else may have its network
+		}
+		address, err := bundle.LoadAddress(sibling)
+		if err != nil {
+			return nil, err
+		}
+		return &server{sandbox: note.SandboxID, address: address.Address}, nil
+	}
+	return nil, nil
+}
+
+// servesOthers reports whether containers of other bundles are left that have joined the
+// sandbox of one. In a pod that does not count: its containers are deleted before it,
+// and one that is given up must go.
+func servesOthers(dir string, note bundle.Note) bool {
+	if b, err := bundle.Load(dir); err != nil || b.OfPod() {
+		return false
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, ".."))
+	if err != nil {
+		return false
+	}
+	own, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	for _, entry := range entries {
+		sibling := filepath.Join(dir, "..", entry.Name())
+		other, err := bundle.LoadNote(sibling)
+		if err != nil || other.Dir != note.Dir || other.SandboxID != note.SandboxID {
+			continue
+		}
+		if info, err := os.Stat(sibling); err == nil && !os.SameFile(info, own) {
+			return true
 		}
 	}
-	return nil
+	return false
 }

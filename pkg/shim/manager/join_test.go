@@ -142,3 +142,41 @@ func TestJoined(t *testing.T) {
 		})
 	}
 }
+
+// TestJoinedUnreadable: a container that may live is not taken for none.
+func TestJoinedUnreadable(t *testing.T) {
+	child, _ := hostproctest.Start(t)
+	b := newBundles(t)
+	b.container("x", "x", child.PID, child, served(t))
+	record := filepath.Join(store.DirOf(b.root, "ns", "x").Path(), "state.json")
+	if err := os.WriteFile(record, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := joined(b.joiner(nil, fmt.Sprintf("/proc/%d/ns/net", child.PID))); err == nil {
+		t.Errorf("%+v, want an error", got)
+	}
+}
+
+// TestDeleteOfAJoinedSandbox: who has joined keeps the VM, whatever the note says.
+func TestDeleteOfAJoinedSandbox(t *testing.T) {
+	shimProcess, _ := hostproctest.Start(t)
+	b := newBundles(t)
+	x := b.container("x", "x", 1, shimProcess, "unix:///nowhere")
+	y := b.container("y", "x", 2, shimProcess, "unix:///nowhere")
+	for _, dir := range []string{x, y} {
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deleted(t, x, "x")
+	if !shimProcess.Alive() {
+		t.Error("the shim of a container that has joined was killed")
+	}
+	if err := os.RemoveAll(y); err != nil {
+		t.Fatal(err)
+	}
+	deleted(t, x, "x")
+	if shimProcess.Alive() {
+		t.Error("the shim serves nobody, and lives")
+	}
+}

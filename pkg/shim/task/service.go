@@ -46,6 +46,12 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if r.Checkpoint != "" || r.ParentCheckpoint != "" {
 		return nil, fmt.Errorf("create container %s from a checkpoint: %w", r.ID, errdefs.ErrNotImplemented)
 	}
+	if r.ID == s.sandbox.ID() && s.sandbox.State() == sandbox.StateReady && s.sandbox.Containers() > 0 {
+		if _, err := s.sandbox.Container(r.ID); err != nil { // its VM has the network and the limits of then
+			return nil, fmt.Errorf("create container %s: containers that have joined it before are still in its VM, which cannot be started anew: "+
+				"remove them first: %w", r.ID, errdefs.ErrFailedPrecondition)
+		}
+	}
 	c, err := s.sandbox.Create(ctx, sandbox.CreateRequest{
 		ID:     r.ID,
 		Bundle: r.Bundle,

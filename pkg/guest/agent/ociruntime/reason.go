@@ -1,7 +1,6 @@
 package ociruntime
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,15 +16,24 @@ import (
 // runtime wrote to its log, and classifies it.
 func reason(log string, err error) error {
 	b, _ := os.ReadFile(log) // without a log, what it wrote to stderr may be in the error
-	if msg := cmp.Or(logErrors(string(b)), logErrors(err.Error())); msg != "" {
-		err = errors.New(msg)
+	all := logErrors(string(b))
+	if len(all) == 0 {
+		all = logErrors(err.Error())
 	}
-	class, exit := classify(err.Error())
-	return &hyperstart.GuestError{Class: class, ExitStatus: exit, Err: err}
+	if len(all) == 0 {
+		all = []string{err.Error()}
+	}
+	answer := &hyperstart.GuestError{Err: errors.New(strings.Join(all, "; "))}
+	for _, msg := range all { // each by itself: words of two say nothing together
+		if answer.Class, answer.ExitStatus = classify(msg); answer.ExitStatus != 0 {
+			break
+		}
+	}
+	return answer
 }
 
-// logErrors returns the errors in a log of JSON lines, "" for none.
-func logErrors(log string) string {
+// logErrors returns the errors in a log of JSON lines, each once.
+func logErrors(log string) []string {
 	var all []string
 	for text := range strings.Lines(log) {
 		_, object, found := strings.Cut(text, "{") // go-runc puts its own words before it
@@ -38,20 +46,23 @@ func logErrors(log string) string {
 			all = append(all, msg)
 		}
 	}
-	return strings.Join(all, "; ")
+	return all
 }
 
-// errno is how the C library begins the text of an error that crun ends with.
-var errno = regexp.MustCompile("(?s)^.*: [A-Z][a-z]+( |$)")
+// errno is the text of the C library for an error, with which crun ends.
+var errno = regexp.MustCompile(": (No such file or directory|No such device|No such process|No space left on device|Permission denied|" +
+	"Operation not permitted|Operation not supported|Invalid argument|Exec format error|Is a directory|Not a directory|File exists|" +
+	"File name too long|Device or resource busy|Read-only file system|Too many open files|Too many levels of symbolic links|" +
+	"Cannot allocate memory|Resource temporarily unavailable|Broken pipe|Input/output error|Argument list too long|Function not implemented)$")
 
 // lowerErrno writes the text of a system's error as Go does, and therefore runc:
 // docker looks for "no such file or directory" and "permission denied".
 func lowerErrno(msg string) string {
-	if !errno.MatchString(msg) {
+	at := errno.FindStringIndex(msg)
+	if at == nil {
 		return msg
 	}
-	i := strings.LastIndex(msg, ": ") + len(": ")
-	return msg[:i] + strings.ToLower(msg[i:])
+	return msg[:at[0]] + strings.ToLower(msg[at[0]:])
 }
 
 // plainer replaces the errors that crun has for a program that is a directory, or

@@ -98,3 +98,22 @@ func TestReasonOfSeveralLines(t *testing.T) {
 		}
 	}
 }
+
+// TestWordsOfTwoMessages are not taken together, and names keep their letters.
+func TestWordsOfTwoMessages(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	text := `{"level":"error","msg":"error executing hook ` + "`/x`" + `"}` + "\n" + `{"level":"error","msg":"write /Data: Permission denied"}`
+	if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := reason(log, errors.New("exit status 1"))
+	e, ok := errors.AsType[*hyperstart.GuestError](err)
+	if !ok || e.ExitStatus != 0 || err.Error() != "error executing hook `/x`; write /Data: permission denied" {
+		t.Errorf("%v, status %d", err, e.ExitStatus)
+	}
+	for _, msg := range []string{"mount `x`: Invalid argument: /Data/My", "cannot find user: Bob Smith"} {
+		if got := lowerErrno(msg); got != msg {
+			t.Errorf("%q became %q", msg, got)
+		}
+	}
+}
