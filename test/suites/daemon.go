@@ -74,17 +74,22 @@ func startDaemon(ctx context.Context, o options, runtime string) (*daemon, error
 			}
 		}
 	})
+	return d, listens(ctx, "containerd", socket, log.Name())
+}
+
+// listens waits until a daemon accepts connections.
+func listens(ctx context.Context, name, socket, log string) error {
 	deadline, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
 		conn, err := (&net.Dialer{}).DialContext(deadline, "unix", socket)
 		if err == nil {
-			return d, conn.Close()
+			return conn.Close()
 		}
 		select {
 		case <-tick.C:
 		case <-deadline.Done():
-			return d, errors.Join(fmt.Errorf("containerd does not listen, see %s", log.Name()), err)
+			return errors.Join(fmt.Errorf("%s does not listen, see %s", name, log), err)
 		}
 	}
 }

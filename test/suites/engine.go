@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 )
 
 const engineSocket = "/run/docker.sock"
@@ -32,20 +29,11 @@ func startEngine(ctx context.Context, o options, runtime string) (*engine, error
 		return nil, errors.Join(err, log.Close())
 	}
 	e := &engine{cmd: cmd, log: log}
-	deadline, stop := context.WithTimeout(ctx, time.Minute)
-	defer stop()
-	for tick := time.NewTicker(50 * time.Millisecond); ; {
-		conn, err := (&net.Dialer{}).DialContext(deadline, "unix", engineSocket)
-		if err == nil {
-			return e, conn.Close()
-		}
-		select {
-		case <-tick.C:
-		case <-deadline.Done():
-			e.close()
-			return nil, errors.Join(fmt.Errorf("dockerd does not listen, see %s", log.Name()), err)
-		}
+	if err := listens(ctx, "dockerd", engineSocket, log.Name()); err != nil {
+		e.close()
+		return nil, err
 	}
+	return e, nil
 }
 
 // close ends it.
