@@ -163,7 +163,7 @@ func ip(t *testing.T, pid uint32, args ...string) {
 func TestJoinForeign(t *testing.T) {
 	shared.Watch(t)
 	if _, err := os.Stat(filepath.Join(shared.Bin, harness.RuncShim)); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	x := shared.RunningOn(t, harness.Runc, "foreign-x", harness.Streams{}, []string{"sleep", "1000"})
 	for _, kind := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {

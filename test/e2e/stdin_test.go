@@ -24,7 +24,7 @@ func besideRunc(t *testing.T, test func(t *testing.T, runtime, id string)) {
 	t.Run("runc", func(t *testing.T) {
 		for _, name := range []string{harness.RuncShim, "runc"} {
 			if _, err := os.Stat(filepath.Join(shared.Bin, name)); err != nil {
-				t.Skip(err)
+				t.Fatal(err)
 			}
 		}
 		test(t, harness.Runc, id+"-runc")
