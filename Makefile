@@ -8,6 +8,9 @@ GO      ?= go
 # The guest's OCI runtime: static is built from source and starts twice as fast
 # as the distribution's (debian).
 CRUN    ?= static
+# The file server: rust is built from source, debian is the distribution's, with which
+# less works. `make demo` takes what is there.
+VIRTIOFSD ?= rust
 # The containerds that tests run with beside the newest: the distribution's, and
 # those with a module in tools.
 OLDER    = debian 1.7 2.0 2.1 2.2 2.3
@@ -71,6 +74,15 @@ $(BUILD)/crun-static/crun: hack/build-crun.sh hack/debsource.sh hack/crun-exec-t
 crun-debian:
 	@$(STEP) "download the distribution's crun" hack/deps.sh crun-binary $(BUILD)
 
+virtiofsd: $(BUILD)/virtiofsd/virtiofsd ## build the file server
+virtiofsd-rust: virtiofsd
+virtiofsd-debian: deps
+
+$(BUILD)/virtiofsd/virtiofsd: hack/build-virtiofsd.sh
+	@$(STEP) "get what building virtiofsd needs from the distribution" hack/deps.sh virtiofsd $(BUILD)
+	@$(STEP) "build virtiofsd" hack/build-virtiofsd.sh $(BUILD)/virtiofsd
+	@touch $@
+
 stack: $(BIN)/containerd $(BIN)/ctr ## build containerd and ctr
 
 stack-test: stack $(BIN)/containerd-shim-runc-v2 $(BIN)/runc ## build runc and its shim, to compare with
@@ -119,14 +131,14 @@ test: lint unit fuzz e2e ## all of the following
 lint: deps-test $(BIN)/golangci-lint $(BIN)/gofumpt ## linters, formatting, shell scripts
 	@$(STEP) "lint" hack/lint.sh $(BIN)
 
-unit: deps-test guest ## unit tests with the race detector, those of the agent and of QEMU in VMs
+unit: deps-test guest virtiofsd ## unit tests with the race detector, those of the agent and of QEMU in VMs
 	@$(STEP) "unit tests" env CGO_ENABLED=1 PATH="$(abspath $(BUILD))/busybox/bin:$$PATH" $(GO) run -buildvcs=false ./test/unit -race -shuffle=on -timeout 10m ./...
 	@$(STEP) "unit tests of the suites" $(GO) -C test/suites test ./...
 
 fuzz: ## run every fuzz target for FUZZTIME (inputs or seconds)
 	@$(STEP) "fuzz every target for $(FUZZTIME)" hack/fuzz.sh $(FUZZTIME)
 
-e2e: deps-test guest guest-9p stack-test $(BUILD)/busybox.tar $(BUILD)/containerd-1.7/containerd ## end to end on containerd and QEMU; needs root
+e2e: deps-test guest virtiofsd guest-9p stack-test $(BUILD)/busybox.tar $(BUILD)/containerd-1.7/containerd ## end to end on containerd and QEMU; needs root
 	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
 
 e2e-full: ## the same with ten pods at once and 200 probes, and then `make distributions`
@@ -138,19 +150,19 @@ distributions: ## `make demo` and `make test` on a fresh Debian 12 and 13; DISTR
 	@hack/deps.sh host $(BUILD)
 	@hack/distributions.sh $(BUILD) '$(or $(DISTRO),bookworm trixie)' '$(or $(TESTS),demo test)'
 
-e2e-containerds: deps-test guest stack-test $(BUILD)/busybox.tar $(OLDER:%=$(BUILD)/containerd-%/containerd) ## a short suite on every containerd that is supported; needs root
+e2e-containerds: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar $(OLDER:%=$(BUILD)/containerd-%/containerd) ## a short suite on every containerd that is supported; needs root
 	@CCV2_CONTAINERDS="$(subst $() ,:,$(OLDER:%=$(abspath $(BUILD))/containerd-%) $(abspath $(BIN)))" \
 		$(STEP) "end-to-end tests on each containerd" hack/e2e.sh $(BUILD) -v -run '^(TestReleases|TestUpgrade)$$'
 
-e2e-host: deps-test guest stack-test $(BUILD)/busybox.tar ## a short suite on a Debian 13 with systemd and KVM, in a VM, with LAYOUT=unified and hybrid cgroups; needs root
+e2e-host: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## a short suite on a Debian 13 with systemd and KVM, in a VM, with LAYOUT=unified and hybrid cgroups; needs root
 	@hack/deps.sh host $(BUILD)
 	@$(STEP) "end-to-end tests on a host in a VM" hack/host.sh $(BUILD) '$(RUN)' '$(LAYOUT)'
 
-conformance: deps-test guest stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## third-party test suites with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
+conformance: deps-test guest virtiofsd stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## third-party test suites with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
 	@mkdir -p $(BUILD)/suites
 	@$(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
 
-bench: deps-test guest stack-test $(BUILD)/busybox.tar ## benchmarks, for docs/performance.md; needs root
+bench: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## benchmarks, for docs/performance.md; needs root
 	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
 
 fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files
@@ -164,7 +176,7 @@ $(BIN)/golangci-lint $(BIN)/gofumpt: tools/lint/go.mod tools/lint/go.sum
 
 ##@ Install and remove
 
-install: ## install below PREFIX what `make build guest` has made, and /etc/ccv2/config.toml
+install: virtiofsd-$(VIRTIOFSD) ## install below PREFIX what `make build guest` has made, the file server, and /etc/ccv2/config.toml
 	@hack/install.sh $(BUILD) "$(DESTDIR)" "$(PREFIX)"
 
 clean: ## remove everything that was built; keeps what was downloaded
@@ -176,5 +188,5 @@ distclean: ## remove BUILD
 help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian stack stack-test client-nerdctl client-docker \
+.PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
 	test lint unit fuzz e2e e2e-full e2e-containerds e2e-host distributions conformance bench fmt install clean distclean help

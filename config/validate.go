@@ -68,7 +68,7 @@ func (c Config) problems() []problem {
 			v.bad("share.type", "a microvm has no slot to plug virtiofs into; use \"9p\"")
 		}
 		v.program("share.virtiofsd", c.Share.VirtioFSD,
-			"install virtiofsd (Debian 12: qemu-system-common), or set share.type = \"9p\"")
+			"run make install, or install virtiofsd (Debian 12: qemu-system-common) and set the path, or set share.type = \"9p\"")
 	}
 	for _, name := range c.Annotations.Allow {
 		if _, ok := annotationKey(name); !ok {

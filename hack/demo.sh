@@ -66,7 +66,7 @@ mounts() { awk -v below="^$work/" '$5 ~ below { print $5 }' /proc/self/mountinfo
 
 configure() {
 	local fsd
-	for fsd in /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd /usr/libexec/qemu/virtiofsd; do
+	for fsd in "$build/virtiofsd/virtiofsd" /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd /usr/libexec/qemu/virtiofsd; do
 		[ ! -x "$fsd" ] || break
 	done
 	cat >"$work/ccv2.toml" <<-EOF

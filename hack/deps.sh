@@ -4,9 +4,10 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]
+# usage: hack/deps.sh run|crun|virtiofsd|crun-binary|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
+#   virtiofsd  to build the file server (hack/build-virtiofsd.sh)
 #   runc  to build the runc that tests and figures compare with
 #   crun-binary  for a guest with the distribution's crun instead
 #   containerd  to run tests on the distribution's own
@@ -16,7 +17,7 @@
 #   host  to run tests on a host in a VM
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|crun-binary|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|crun-binary|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -60,13 +61,28 @@ virtiofsd_package() {
 	fi
 }
 
+# cargo_is_new: its file of locked versions has a format of its own.
+cargo_is_new() {
+	found=$(cargo --version 2>/dev/null | sed -n 's/^cargo \([0-9]*\)\.\([0-9]*\)\..*/\1 \2/p')
+	[ -n "$found" ] && [ "${found% *}" -eq 1 ] && [ "${found#* }" -ge 78 ]
+}
+
+# Debian 12 has a newer one beside its own, for browsers.
+cargo_package() {
+	if grep -q '^VERSION_ID="12"' /etc/os-release; then
+		echo cargo-web
+	else
+		echo cargo
+	fi
+}
+
 install_missing() {
 	[ -n "$missing" ] || return 0
 	[ "$(id -u)" = 0 ] || die "missing packages:$missing; run this as root, or install them"
 	update_lists
 	say "installing$missing"
 	# shellcheck disable=SC2086 # a list of words
-	apt install -y --no-install-recommends $missing
+	apt install -y --no-install-recommends --no-remove $missing
 	missing=
 }
 
@@ -166,6 +182,15 @@ crun)
 	need patch have patch
 	need xz-utils have xz
 	need dpkg-dev have dpkg-source
+	install_missing
+	;;
+virtiofsd)
+	need gcc have gcc
+	need libc6-dev header /usr/include/stdio.h
+	need binutils have strip
+	need libseccomp-dev header /usr/include/seccomp.h
+	need libcap-ng-dev header /usr/include/cap-ng.h
+	need "$(cargo_package)" cargo_is_new
 	install_missing
 	;;
 runc)

@@ -1,16 +1,16 @@
 #!/bin/bash
 # Runs the README's commands on the distributions that it names, each in a root
 # made by debootstrap with no more in it than the README says a user has. That is
-# how QEMU 7.2 and 10, virtiofsd in C and in Rust, and the guest kernels of both
-# are tested on one machine, with its kernel.
+# how QEMU 7.2 and 10, the virtiofsd of each and the one that is built there, and the
+# guest kernels of both are tested on one machine, with its kernel.
 #
 # Every command runs in mount and pid namespaces of its own, where that root is
 # the root of the mount namespace: what it starts or mounts ends with it, however
 # this ends. That nothing is left by the command itself is checked before.
 #
 # The packages of a distribution are downloaded once; the tree, what is installed
-# and what is built are new in every run. Go, its modules and its build cache are
-# the host's.
+# and what is built are new in every run. Go, its modules and its build cache, and the
+# crates that cargo has downloaded are the host's.
 #
 # usage: hack/distributions.sh BUILD-DIR [RELEASES [TARGETS]]
 #   RELEASES  names of Debian releases, default "bookworm trixie"
@@ -37,8 +37,8 @@ processes() {
 # ip netns makes its directory a mount point, for good.
 mounts() { awk '$5 != "/run/netns" { print $5 }' /proc/self/mountinfo | sort; }
 
-# enter ROOT ARCHIVES GOROOT GOMODCACHE GOCACHE makes the root that of this mount
-# namespace.
+# enter ROOT ARCHIVES GOROOT GOMODCACHE GOCACHE CRATES makes the root that of this
+# mount namespace.
 enter() {
 	mount --bind "$1" "$1"
 	mount -t proc proc "$1/proc"
@@ -46,11 +46,12 @@ enter() {
 	mount --rbind /dev "$1/dev"
 	mount -t tmpfs -o mode=755 tmpfs "$1/run"
 	mount --bind "$2" "$1/var/cache/apt/archives"
-	mkdir -p "$1/usr/local/go" "$1/root/go/pkg/mod" "$1/root/.cache/go-build" "$1/.old"
+	mkdir -p "$1/usr/local/go" "$1/root/go/pkg/mod" "$1/root/.cache/go-build" "$1/root/.cargo/registry" "$1/.old"
 	mount --bind "$3" "$1/usr/local/go"
 	mount -o remount,bind,ro "$1/usr/local/go"
 	mount --bind "$4" "$1/root/go/pkg/mod"
 	mount --bind "$5" "$1/root/.cache/go-build"
+	mount --bind "$6" "$1/root/.cargo/registry"
 	cd "$1"
 	pivot_root . .old
 	cd /
@@ -78,8 +79,8 @@ inside() {
 
 if [ "${1:-}" = --inside ]; then
 	shift
-	enter "${@:1:5}"
-	inside "${@:6}"
+	enter "${@:1:6}"
+	inside "${@:7}"
 fi
 
 # ---- On the host. ----
@@ -224,7 +225,7 @@ version() {
 # versions ROOT: of what the tests depend on, as far as it is there.
 versions() {
 	local built=root/ccv2/build fsd
-	for fsd in /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd /usr/libexec/qemu/virtiofsd; do
+	for fsd in "/$built/virtiofsd/virtiofsd" /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd /usr/libexec/qemu/virtiofsd; do
 		[ ! -x "$1$fsd" ] || break
 	done
 	printf '    QEMU %s, virtiofsd %s, guest kernel %s, containerd %s\n' \
@@ -240,7 +241,7 @@ run() {
 	log=$dir/logs/$1-${3//[^a-zA-Z0-9]/-}.log
 	begin=$(date +%s)
 	# shellcheck disable=SC2086 # a list of words
-	isolated "$0" --inside "$2" "$dir/$1-archives" "$goroot" "$gomodcache" "$gocache" "${settings[@]}" $3 >"$log" 2>&1 || status=$?
+	isolated "$0" --inside "$2" "$dir/$1-archives" "$goroot" "$gomodcache" "$gocache" "$crates" "${settings[@]}" $3 >"$log" 2>&1 || status=$?
 	left=$(cgroups)
 	remove_cgroups
 	left+=$(comm -13 <(echo "$taps") <(taps))
@@ -255,7 +256,8 @@ run() {
 }
 
 goroot=$(go env GOROOT) gomodcache=$(go env GOMODCACHE) gocache=$(go env GOCACHE)
-mkdir -p "$gomodcache" "$gocache"
+crates=${CARGO_HOME:-$HOME/.cargo}/registry # as cargo downloaded them
+mkdir -p "$gomodcache" "$gocache" "$crates"
 taps=$(taps)
 failed=()
 for release in $releases; do

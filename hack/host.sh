@@ -62,12 +62,15 @@ programs() {
 	for program in containerd ctr containerd-shim-ccv2 containerd-shim-cc-v2 ccv2 runc containerd-shim-runc-v2; do
 		cp -a "$build/bin/$program" "$root/opt/ccv2/bin/"
 	done
-	cp -r "$build/guest" "$build/busybox.tar" "$root/opt/ccv2/"
+	cp -r "$build/guest" "$build/busybox.tar" "$build/virtiofsd" "$root/opt/ccv2/"
 	CGO_ENABLED=0 go -C test/e2e test -c -tags e2e -o "$root/opt/ccv2/e2e.test" .
 	CGO_ENABLED=0 go -C test/e2e test -c -tags e2e -o "$root/opt/ccv2/cri.test" ./cri
 	cat >"$root/opt/ccv2/run" <<EOF
 #!/bin/sh
 export PATH=/opt/ccv2/bin:\$PATH CCV2_BIN=/opt/ccv2/bin CCV2_GUEST=/opt/ccv2/guest CCV2_IMAGE=/opt/ccv2/busybox.tar CCV2_CONTAINERDS= CCV2_SLOW=1
+# One built with a newer C library than this host's does not start here.
+export CCV2_VIRTIOFSD=/opt/ccv2/virtiofsd/virtiofsd
+\$CCV2_VIRTIOFSD --version || CCV2_VIRTIOFSD=/usr/lib/qemu/virtiofsd
 modprobe kvm_amd
 systemctl is-system-running --wait
 echo "host: \$(. /etc/os-release; echo "\$PRETTY_NAME"), \$(uname -r), \$(qemu-system-x86_64 --version | head -n 1), systemd \$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p'), \$(stat -fc %T /sys/fs/cgroup), \$(ls /dev/kvm)"

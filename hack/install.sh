@@ -30,11 +30,19 @@ install -m 755 "$build/bin/containerd-shim-ccv2" "$build/bin/ccv2" "$build/bin/c
 ln -sf containerd-shim-ccv2 "$bin/containerd-shim-cc-v2"
 install -m 644 "$build/guest/vmlinux" "$build/guest/initrd.img" "$build/guest/manifest.json" "$share/"
 
-# The file names the image where it was installed, and the host's virtiofsd.
-virtiofsd=/usr/lib/qemu/virtiofsd
-for path in /usr/libexec/virtiofsd /usr/libexec/qemu/virtiofsd; do
-	[ -x "$virtiofsd" ] || [ ! -x "$path" ] || virtiofsd=$path
-done
+# The file names the image where it was installed, and the file server: the one that
+# was built, or the host's.
+if [ -e "$build/virtiofsd/virtiofsd" ]; then
+	virtiofsd=$prefix/libexec/ccv2/virtiofsd
+	install -d "$dest${virtiofsd%/*}"
+	install -m 755 "$build/virtiofsd/virtiofsd" "$dest$virtiofsd"
+else
+	virtiofsd=/usr/lib/qemu/virtiofsd
+	for path in /usr/libexec/virtiofsd /usr/libexec/qemu/virtiofsd; do
+		[ -x "$virtiofsd" ] || [ ! -x "$path" ] || virtiofsd=$path
+	done
+	echo "install: $build/virtiofsd/virtiofsd was not built; the configuration names the host's $virtiofsd"
+fi
 config=$(mktemp)
 trap 'rm -f "$config"' EXIT
 sed -e "s|/usr/share/ccv2/|$prefix/share/ccv2/|" -e "s|^virtiofsd = .*|virtiofsd = \"$virtiofsd\"|" config/config.toml >"$config"

@@ -15,6 +15,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/virtiofsd"
 )
 
 // checkConfig reads the configuration. What is wrong with the values is reported
@@ -134,16 +135,16 @@ func checkReadable(path, key string) finding {
 }
 
 func checkVirtioFSD(ctx context.Context, path string) finding {
-	const fix = `install virtiofsd (Debian 12: qemu-system-common) and set share.virtiofsd, or set share.type = "9p"`
-	out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput()
-	if err != nil {
-		return fail(fmt.Sprintf("%s --version: %v", path, err), fix)
+	const fix = `install the one of ccv2 (make install), or that of the distribution (Debian 12: qemu-system-common), and set share.virtiofsd, or set share.type = "9p"`
+	version, err := virtiofsd.Probe(ctx, path)
+	switch {
+	case err != nil:
+		return fail(err.Error(), fix)
+	case version.Legacy:
+		return warn(fmt.Sprintf("%s, %s, the one in C, which is no longer maintained", path, version.Line),
+			"install the one of ccv2 (make install), and set share.virtiofsd to it")
 	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	if !strings.HasPrefix(line, "virtiofsd ") {
-		return fail(fmt.Sprintf("%s calls itself %q", path, line), fix)
-	}
-	return ok("%s, %s", path, line)
+	return ok("%s, %s", path, version.Line)
 }
 
 func checkMemfd() finding {

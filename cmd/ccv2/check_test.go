@@ -137,12 +137,19 @@ var brokenHosts = []struct {
 		wreck: func(t *testing.T, _ *checker, dir string) { writeFile(t, dir+"/image", "", 0o644) },
 	},
 	{
-		name: "no virtiofsd", check: "virtiofsd", want: "FAIL  virtiofsd      DIR/virtiofsd --version: fork/exec DIR/virtiofsd: no such file or directory",
+		name: "no virtiofsd", check: "virtiofsd", want: "FAIL  virtiofsd      DIR/virtiofsd: not found; install virtiofsd or set [share] virtiofsd",
 		wreck: func(t *testing.T, _ *checker, dir string) { remove(t, dir+"/virtiofsd") },
 	},
 	{
-		name: "another virtiofsd", check: "virtiofsd", want: `FAIL  virtiofsd      DIR/virtiofsd calls itself "hello"`,
+		name: "another virtiofsd", check: "virtiofsd", want: `FAIL  virtiofsd      DIR/virtiofsd: not a virtiofsd, it calls itself "hello": invalid argument`,
 		wreck: func(t *testing.T, _ *checker, dir string) { script(t, dir+"/virtiofsd", "hello") },
+	},
+	{
+		name: "the virtiofsd in C", check: "virtiofsd",
+		want: "warn  virtiofsd      DIR/virtiofsd, virtiofsd version 7.2.22 (Debian), the one in C, which is no longer maintained",
+		wreck: func(t *testing.T, _ *checker, dir string) {
+			script(t, dir+"/virtiofsd", "virtiofsd version 7.2.22 (Debian)")
+		},
 	},
 	{
 		name: "state directory in the way", check: "state dir", want: "FAIL  state dir      mkdir DIR/state: not a directory",

@@ -76,7 +76,7 @@ func read(t *testing.T, path string) string {
 
 func TestInstall(t *testing.T) {
 	dest := t.TempDir()
-	if out, err := install(t, built(t), dest, "/opt/x"); err != nil {
+	if out, err := install(t, built(t), dest, "/opt/x"); err != nil || !strings.Contains(out, "names the host's") {
 		t.Fatal(err, out)
 	}
 	want := []string{
@@ -98,6 +98,28 @@ func TestInstall(t *testing.T) {
 	wantConfig.Share.VirtioFSD = got.Share.VirtioFSD // as the host has it
 	if diff := cmp.Diff(wantConfig, got); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+// TestInstallFileServer installs the one that was built, and the configuration names it.
+func TestInstallFileServer(t *testing.T) {
+	build, dest := built(t), t.TempDir()
+	server := filepath.Join(build, "virtiofsd", "virtiofsd")
+	if err := os.MkdirAll(filepath.Dir(server), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(server, []byte("server"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := install(t, build, dest, "/opt/x"); err != nil || strings.Contains(out, "was not built") {
+		t.Fatal(err, out)
+	}
+	const path = "/opt/x/libexec/ccv2/virtiofsd"
+	if read(t, dest+path) != "server" {
+		t.Error("the server was not installed")
+	}
+	if got, _ := config.Parse("installed", read(t, dest+"/etc/ccv2/config.toml"), nil); got.Share.VirtioFSD != path {
+		t.Errorf("the configuration names %s", got.Share.VirtioFSD)
 	}
 }
 

@@ -19,14 +19,9 @@ import (
 // virtiofsd returns a running file server for dir; it ends with the test.
 func virtiofsd(t *testing.T, dir string) (socket string) {
 	t.Helper()
-	binary := ""
-	for _, path := range []string{"/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"} {
-		if _, err := os.Stat(path); err == nil {
-			binary = path
-		}
-	}
-	if binary == "" {
-		t.Skip("virtiofsd is not installed")
+	binary := filepath.Join("..", "..", "..", "build", "virtiofsd", "virtiofsd")
+	if _, err := os.Stat(binary); err != nil {
+		t.Skipf("%v: build it with `make virtiofsd`", err)
 	}
 	socket = filepath.Join(t.TempDir(), "fs.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -36,7 +31,7 @@ func virtiofsd(t *testing.T, dir string) (socket string) {
 	f, err := l.File()
 	must(t, err)
 	defer f.Close()
-	cmd := exec.Command(binary, "--fd=3", "-o", "source="+dir+",sandbox=chroot")
+	cmd := exec.Command(binary, "--fd=3", "--shared-dir="+dir, "--sandbox=chroot")
 	cmd.ExtraFiles = []*os.File{f}
 	must(t, cmd.Start())
 	t.Cleanup(func() {

@@ -11,10 +11,9 @@ import (
 	"testing"
 )
 
-const (
-	qemuBinary      = "/usr/bin/qemu-system-x86_64"
-	virtiofsdBinary = "/usr/lib/qemu/virtiofsd"
-)
+const qemuBinary = "/usr/bin/qemu-system-x86_64"
+
+var virtiofsdBinary, _ = filepath.Abs("../../../build/virtiofsd/virtiofsd") // make virtiofsd
 
 // guestInit is the guest's first program: it loads the modules in order, and
 // then runs the commands that come through its port, one per line.

@@ -14,13 +14,15 @@ const listenFD = 3
 // Requests are served by the thread that receives them, which is faster on few
 // CPUs than a pool. The guest sees changes of the host after a second. It has a
 // device number for each file system of the host, so that equal inode numbers are
-// not taken for hard links.
-func commandLine(opts Options, k kind) []string {
-	if k == kindRust {
+// not taken for hard links. Inodes are descriptors: handles need a capability with
+// which a server in the guest's hands opens any file of the host's file systems, and
+// there are none of devices that are mounted by themselves, nor on overlayfs.
+func commandLine(opts Options, v Version) []string {
+	if !v.Legacy {
 		return []string{
 			fmt.Sprintf("--fd=%d", listenFD), "--thread-pool-size=0",
 			"--shared-dir=" + opts.SharedDir, "--cache=auto", "--sandbox=namespace",
-			"--log-level=warn", "--announce-submounts",
+			"--log-level=warn", "--announce-submounts", "--inode-file-handles=never",
 		}
 	}
 	return []string{

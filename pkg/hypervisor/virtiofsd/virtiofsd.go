@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -45,7 +43,7 @@ func start(ctx context.Context, opts Options) (*Server, error) {
 	if err := validate(opts); err != nil {
 		return nil, err
 	}
-	kind, err := detect(ctx, opts.Binary)
+	version, err := Probe(ctx, opts.Binary)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +56,7 @@ func start(ctx context.Context, opts Options) (*Server, error) {
 	// user's supplementary groups, of which the guest does not tell. Without its
 	// capabilities it would refuse what the guest's kernel has just allowed: a
 	// new file in a volume that is a group's (fsGroup).
-	proc, err := child.Start(child.Options{KeepCaps: true}, opts.Binary, commandLine(opts, kind), listener)
+	proc, err := child.Start(child.Options{KeepCaps: true}, opts.Binary, commandLine(opts, version), listener)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(opts.Socket))
 	}
@@ -111,33 +109,6 @@ func validate(opts Options) error {
 		return fmt.Errorf("shared directory %s: not a directory: %w", opts.SharedDir, errdefs.ErrInvalidArgument)
 	}
 	return nil
-}
-
-// kind is a family of servers that take the same options.
-type kind int
-
-const (
-	kindC    kind = iota // QEMU up to 7.2
-	kindRust             // https://gitlab.com/virtio-fs/virtiofsd
-)
-
-// detect asks binary for its version. The two families speak of themselves as
-// "virtiofsd version 7.2.22 (…)" and "virtiofsd 1.10.0".
-func detect(ctx context.Context, binary string) (kind, error) {
-	out, err := exec.CommandContext(ctx, binary, "--version").Output()
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return 0, fmt.Errorf("%s: %w; install virtiofsd or set [hypervisor] virtiofsd", binary, errdefs.ErrNotFound)
-	case err != nil:
-		return 0, fmt.Errorf("%s --version: %w", binary, err)
-	case strings.HasPrefix(string(out), "virtiofsd version "):
-		return kindC, nil
-	case strings.HasPrefix(string(out), "virtiofsd "):
-		return kindRust, nil
-	default:
-		line, _, _ := strings.Cut(string(out), "\n")
-		return 0, fmt.Errorf("%s: not a virtiofsd, it calls itself %q: %w", binary, line, errdefs.ErrInvalidArgument)
-	}
 }
 
 // listen makes the socket and returns its descriptor; the path stays.

@@ -16,23 +16,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const realBinary = "/usr/lib/qemu/virtiofsd"
+// Real servers: the one that is built, and the distribution's.
+var (
+	builtBinary, _     = filepath.Abs("../../../build/virtiofsd/virtiofsd")
+	distributionBinary = "/usr/lib/qemu/virtiofsd"
+)
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestCommandLine(t *testing.T) {
 	tests := []struct {
 		name, dir string
-		kind      kind
+		legacy    bool
 		want      string
 	}{
-		{"C", "/run/pod", kindC, "-f --fd=3 --thread-pool-size=0 -o source=/run/pod -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts"},
-		{"C, escaped", `/run/a,b\c`, kindC, `-f --fd=3 --thread-pool-size=0 -o source=/run/a\,b\\c -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts`},
-		{"Rust", `/run/a,b\c`, kindRust, `--fd=3 --thread-pool-size=0 --shared-dir=/run/a,b\c --cache=auto --sandbox=namespace --log-level=warn --announce-submounts`},
+		{"C", "/run/pod", true, "-f --fd=3 --thread-pool-size=0 -o source=/run/pod -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts"},
+		{"C, escaped", `/run/a,b\c`, true, `-f --fd=3 --thread-pool-size=0 -o source=/run/a\,b\\c -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts`},
+		{"Rust", `/run/a,b\c`, false, `--fd=3 --thread-pool-size=0 --shared-dir=/run/a,b\c --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, strings.Join(commandLine(Options{SharedDir: tt.dir}, tt.kind), " ")); diff != "" {
+			if diff := cmp.Diff(tt.want, strings.Join(commandLine(Options{SharedDir: tt.dir}, Version{Legacy: tt.legacy}), " ")); diff != "" {
 				t.Errorf("command line (-want +got):\n%s", diff)
 			}
 		})
@@ -50,48 +54,55 @@ func script(t *testing.T, out, run string) string {
 	return path
 }
 
-func TestDetect(t *testing.T) {
+func TestProbe(t *testing.T) {
 	tests := []struct {
 		name, out string
-		want      kind
+		want      Version
 		class     error
 	}{
-		{"QEMU's", "virtiofsd version 7.2.22 (Debian 1:7.2)", kindC, nil},
-		{"Rust", "virtiofsd 1.10.0", kindRust, nil},
-		{"old Rust", "virtiofsd backend 1.1.0", kindRust, nil},
-		{"other", "sleep (GNU coreutils) 9.1", 0, errdefs.ErrInvalidArgument},
+		{"QEMU's", "virtiofsd version 7.2.22 (Debian 1:7.2)", Version{"virtiofsd version 7.2.22 (Debian 1:7.2)", true}, nil},
+		{"Rust", "virtiofsd 1.10.0", Version{"virtiofsd 1.10.0", false}, nil},
+		{"old Rust", "virtiofsd backend 1.1.0", Version{"virtiofsd backend 1.1.0", false}, nil},
+		{"other", "sleep (GNU coreutils) 9.1", Version{}, errdefs.ErrInvalidArgument},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := detect(t.Context(), script(t, tt.out, ""))
+			got, err := Probe(t.Context(), script(t, tt.out, ""))
 			if got != tt.want || !errors.Is(err, tt.class) {
-				t.Errorf("%d, %v", got, err)
+				t.Errorf("%v, %v", got, err)
 			}
 		})
 	}
 }
 
 // options returns good ones for a real server in a temporary directory.
-func options(t *testing.T) Options {
+func options(t *testing.T, binary string) Options {
 	t.Helper()
-	if _, err := os.Stat(realBinary); err != nil {
-		t.Skipf("no virtiofsd: %v; install qemu-system-common or virtiofsd", err)
+	if _, err := os.Stat(binary); err != nil {
+		t.Skipf("no virtiofsd: %v; run make virtiofsd, and install qemu-system-common or virtiofsd", err)
 	}
 	dir, err := os.MkdirTemp("", "ccv2-fs") // shorter than t.TempDir: sockets
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return Options{Binary: realBinary, SharedDir: t.TempDir(), Socket: filepath.Join(dir, "fs.sock")}
+	return Options{Binary: binary, SharedDir: t.TempDir(), Socket: filepath.Join(dir, "fs.sock")}
 }
 
 // startable returns options of a server that is started, which keeps capabilities.
-func startable(t *testing.T) Options {
+func startable(t *testing.T, binary string) Options {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to have capabilities")
 	}
-	return options(t)
+	return options(t, binary)
+}
+
+// withEach runs a test with each of the real servers.
+func withEach(t *testing.T, test func(*testing.T, Options)) {
+	for name, binary := range map[string]string{"Built": builtBinary, "Distribution": distributionBinary} {
+		t.Run(name, func(t *testing.T) { test(t, startable(t, binary)) })
+	}
 }
 
 func TestStartErrors(t *testing.T) {
@@ -104,14 +115,14 @@ func TestStartErrors(t *testing.T) {
 		{"no binary", func(o *Options) { o.Binary = "/no/virtiofsd" }, errdefs.ErrNotFound, "install virtiofsd"},
 		{"no directory", func(o *Options) { o.SharedDir = "/no/dir" }, errdefs.ErrNotFound, "/no/dir"},
 		{"relative directory", func(o *Options) { o.SharedDir = "a" }, errdefs.ErrInvalidArgument, "absolute"},
-		{"directory is a file", func(o *Options) { o.SharedDir = realBinary }, errdefs.ErrInvalidArgument, "not a directory"},
+		{"directory is a file", func(o *Options) { o.SharedDir = "/bin/sh" }, errdefs.ErrInvalidArgument, "not a directory"},
 		{"relative socket", func(o *Options) { o.Socket = "a" }, errdefs.ErrInvalidArgument, "absolute"},
 		{"long socket", func(o *Options) { o.Socket = "/" + strings.Repeat("x", 107) }, errdefs.ErrInvalidArgument, "108 bytes"},
 		{"socket in use", func(o *Options) { o.Socket = o.SharedDir }, unix.EADDRINUSE, "bind"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			opts := options(t)
+			opts := options(t, builtBinary)
 			tt.change(&opts)
 			_, err := Start(t.Context(), opts)
 			if !errors.Is(err, tt.class) || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "start virtiofsd: ") {
@@ -121,8 +132,9 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
-func TestKill(t *testing.T) {
-	opts := startable(t)
+func TestKill(t *testing.T) { withEach(t, testKill) }
+
+func testKill(t *testing.T, opts Options) {
 	server, err := Start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -144,8 +156,9 @@ func TestKill(t *testing.T) {
 }
 
 // TestEndsWithClient connects, as a VM does, and goes away.
-func TestEndsWithClient(t *testing.T) {
-	opts := startable(t)
+func TestEndsWithClient(t *testing.T) { withEach(t, testEndsWithClient) }
+
+func testEndsWithClient(t *testing.T, opts Options) {
 	server, err := Start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +181,7 @@ func TestEndsWithClient(t *testing.T) {
 }
 
 func TestExit(t *testing.T) {
-	opts := startable(t)
+	opts := startable(t, builtBinary)
 	opts.Binary = script(t, "virtiofsd 1.10.0", "echo no such luck >&2; exit 4")
 	server, err := Start(t.Context(), opts)
 	if err != nil {

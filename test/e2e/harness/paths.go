@@ -32,7 +32,7 @@ type Paths struct {
 }
 
 // Find looks for the parts: in CCV2_BIN, CCV2_GUEST and CCV2_IMAGE, or where
-// the Makefile puts them, and for virtiofsd, of which there are two, in
+// the Makefile puts them, and for another virtiofsd than the one that is built in
 // CCV2_VIRTIOFSD. The error names all that are missing.
 func Find() (Paths, error) {
 	_, self, _, _ := runtime.Caller(0)
@@ -44,7 +44,7 @@ func Find() (Paths, error) {
 		Image:     filepath.Join(guest, "initrd.img"),
 		Archive:   cmp.Or(os.Getenv("CCV2_IMAGE"), filepath.Join(build, "busybox.tar")),
 		Busybox:   firstOf("/bin/busybox", "/usr/bin/busybox", filepath.Join(build, "busybox", "bin", "busybox")),
-		VirtioFSD: cmp.Or(os.Getenv("CCV2_VIRTIOFSD"), firstOf("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/libexec/qemu/virtiofsd")),
+		VirtioFSD: cmp.Or(os.Getenv("CCV2_VIRTIOFSD"), filepath.Join(build, "virtiofsd", "virtiofsd")),
 	}
 	var err error
 	if p.QEMU, err = exec.LookPath("qemu-system-x86_64"); err != nil {
@@ -63,6 +63,11 @@ func Find() (Paths, error) {
 		return p, fmt.Errorf("run make e2e, which builds these: %w", errors.Join(missing...))
 	}
 	return p, nil
+}
+
+// DistributionVirtioFSD is the path of the distribution's file server.
+func DistributionVirtioFSD() string {
+	return firstOf("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/libexec/qemu/virtiofsd")
 }
 
 // firstOf returns the first path that exists, or else the first.
