@@ -13,6 +13,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/manager"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 )
@@ -43,7 +44,7 @@ func machineOptions(ctx context.Context) (podvm.Options, error) {
 		return podvm.Options{StateDir: config.Defaults().StateDir}, err
 	}
 	c, err := config.Load(path, own.Spec.Annotations)
-	opts := podvm.Options{StateDir: c.StateDir}
+	opts := podvm.Options{StateDir: c.StateDir, ShimCgroup: os.Getenv(manager.EnvShimCgroup)}
 	if err != nil {
 		return opts, fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 	}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
@@ -125,4 +127,49 @@ func TestCpuset(t *testing.T) {
 			t.Errorf("%s: %+v, want %q", test.name, got, test.want)
 		}
 	}
+}
+
+// TestShimCgroup: a client that asks for it has the shim in a group that it has made,
+// which is charged for nothing of the container's, as with runc.
+func TestShimCgroup(t *testing.T) {
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		own := harness.MakeGroup(t, shared.Namespace+"shims")
+		container := shared.ContainerOn(t, runtime, id, []string{"sleep", "1000"})
+		task, err := shared.NewTask(t, container, harness.Streams{}, client.WithShimCgroup(string(own)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := task.Start(shared.Context()); err != nil {
+			t.Fatal(err)
+		}
+		exec := shared.Exec(t, task, "more", harness.Streams{}, "sleep", "1000")
+		for hierarchy, programs := range own.Programs(t) {
+			if hierarchy == "devices" { // which the VM's processes have no group in
+				continue
+			}
+			if len(programs) != 1 || !strings.HasPrefix(programs[0], "containerd-shim") {
+				t.Errorf("%s: in the shim's group are %q, want the shim alone", hierarchy, programs)
+			}
+		}
+		if err := exec.Kill(shared.Context(), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if status := shared.Finish(t, exec); status != 137 {
+			t.Errorf("status of the exec %d", status)
+		}
+		if status := shared.KillTask(t, task); status != 137 {
+			t.Errorf("status %d", status)
+		}
+	})
+}
+
+// TestShimCgroupMissing: nothing runs when there is no such group.
+func TestShimCgroupMissing(t *testing.T) {
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		container := shared.ContainerOn(t, runtime, id, []string{"true"})
+		none := "/" + shared.Namespace + "-none"
+		if _, err := shared.NewTask(t, container, harness.Streams{}, client.WithShimCgroup(none)); err == nil || !strings.Contains(err.Error(), none) {
+			t.Errorf("error %v", err)
+		}
+	})
 }

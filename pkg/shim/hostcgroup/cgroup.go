@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/manager"
 	"golang.org/x/sys/unix"
@@ -160,6 +161,30 @@ func (g *Group) leave(controller string) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// Join moves a process into a group that somebody else has made.
+func Join(cgroupsPath string, pid int) error {
+	g, err := Open(cgroupsPath)
+	if err != nil {
+		return err
+	}
+	return g.Add(pid)
+}
+
+// Add moves a process into the group, in all hierarchies that have it. Without one it is
+// errdefs.ErrNotFound.
+func (g *Group) Add(pid int) error {
+	dirs := g.dirs()
+	if len(dirs) == 0 {
+		return fmt.Errorf("cgroup %s: there is no such group on the host: %w", g.path, errdefs.ErrNotFound)
+	}
+	for _, dir := range dirs {
+		if err := addTo(dir, pid); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addTo moves a process into a group. One that has ended is not an error.

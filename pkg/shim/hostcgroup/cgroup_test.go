@@ -263,3 +263,25 @@ func TestEnterAllMissing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestJoin: a process is moved into all of a group, and a group is not made.
+func TestJoin(t *testing.T) {
+	g := open(t, "join")
+	started, end := startTwo(t)
+	defer end()
+	if err := Join(g.Path(), started[0]); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("no group: %v", err)
+	}
+	if err := errors.Join(g.Enter(t.Context()), g.Leave()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Join(g.Path(), started[0]); err != nil {
+		t.Fatal(err)
+	}
+	for controller := range g.dirs() {
+		if !g.has(t, controller, started[0]) || g.has(t, controller, started[1]) {
+			t.Errorf("%q: in the group: %v and %v", controller, g.has(t, controller, started[0]), g.has(t, controller, started[1]))
+		}
+	}
+	end()
+}

@@ -20,7 +20,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 
-	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
@@ -90,9 +89,9 @@ func (m *Manager) serve(ctx context.Context, params *bootapi.BootstrapParams, gr
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	defer func() { _ = socket.Close() }() // the server has its own descriptor
-	configPath, err := configOf(params)
+	options, err := settingsOf(params)
 	if err == nil {
-		err = m.spawn(ctx, params, spawnArgs{group: group, debug: debug, socket: socket, address: address, config: configPath})
+		err = m.spawn(ctx, params, spawnArgs{group: group, debug: debug, socket: socket, address: address, env: options.env()})
 	}
 	if err != nil {
 		_ = shim.RemoveSocket(address)
@@ -168,7 +167,7 @@ type spawnArgs struct {
 	debug   bool
 	socket  *os.File
 	address string // of the socket
-	config  string // path of the configuration, "" for the usual one
+	env     []string
 }
 
 // spawn starts the server process, which outlives this one, and records it in the
@@ -188,9 +187,7 @@ func (m *Manager) spawn(ctx context.Context, params *bootapi.BootstrapParams, a 
 	}
 	cmd := exec.Command(self, args...) //nolint:noctx // ourselves; it must outlive ctx
 	cmd.ExtraFiles = []*os.File{a.socket}
-	if a.config != "" {
-		cmd.Env = append(os.Environ(), config.EnvPath+"="+a.config)
-	}
+	cmd.Env = a.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err

@@ -10,13 +10,9 @@ import (
 	"time"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
-	runcoptions "github.com/containerd/containerd/api/types/runc/options"
-	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/typeurl/v2"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc/hostproctest"
@@ -59,40 +55,6 @@ func TestSandboxOf(t *testing.T) {
 	}
 	if _, err := sandboxOf(bundlePath, "c"); err == nil {
 		t.Error("half a config.json was read")
-	}
-}
-
-func TestConfigOf(t *testing.T) {
-	t.Chdir(t.TempDir())
-	params := func(options proto.Message) *bootapi.BootstrapParams {
-		p := &bootapi.BootstrapParams{}
-		if options == nil {
-			return p
-		}
-		value, err := typeurl.MarshalAnyToProto(options)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.Extensions = append(p.Extensions, &bootapi.Extension{Value: value})
-		return p
-	}
-	for _, options := range []proto.Message{nil, &runtimeoptions.Options{}, &runcoptions.Options{}, &runcoptions.Options{IoUid: 1, IoGid: 2}} {
-		if got, err := configOf(params(options)); got != "" || err != nil {
-			t.Errorf("%v: %q, %v", options, got, err)
-		}
-	}
-	if got, err := configOf(params(&runtimeoptions.Options{ConfigPath: "/etc/x"})); got != "/etc/x" || err != nil {
-		t.Errorf("path: %q, %v", got, err)
-	}
-	got, err := configOf(params(&runtimeoptions.Options{ConfigBody: []byte("text")}))
-	if err != nil || !filepath.IsAbs(got) {
-		t.Fatalf("body: %q, %v", got, err)
-	}
-	if b, err := os.ReadFile(got); err != nil || string(b) != "text" {
-		t.Errorf("body: %q, %v", b, err)
-	}
-	if _, err := configOf(params(&runcoptions.Options{IoUid: 1, BinaryName: "runsc"})); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "are for another runtime") {
-		t.Errorf("options of runc: %v", err)
 	}
 }
 

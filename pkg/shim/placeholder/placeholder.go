@@ -19,6 +19,7 @@ type Placeholder struct {
 	program *os.File
 	null    *os.File
 	room    func() (int, error)
+	place   func(pid int) error
 	calls   chan func()   // for the thread
 	ended   chan struct{} // closed when the thread is about to end
 	mirror  mirror
@@ -41,7 +42,8 @@ func New(netns *os.File, c Container) (*Placeholder, error) {
 		return nil, errors.Join(err, program.Close())
 	}
 	p := &Placeholder{
-		program: program, null: null, room: c.Room, calls: make(chan func()), ended: make(chan struct{}), live: make(map[string]*child),
+		program: program, null: null, room: c.Room, place: c.Place,
+		calls: make(chan func()), ended: make(chan struct{}), live: make(map[string]*child),
 	}
 	ready := make(chan error, 1)
 	if err := osthread.GoInNetNS(netns, func() { p.serve(c, ready) }); err != nil {
@@ -120,6 +122,13 @@ func (p *Placeholder) Start(name string, id Identity, signalled func(syscall.Sig
 		c.process, socket, err = p.fork(id)
 	}
 	<-done
+	if err == nil && p.place != nil { // not on the thread, which does not see the host's files
+		if err = p.place(c.process.Pid); err != nil {
+			_ = c.process.Kill()
+			_, _ = c.process.Wait()
+			_ = socket.Close()
+		}
+	}
 	if err != nil {
 		return 0, fmt.Errorf("start a placeholder for %q: %w", id.Name, err)
 	}

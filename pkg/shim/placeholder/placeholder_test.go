@@ -361,3 +361,24 @@ func TestStrings(t *testing.T) {
 		t.Errorf("%d bytes of arguments, want %d (%v)", len(got), len(want), err)
 	}
 }
+
+// TestPlace: a process that cannot be where it belongs does not stay.
+func TestPlace(t *testing.T) {
+	var placed int
+	var refuse error
+	p := newPlaceholder(t, Container{Place: func(pid int) error {
+		placed = pid
+		return refuse
+	}})
+	pid, err := p.Start("a", Identity{Name: "a"}, func(syscall.Signal) {})
+	if err != nil || pid != placed {
+		t.Errorf("process %d, %v, %d was placed", pid, err, placed)
+	}
+	refuse = errors.New("no group")
+	if _, err := p.Start("b", Identity{Name: "b"}, func(s syscall.Signal) { t.Errorf("%v", s) }); !errors.Is(err, refuse) {
+		t.Errorf("error %v", err)
+	}
+	if err := unix.Kill(placed, 0); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("process %d: %v", placed, err)
+	}
+}

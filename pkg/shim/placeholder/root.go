@@ -21,6 +21,9 @@ type Container struct {
 	// Room is how many more threads there may be on the host for the sandbox; nil when
 	// nothing bounds them.
 	Room func() (int, error)
+	// Place is called with each process's pid before anybody else knows it; nil when it
+	// is where the shim is.
+	Place func(pid int) error
 	// NewNetwork gives it a network namespace of its own, which is nobody else's.
 	NewNetwork bool
 }

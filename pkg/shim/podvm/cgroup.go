@@ -106,16 +106,21 @@ func mustBeEmpty(group *hostcgroup.Group) error {
 	return nil
 }
 
-// enterCgroup moves everything that was started for the sandbox, and this process,
-// into its cgroup wholly. Processor time is limited from now on.
+// enterCgroup moves everything that was started for the sandbox, and this process unless
+// it has another one, into its cgroup wholly. Processor time is limited from now on.
 func (b *boot) enterCgroup(ctx context.Context) error {
-	if b.cgroup.Group == nil {
-		return nil
+	if b.cgroup.Group != nil {
+		if err := b.cgroup.EnterAll(); err != nil {
+			return err
+		}
 	}
-	if err := b.cgroup.EnterAll(); err != nil {
-		return err
+	// Not before: what was started would be there, in hierarchies that the sandbox's has not.
+	if path := b.opts.ShimCgroup; path != "" {
+		if err := hostcgroup.Join(path, os.Getpid()); err != nil {
+			return fmt.Errorf("the shim's own cgroup (ShimCgroup of the runtime's options): %w", err)
+		}
 	}
-	if b.pod.Limits == nil {
+	if b.cgroup.Group == nil || b.pod.Limits == nil {
 		return nil
 	}
 	return b.LimitCPU(ctx, b.pod.Limits.CPU)

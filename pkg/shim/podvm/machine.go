@@ -43,6 +43,9 @@ type Options struct {
 	StateDir  string // root of the directories of all sandboxes
 	Source    Source
 	Config    Config
+	// ShimCgroup is where this process is to be while the VM runs, a client's own
+	// group. Without it, the shim is in the sandbox's.
+	ShimCgroup string
 }
 
 // Source has VMs to run pods in.
@@ -196,6 +199,9 @@ func (m *Machine) RefreshNetwork(ctx context.Context) error {
 func (m *Machine) Placeholder(c placeholder.Container) (*placeholder.Placeholder, error) {
 	if m.cgroup.Group != nil {
 		c.Room = m.cgroup.room
+		if m.opts.ShimCgroup != "" { // what the shim starts is not in the sandbox's
+			c.Place = m.cgroup.Add
+		}
 	}
 	return placeholder.New(m.network.File(), c)
 }

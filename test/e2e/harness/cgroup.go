@@ -242,6 +242,59 @@ func (g Group) LimitMemory(tb testing.TB, bytes int64) {
 	}
 }
 
+// MakeGroup makes a group at the top of all hierarchies, for the test.
+func MakeGroup(tb testing.TB, name string) Group {
+	tb.Helper()
+	procs, _ := filepath.Glob(filepath.Join(cgroupRoot, "*", "cgroup.procs")) // the pattern is well-formed
+	if unified() {
+		procs = []string{filepath.Join(cgroupRoot, "cgroup.procs")}
+	}
+	for _, path := range procs {
+		dir := filepath.Join(filepath.Dir(path), name)
+		if strings.HasPrefix(dir, filepath.Join(cgroupRoot, "unified")) {
+			continue // beside v1 it has no controllers
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) { // cpu and cpuacct are one
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() {
+			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+				tb.Error(err)
+			}
+		})
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // v1: nobody can enter without
+			if all, err := os.ReadFile(filepath.Join(filepath.Dir(path), file)); err == nil {
+				if err := os.WriteFile(filepath.Join(dir, file), all, 0); err != nil {
+					tb.Fatal(err)
+				}
+			}
+		}
+	}
+	return Group("/" + name)
+}
+
+// Programs are what runs in the group, by hierarchy; "" is the unified one.
+func (g Group) Programs(tb testing.TB) map[string][]string {
+	tb.Helper()
+	programs := map[string][]string{}
+	for _, dir := range globCgroups(string(g)) {
+		pids, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		hierarchy := strings.Trim(strings.TrimSuffix(strings.TrimPrefix(dir, cgroupRoot), string(g)), "/")
+		programs[hierarchy] = []string{}
+		for pid := range strings.FieldsSeq(string(pids)) {
+			name, err := os.ReadFile(filepath.Join("/proc", pid, "comm"))
+			if err != nil {
+				tb.Error(err)
+			}
+			programs[hierarchy] = append(programs[hierarchy], strings.TrimSpace(string(name)))
+		}
+	}
+	return programs
+}
+
 // unified reports whether the host has the unified hierarchy alone.
 func unified() bool {
 	_, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers"))

@@ -119,11 +119,11 @@ func (c *Containerd) Task(tb testing.TB, container client.Container, s Streams) 
 }
 
 // NewTask is Task for those who expect an error.
-func (c *Containerd) NewTask(tb testing.TB, container client.Container, s Streams) (client.Task, error) {
+func (c *Containerd) NewTask(tb testing.TB, container client.Container, s Streams, opts ...client.NewTaskOpts) (client.Task, error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(c.Context(), 2*Patience)
 	defer cancel()
-	task, err := container.NewTask(ctx, c.creator(s))
+	task, err := container.NewTask(ctx, c.creator(s), opts...)
 	if err == nil {
 		tb.Cleanup(func() { // a task that is deleted by another client keeps its fifos
 			task.IO().Cancel()
