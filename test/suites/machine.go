@@ -54,11 +54,22 @@ const network = `{"cniVersion": "1.0.0", "name": "suites-%[1]s", "plugins": [
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 `
 
-// ccv2Config is the shim's configuration: the guest that was built.
+// ccv2Config is the shim's configuration: the guest that was built, and as many
+// processors as two of containerd's tests give a container by number.
 const ccv2Config = `[guest]
 kernel = %q
 image = %q
+[vm]
+vcpus = %d
 `
+
+// vcpus is the size of a suite's VMs: one, as is usual, where nothing asks for more.
+func vcpus(o options) int {
+	if o.suite == criSuite.name {
+		return 2
+	}
+	return 1
+}
 
 // furnish gives the private machine its configuration and a registry.
 func furnish(ctx context.Context, o options) (stop func() error, err error) {
@@ -70,7 +81,7 @@ func furnish(ctx context.Context, o options) (stop func() error, err error) {
 		"/etc/cni/net.d/10-suites.conflist": fmt.Sprintf(network, "bridge", "cni0"),
 		failpointNetwork + "/10.conflist":   fmt.Sprintf(network, "cni-bridge-fp", "cni-fp"),
 		"/etc/hosts":                        string(hosts) + "\n127.0.0.1 " + strings.Join(registries, " ") + "\n",
-		"/etc/ccv2/config.toml":             fmt.Sprintf(ccv2Config, filepath.Join(o.build, "guest/vmlinux"), filepath.Join(o.build, "guest/initrd.img")),
+		"/etc/ccv2/config.toml":             fmt.Sprintf(ccv2Config, filepath.Join(o.build, "guest/vmlinux"), filepath.Join(o.build, "guest/initrd.img"), vcpus(o)),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return nil, err

@@ -56,26 +56,32 @@ func Start(opts Options, binary string, args []string, files ...*os.File) (*Proc
 				return
 			}
 		}
-		stderr := &tail{limit: stderrTail}
+		stderr, err := newStderr()
+		if err != nil {
+			started <- err
+			return
+		}
 		cmd := &exec.Cmd{
 			Path:        binary,
 			Args:        append([]string{binary}, args...),
 			Env:         []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 			Dir:         "/",
-			Stderr:      stderr,
+			Stderr:      stderr.child,
 			ExtraFiles:  files,
 			SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
 		}
-		err := cmd.Start()
+		err = cmd.Start()
+		stderr.childHasIt()
 		if err == nil {
 			p.pid, p.started = cmd.Process.Pid, time.Now()
 		}
 		started <- err
 		if err != nil {
+			_ = stderr.end()
 			return
 		}
 		p.exit = p.wait(cmd)
-		p.exit.Stderr = stderr.String()
+		p.exit.Stderr = stderr.end()
 		close(p.done)
 	})
 	if err == nil {

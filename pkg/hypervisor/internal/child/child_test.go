@@ -195,3 +195,34 @@ func TestKeepCaps(t *testing.T) {
 		t.Errorf("this thread has %#x, %v", bits, err)
 	}
 }
+
+// TestNoPipes: a child costs this process no pipe.
+func TestNoPipes(t *testing.T) {
+	before := pipes(t)
+	p, err := Start(Options{}, "/bin/sh", []string{"-c", "kill -STOP $$"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := pipes(t); got != before {
+		t.Errorf("%d pipes, %d before", got, before)
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+	end(t, p)
+}
+
+// pipes is how many of this process's descriptors are pipes.
+func pipes(t *testing.T) (n int) {
+	t.Helper()
+	dir, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range dir {
+		if target, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(target, "pipe:") {
+			n++
+		}
+	}
+	return n
+}

@@ -4,8 +4,8 @@
 // the thread that started it; then it is reaped with its process group, and Done
 // is closed. A pid is not reused before that.
 //
-// Each process has one goroutine, locked to a thread of its own, which starts it,
-// waits for it and ends with it: the kernel's parent-death signal is about the
+// Each process has a goroutine that keeps the last of its standard error, and one,
+// locked to a thread of its own, which starts it, waits for it and ends with it: the kernel's parent-death signal is about the
 // thread, not the process. Process.mu is held for a kill and for the reaping, so
 // that a kill never meets a new owner of the pid.
 //
