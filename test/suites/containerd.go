@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 )
 
 // containerdModule is what the suites are a part of.
@@ -25,7 +28,7 @@ var clientSuite = suite{
 		if err := os.Setenv("TEST_RUNTIME", kind); err != nil {
 			return nil, err
 		}
-		return runTest(ctx, o, runtime, "-test.root", "-test.parallel", "2")
+		return runTest(ctx, o, runtime, "test", "-test.root", "-test.parallel", "2")
 	},
 }
 
@@ -40,11 +43,35 @@ var criSuite = suite{
 			return nil, err
 		}
 		defer d.close()
-		return runTest(ctx, o, runtime, "-runtime-handler", runtime, "-cri-endpoint", "unix://"+socket,
-			"-build-dir", filepath.Join(o.build, "bin"),
-			"-test.skip", "TestIssue10244LoopbackV2") // takes 4 minutes, with a containerd of its own and always with runc
+		flags := []string{"-runtime-handler", runtime, "-cri-endpoint", "unix://" + socket, "-build-dir", filepath.Join(o.build, "bin")}
+		skip := append([]string{"TestIssue10244LoopbackV2"}, twoProcessors...) // takes 4 minutes, with a containerd of its own and always with runc
+		all, err := runTest(ctx, o, runtime, "test", append(flags, "-test.skip", only(skip))...)
+		if err != nil {
+			return nil, err
+		}
+		asked, err := regexp.Compile(o.run)
+		if err != nil {
+			return nil, err
+		}
+		rest := slices.DeleteFunc(slices.Clone(twoProcessors), func(name string) bool { return !asked.MatchString(name) })
+		if len(rest) == 0 {
+			return all, nil
+		}
+		if err := configure(o, 2); err != nil {
+			return nil, err
+		}
+		o.run = only(rest)
+		two, err := runTest(ctx, o, runtime, "test2", flags...)
+		maps.Copy(all, two)
+		return all, err
 	},
 }
+
+// twoProcessors are tests that give a container processor 1.
+var twoProcessors = []string{"TestNriLinuxCpusetAdjustment", "TestNriLinuxCpusetAdjustmentUpdate"}
+
+// only matches the tests alone.
+func only(tests []string) string { return "^(" + strings.Join(tests, "|") + ")$" }
 
 func testPath(build, suite string) string { return filepath.Join(build, "suites", suite+".test") }
 
@@ -79,8 +106,8 @@ func buildContainerd(ctx context.Context, o options, suite, pkg string) error {
 func failpoints(build string) string { return filepath.Join(build, "suites", "bin") }
 
 // runTest runs a test binary; that tests fail is not an error.
-func runTest(ctx context.Context, o options, runtime string, flags ...string) (results, error) {
-	log, err := os.Create(logPath(o.build, o.suite, runtime, "test"))
+func runTest(ctx context.Context, o options, runtime, name string, flags ...string) (results, error) {
+	log, err := os.Create(logPath(o.build, o.suite, runtime, name))
 	if err != nil {
 		return nil, err
 	}

@@ -54,8 +54,7 @@ const network = `{"cniVersion": "1.0.0", "name": "suites-%[1]s", "plugins": [
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 `
 
-// ccv2Config is the shim's configuration: the guest that was built, and as many
-// processors as two of containerd's tests give a container by number.
+// ccv2Config is the shim's configuration: the guest that was built.
 const ccv2Config = `[guest]
 kernel = %q
 image = %q
@@ -63,12 +62,14 @@ image = %q
 vcpus = %d
 `
 
-// vcpus is the size of a suite's VMs: one, as is usual, where nothing asks for more.
-func vcpus(o options) int {
-	if o.suite == criSuite.name {
-		return 2
+// configure writes the shim's configuration, with a number of processors for each VM.
+func configure(o options, vcpus int) error {
+	const path = "/etc/ccv2/config.toml"
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
-	return 1
+	text := fmt.Sprintf(ccv2Config, filepath.Join(o.build, "guest/vmlinux"), filepath.Join(o.build, "guest/initrd.img"), vcpus)
+	return os.WriteFile(path, []byte(text), 0o644)
 }
 
 // furnish gives the private machine its configuration and a registry.
@@ -81,7 +82,6 @@ func furnish(ctx context.Context, o options) (stop func() error, err error) {
 		"/etc/cni/net.d/10-suites.conflist": fmt.Sprintf(network, "bridge", "cni0"),
 		failpointNetwork + "/10.conflist":   fmt.Sprintf(network, "cni-bridge-fp", "cni-fp"),
 		"/etc/hosts":                        string(hosts) + "\n127.0.0.1 " + strings.Join(registries, " ") + "\n",
-		"/etc/ccv2/config.toml":             fmt.Sprintf(ccv2Config, filepath.Join(o.build, "guest/vmlinux"), filepath.Join(o.build, "guest/initrd.img"), vcpus(o)),
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return nil, err
@@ -89,6 +89,9 @@ func furnish(ctx context.Context, o options) (stop func() error, err error) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return nil, err
 		}
+	}
+	if err := configure(o, 1); err != nil {
+		return nil, err
 	}
 	if o.suite == clientSuite.name || o.suite == criSuite.name {
 		if err := furnishFailpoints(o); err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/netconf"
@@ -38,6 +39,7 @@ type Agent struct {
 	port       *machine.Port // of ctl
 	pod        pod
 	containers *containers
+	dns        *dnsrelay.Relay
 
 	// booted is closed when containers can be run; bootErr is valid then.
 	booted  chan struct{}
@@ -71,6 +73,9 @@ func Run(ctx context.Context, cfg Config) error {
 		bundles: layout.ContainersDir, root: layout.CgroupRoot, cgroups: layout.CgroupBase,
 		newGroup: func(path string) Group { return cgroups.Group(path) }, podReady: a.podReady, notify: a.notify,
 	}
+	a.dns = dnsrelay.New(layout.CgroupRoot, func(question hyperstart.DNSMessage) {
+		a.notify(hyperstart.EventMessage{Kind: hyperstart.EventDNS, DNS: &question})
+	})
 	if a.containers.oom, err = cgroups.NewOOMWatcher(a.notifyOOM); err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
@@ -158,6 +163,8 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 		hyperstart.StatsContainer:  query(s.stats),
 		hyperstart.ListProcesses:   query(s.list),
 		hyperstart.AdjustClock:     query(adjustClock),
+		hyperstart.RelayDNS:        a.whenReady(command(a.dns.Serve)),
+		hyperstart.AnswerDNS:       command(a.dns.Answer),
 		hyperstart.ReadFile:        files{s.find}.readFile,
 		hyperstart.WriteFile:       files{s.find}.writeFile,
 		hyperstart.RemoveContainer: command(s.remove),

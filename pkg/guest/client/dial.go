@@ -77,6 +77,10 @@ func (e Events) handle(m hyperstart.EventMessage) {
 		if execID, ok := execIDOf(m.Process); ok && e.Exited != nil {
 			e.Exited(m.Container, execID, m.Status)
 		}
+	case hyperstart.EventDNS:
+		if m.DNS != nil && e.DNS != nil {
+			e.DNS(*m.DNS)
+		}
 	}
 }
 

@@ -87,6 +87,16 @@ type Clock interface {
 	AdjustClock(ctx context.Context, a hyperstart.AdjustClockRequest) (time.Time, error)
 }
 
+// Resolver is what a guest is beside [Guest] when it passes on questions to name servers
+// of the host.
+type Resolver interface {
+	// RelayDNS makes questions to port 53 of the addresses [Events.DNS]. It adds to those
+	// of earlier calls.
+	RelayDNS(ctx context.Context, r hyperstart.RelayDNSRequest) error
+	// AnswerDNS answers a question, by its id. One that nobody waits for is not an error.
+	AnswerDNS(ctx context.Context, a hyperstart.DNSMessage) error
+}
+
 // Session is one process's streams and exit.
 type Session interface {
 	Stdout() Stream
@@ -181,6 +191,8 @@ type Events struct {
 	// Exited says that a process has exited whose output the host does not
 	// read, or whose streams descendants keep open. Its session ends later.
 	Exited func(container, execID string, status uint8)
+	// DNS gets questions for the servers of [Resolver].
+	DNS func(question hyperstart.DNSMessage)
 	// Lost is called once, when the connection to the guest has ended.
 	Lost func(err error)
 }

@@ -20,11 +20,14 @@ import (
 // native is a ccv2 guest.
 type native struct {
 	*caller
+	resolver
 	attempts *attempts
 	forwards atomic.Uint64 // connections so far, for their ids
 }
 
-func newNative(c *caller) *native { return &native{caller: c, attempts: newAttempts()} }
+func newNative(c *caller) *native {
+	return &native{caller: c, resolver: resolver{c}, attempts: newAttempts()}
+}
 
 // Close implements [Guest].
 func (n *native) Close() error {
@@ -37,6 +40,7 @@ var _ interface {
 	Forwarder
 	Beneath
 	Clock
+	Resolver
 } = (*native)(nil)
 
 // ResolvesBeneath implements [Beneath]: pkg/guest/agent/shared does it.

@@ -88,6 +88,7 @@ var _ interface {
 	client.Forwarder
 	client.Beneath
 	client.Clock
+	client.Resolver
 } = (*Guest)(nil)
 
 // ResolvesBeneath implements [client.Beneath].

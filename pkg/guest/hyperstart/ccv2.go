@@ -25,6 +25,8 @@ const (
 	// take, or whose streams descendants keep open. The end comes on the tty port
 	// as well, after the output.
 	EventExited EventKind = "exited"
+	// EventDNS has a question to a name server of RELAYDNS.
+	EventDNS EventKind = "dns"
 )
 
 // EventMessage is the payload of EVENT.
@@ -34,6 +36,22 @@ type EventMessage struct {
 	// Process and Status are those of EventExited.
 	Process string `json:"process,omitempty"`
 	Status  uint8  `json:"status,omitempty"`
+	// DNS is that of EventDNS.
+	DNS *DNSMessage `json:"dns,omitempty"`
+}
+
+// RelayDNSRequest is the payload of RELAYDNS: IPv4 addresses of the loopback, where
+// name servers of the host are.
+type RelayDNSRequest struct {
+	Servers []string `json:"servers"`
+}
+
+// DNSMessage is a question of the guest, or the payload of ANSWERDNS.
+type DNSMessage struct {
+	ID      uint64 `json:"id"`               // of the question; the guest counts them
+	Server  string `json:"server,omitempty"` // which is asked
+	TCP     bool   `json:"tcp,omitempty"`
+	Message []byte `json:"message"` // of RFC 1035, without a length
 }
 
 // UpdateContainerRequest is the payload of UPDATECONTAINER.

@@ -66,6 +66,8 @@ const (
 	GuestInfo       Code = 74 // no payload; answers [GuestInfoReply]
 	SignalProcess   Code = 75 // [SignalProcessRequest]
 	AdjustClock     Code = 76 // [AdjustClockRequest]; answers [AdjustClockReply]
+	RelayDNS        Code = 77 // [RelayDNSRequest]
+	AnswerDNS       Code = 78 // [DNSMessage]
 )
 
 type codeRow struct {
@@ -127,6 +129,8 @@ var ccv2Codes = []codeRow{
 	{GuestInfo, "GUESTINFO", "guestinfo"},
 	{SignalProcess, "SIGNALPROCESS", "signalprocess"},
 	{AdjustClock, "ADJUSTCLOCK", "adjustclock"},
+	{RelayDNS, "RELAYDNS", "relaydns"},
+	{AnswerDNS, "ANSWERDNS", "answerdns"},
 }
 
 // String returns the name of a common or ccv2 code, or "CODE(n)" for a code

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +27,8 @@ type Pod struct {
 	// ShmSize is the size of the pod's /dev/shm in bytes.
 	ShmSize int64
 	Network Network
+	// ResolvConf is the file of the host that is mounted on /etc/resolv.conf; "" for none.
+	ResolvConf string
 }
 
 // Network says where the network of a pod is. The zero value is a new network
@@ -47,8 +50,18 @@ const defaultShmSize = 64 << 20
 func (b *Bundle) Pod() Pod {
 	return Pod{
 		Hostname: hostname(b.Spec), Sysctls: PodSysctls(b.Spec), CgroupsPath: b.Spec.Linux.CgroupsPath,
-		Limits: b.hostLimits(), ShmSize: b.shmSize(), Network: b.network(),
+		Limits: b.hostLimits(), ShmSize: b.shmSize(), Network: b.network(), ResolvConf: b.mounted("/etc/resolv.conf"),
 	}
+}
+
+// mounted is the source of the last bind mount on a destination.
+func (b *Bundle) mounted(destination string) (source string) {
+	for _, m := range b.Spec.Mounts {
+		if filepath.Clean(m.Destination) == destination && IsBind(m) {
+			source = m.Source
+		}
+	}
+	return source
 }
 
 // hostname is the host's where the specification has none: a new UTS namespace

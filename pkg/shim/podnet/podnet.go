@@ -39,8 +39,9 @@ type Network struct {
 	watch       *network.Watcher
 	unplugLimit time.Duration
 	ports       ports
-	vm          Plugger    // set by Attach
-	guest       Configurer // set by Attach
+	vm          Plugger               // set by Attach
+	guest       Configurer            // set by Attach
+	also        func(context.Context) // set by Follow
 
 	requests chan chan<- error
 	done     chan struct{} // closed when the reconciler has ended
@@ -94,8 +95,9 @@ func (n *Network) Attach(ctx context.Context, vm Plugger, guest Configurer) erro
 }
 
 // Follow lets the guest have what changes in the namespace from now on, until
-// Close.
-func (n *Network) Follow(ctx context.Context) {
+// Close. also is called whenever something may have changed.
+func (n *Network) Follow(ctx context.Context, also func(context.Context)) {
+	n.also = also
 	ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	changed := make(chan struct{}, 1)
 	n.wg.Go(func() {
@@ -143,6 +145,7 @@ func (n *Network) reconcile(ctx context.Context) error {
 		n.ports.unplug(ctx, n.vm, gone, n.unplugLimit),
 		n.ports.plug(ctx, n.vm))
 	configErr := n.ports.configure(ctx, n.guest)
+	n.also(ctx)
 	if errdefs.IsNotImplemented(configErr) { // an original guest, whose network is fixed once it runs
 		log.G(ctx).WithError(configErr).Info("the guest cannot follow changes of the pod's network")
 		configErr = nil

@@ -81,7 +81,7 @@ func TestGuestThatDoesNotAnswer(t *testing.T) {
 	if err := n.Attach(t.Context(), &plugs{}, guest); err != nil {
 		t.Fatal(err)
 	}
-	n.Follow(t.Context())
+	n.Follow(t.Context(), func(context.Context) {})
 	ns.Add("eth0", "192.0.2.2/24")
 	<-guest.asked
 	ctx, cancel := context.WithCancel(t.Context())
@@ -113,7 +113,7 @@ func TestFollow(t *testing.T) {
 	if err := n.Attach(t.Context(), vm, vm); err != nil {
 		t.Fatal(err)
 	}
-	n.Follow(t.Context())
+	n.Follow(t.Context(), func(context.Context) {})
 	ns.Add("eth0", "192.0.2.2/24")
 	if err := n.Refresh(t.Context()); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/virtiofsd"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -82,6 +83,8 @@ func (b *boot) openNetwork(ctx context.Context) error {
 	}
 	b.network = n
 	b.undo.Add(func(context.Context) error { return n.Close() })
+	b.dns = dnsrelay.New(ctx, n.File(), b.pod.ResolvConf)
+	b.undo.Add(func(context.Context) error { return b.dns.Close() })
 	if where.Path == "" {
 		return nil // ends with the sandbox
 	}

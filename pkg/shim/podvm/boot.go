@@ -64,7 +64,7 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 			return b.describe(s.phase, err)
 		}
 	}
-	m.network.Follow(ctx)
+	m.network.Follow(ctx, m.dns.Refresh)
 	b.forwardPorts(ctx)
 	b.logTiming(ctx)
 	return nil

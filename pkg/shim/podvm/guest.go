@@ -13,6 +13,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestclock"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/portforward"
 )
@@ -34,6 +35,7 @@ func (b *boot) connectGuest(ctx context.Context) error {
 		return err
 	}
 	events := b.events
+	events.DNS = b.dns.Ask
 	events.Lost = func(err error) { b.wg.Go(func() { b.reportSilence(err) }) }
 	guest, err := client.Dial(ctx, client.Options{
 		Server: b.server, VM: b.opts.ID, Ctl: ctl, TTY: tty, Events: events,
@@ -44,6 +46,9 @@ func (b *boot) connectGuest(ctx context.Context) error {
 		return err
 	}
 	b.guest = guest
+	if resolver, ok := guest.(dnsrelay.Guest); ok { // not an original one
+		b.dns.Start(resolver)
+	}
 	b.timing.Ready = time.Now()
 	return b.listenProxy(ctx)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/cleanup"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
@@ -81,6 +82,7 @@ type Machine struct {
 	server  *proxy.Server
 	guest   client.Guest
 	network *podnet.Network
+	dns     *dnsrelay.Relay
 	cgroup  cgroup
 	timing  Timing
 }
