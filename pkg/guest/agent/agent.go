@@ -165,6 +165,7 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 		hyperstart.AdjustClock:     query(adjustClock),
 		hyperstart.RelayDNS:        a.whenReady(command(a.dns.Serve)),
 		hyperstart.AnswerDNS:       command(a.dns.Answer),
+		hyperstart.DropCaches:      command(dropCaches),
 		hyperstart.ReadFile:        files{s.find}.readFile,
 		hyperstart.WriteFile:       files{s.find}.writeFile,
 		hyperstart.RemoveContainer: command(s.remove),

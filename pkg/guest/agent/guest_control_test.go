@@ -3,6 +3,7 @@ package agent_test
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -255,4 +256,36 @@ func testClock(t *testing.T, v *vm) {
 	if r := v.command(hyperstart.AdjustClock, hyperstart.AdjustClockRequest{Step: 1, Slew: 1}); r.code != hyperstart.Error {
 		t.Errorf("a step and a slew: %s", r.code)
 	}
+}
+
+// testCaches: the kernel has forgotten names when the command is answered.
+func testCaches(t *testing.T, v *vm) {
+	init := v.run("caches", spec("sleep", "1000"))
+	exec := func(id, script string) string {
+		sp := spec("sh", "-c", script).Process
+		p := v.exec("caches", id, sp)
+		p.wait()
+		return p.stdout.String()
+	}
+	unused := func(id string) int {
+		said := exec(id, "cat /proc/sys/fs/dentry-state")
+		fields := strings.Fields(said)
+		if len(fields) < 2 {
+			t.Fatalf("the kernel says %q", said)
+		}
+		n, err := strconv.Atoi(fields[1])
+		must(t, err)
+		return n
+	}
+	for i, pages := range []bool{false, true} {
+		exec(fmt.Sprint("walk", i), "find /proc/sys")
+		before := unused(fmt.Sprint("before", i))
+		v.call(hyperstart.DropCaches, hyperstart.DropCachesRequest{Pages: pages})
+		if after := unused(fmt.Sprint("after", i)); after >= before {
+			t.Errorf("pages %v: %d names that nobody uses before, %d after", pages, before, after)
+		}
+	}
+	v.call(hyperstart.KillContainer, hyperstart.KillContainerRequest{Container: "caches", Signal: 9})
+	init.wait()
+	v.remove("caches")
 }

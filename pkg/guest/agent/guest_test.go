@@ -168,6 +168,7 @@ func TestGuest(t *testing.T) {
 		{"files", testFiles},
 		{"limits", testLimits},
 		{"clock", testClock},
+		{"caches", testCaches},
 		{"concurrent calls", testConcurrent},
 		{"refusals", testRefusals},
 		{"info", testInfo},

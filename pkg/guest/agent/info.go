@@ -33,6 +33,11 @@ func adjustClock(_ context.Context, req hyperstart.AdjustClockRequest) (reply hy
 	return hyperstart.AdjustClockReply{Now: time.Now().UnixNano()}, err
 }
 
+// dropCaches has the kernel forget files that nobody uses.
+func dropCaches(_ context.Context, req hyperstart.DropCachesRequest) error {
+	return machine.DropCaches(req.Pages)
+}
+
 // maxStacks bounds a stack dump; it fits in a control message.
 const maxStacks = 1 << 20
 

@@ -255,6 +255,11 @@ func (n *native) AdjustClock(ctx context.Context, a hyperstart.AdjustClockReques
 	return time.Unix(0, reply.Now), nil
 }
 
+// DropCaches has the guest forget files that nobody uses, with pages also their data.
+func (n *native) DropCaches(ctx context.Context, pages bool) error {
+	return n.mutate(ctx, "dropcaches", "", hyperstart.DropCachesRequest{Pages: pages})
+}
+
 // Update implements [Guest].
 func (n *native) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
 	raw, err := proxyproto.Marshal(resources)

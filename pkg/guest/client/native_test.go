@@ -154,6 +154,16 @@ func TestNativeAnswers(t *testing.T) {
 	if diff := cmp.Diff([]string{`ADJUSTCLOCK {"step":-5}`}, f.sent(1)); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
+	for _, pages := range []bool{false, true} {
+		if err := f.Guest.(interface {
+			DropCaches(ctx context.Context, pages bool) error
+		}).DropCaches(t.Context(), pages); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"DROPCACHES {}", `DROPCACHES {"pages":true}`}, f.sent(2)); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
 	stats, err := f.Stats(t.Context(), "c")
 	if err != nil || stats.MemoryCurrent != 5 {
 		t.Errorf("stats %+v, %v", stats, err)

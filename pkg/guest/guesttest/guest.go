@@ -258,6 +258,15 @@ func (g *Guest) AdjustClock(ctx context.Context, a hyperstart.AdjustClockRequest
 	return time.Now().Add(-g.behind), nil
 }
 
+// DropCaches forgets nothing: there is nothing.
+func (g *Guest) DropCaches(ctx context.Context, pages bool) error {
+	method := "DropCaches"
+	if pages {
+		method = "DropPages"
+	}
+	return g.enter(ctx, Call{Method: method})
+}
+
 // SetStats sets what Stats answers for every container.
 func (g *Guest) SetStats(stats hyperstart.Stats) {
 	g.mu.Lock()

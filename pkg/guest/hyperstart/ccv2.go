@@ -128,3 +128,10 @@ type AdjustClockRequest struct {
 type AdjustClockReply struct {
 	Now int64 `json:"now"` // nanoseconds since 1970, after the step
 }
+
+// DropCachesRequest is the payload of DROPCACHES: the guest forgets the files that
+// nobody uses, which the host keeps open for it.
+type DropCachesRequest struct {
+	// Pages are dropped first: files with some in memory are kept for them.
+	Pages bool `json:"pages,omitempty"`
+}

@@ -68,6 +68,7 @@ const (
 	AdjustClock     Code = 76 // [AdjustClockRequest]; answers [AdjustClockReply]
 	RelayDNS        Code = 77 // [RelayDNSRequest]
 	AnswerDNS       Code = 78 // [DNSMessage]
+	DropCaches      Code = 79 // [DropCachesRequest]
 )
 
 type codeRow struct {
@@ -131,6 +132,7 @@ var ccv2Codes = []codeRow{
 	{AdjustClock, "ADJUSTCLOCK", "adjustclock"},
 	{RelayDNS, "RELAYDNS", "relaydns"},
 	{AnswerDNS, "ANSWERDNS", "answerdns"},
+	{DropCaches, "DROPCACHES", "dropcaches"},
 }
 
 // String returns the name of a common or ccv2 code, or "CODE(n)" for a code

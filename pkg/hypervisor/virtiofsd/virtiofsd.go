@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 
@@ -23,8 +24,10 @@ type Options struct {
 
 // Server is one running virtiofsd.
 type Server struct {
-	proc   *child.Process
-	socket string
+	proc    *child.Process
+	socket  string
+	version Version
+	child   atomic.Int64 // pid of the process that serves, 0 before it is known
 }
 
 // Start runs a server. ctx bounds the start alone. On error no process and no
@@ -60,7 +63,13 @@ func start(ctx context.Context, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(opts.Socket))
 	}
-	return &Server{proc: proc, socket: opts.Socket}, nil
+	s := &Server{proc: proc, socket: opts.Socket, version: version}
+	if version.Legacy {
+		if err := raiseLimit(s.PID()); err != nil {
+			return nil, errors.Join(err, s.Kill(ctx))
+		}
+	}
+	return s, nil
 }
 
 // PID is the server's process id; it is not reused before Done is closed. In

@@ -115,7 +115,7 @@ func (b *boot) startShareServer(ctx context.Context) error {
 		<-d.Done()
 		b.loss.report(fmt.Errorf("virtiofsd ended by itself: it %s", d.Exit()))
 	})
-	b.shareServer = d.PID()
+	b.shareServer = d
 	return b.recordProcess("virtiofsd", d.PID())
 }
 
@@ -126,7 +126,7 @@ func (b *boot) enterShare(context.Context) error {
 		return nil
 	}
 	b.undo.Add(func(context.Context) error { return b.shares.Close() })
-	return b.shares.Enter(b.shareServer)
+	return b.shares.Enter(b.shareServer.PID())
 }
 
 // startVM starts the VMM in the pod's network namespace: nothing of the host's

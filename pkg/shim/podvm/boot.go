@@ -11,6 +11,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/virtiofsd"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
 
@@ -23,7 +24,7 @@ type boot struct {
 
 	pod         bundle.Pod
 	events      client.Events
-	shareServer int // pid; 0 when QEMU serves the share
+	shareServer *virtiofsd.Server // nil when QEMU serves the share
 }
 
 // step is one step of a boot.
@@ -66,6 +67,7 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 	}
 	m.network.Follow(ctx, m.dns.Refresh)
 	b.forwardPorts(ctx)
+	watchShare(ctx, b)
 	b.logTiming(ctx)
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestclock"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/portforward"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sharelimit"
 )
 
 // connectNetwork makes a tap for each link of the pod's network.
@@ -147,4 +148,14 @@ func (b *boot) forwardPorts(ctx context.Context) {
 	}
 	f := portforward.Start(ctx, loopback, guest)
 	b.undo.Add(func(context.Context) error { return f.Close() })
+}
+
+// watchShare keeps the guest from using up the descriptors of the share's server.
+func watchShare(ctx context.Context, b *boot) {
+	guest, ok := b.guest.(sharelimit.Guest)
+	if !ok || b.shareServer == nil { // an original one, or the share is QEMU's
+		return
+	}
+	w := sharelimit.Start(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", b.opts.ID)), b.shareServer, guest)
+	b.undo.Add(func(context.Context) error { return w.Close() })
 }

@@ -126,6 +126,17 @@ func loopbackUp() error {
 	return nil
 }
 
+// DropCaches has the kernel forget the names and inodes that nobody uses. An inode
+// with data in memory is one that is used, unless pages are dropped first.
+func DropCaches(pages bool) error {
+	const inodes, all = "2", "3"
+	what := inodes
+	if pages {
+		what = all
+	}
+	return kernfs.Write("/proc/sys/vm/drop_caches", what)
+}
+
 // Uptime is the time since the kernel started.
 func Uptime() time.Duration {
 	var ts unix.Timespec
