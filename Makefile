@@ -5,9 +5,6 @@ BUILD   ?= build
 PREFIX  ?= /usr/local
 DESTDIR ?=
 GO      ?= go
-# The guest's OCI runtime: static is built from source and starts twice as fast
-# as the distribution's (debian).
-CRUN    ?= static
 # The file server: rust is built from source, debian is the distribution's, with which
 # less works. `make demo` takes what is there.
 VIRTIOFSD ?= rust
@@ -57,12 +54,12 @@ binaries:
 	@$(GOBUILD) -ldflags "$(MAIN_LD)" -o $(BIN)/ ./cmd/ccv2-agent ./cmd/ccv2
 	@ln -sf containerd-shim-ccv2 $(BIN)/containerd-shim-cc-v2
 
-guest: deps build crun-$(CRUN) ## build the guest's kernel and image
-	@$(STEP) "build the guest's kernel and image" hack/guest.sh $(BUILD) $(CRUN)
+guest: deps build crun-static ## build the guest's kernel and image
+	@$(STEP) "build the guest's kernel and image" hack/guest.sh $(BUILD)
 
-guest-9p: deps build crun-$(CRUN) ## the same with a kernel that has 9p, for share.type "9p"
+guest-9p: deps build crun-static ## the same with a kernel that has 9p, for share.type "9p"
 	@$(STEP) "get a kernel with 9p from the distribution" hack/deps.sh kernel-9p $(BUILD)
-	@$(STEP) "build the guest's kernel and image with 9p" hack/guest.sh $(BUILD) $(CRUN) 9p
+	@$(STEP) "build the guest's kernel and image with 9p" hack/guest.sh $(BUILD) 9p
 
 crun-static: $(BUILD)/crun-static/crun
 
@@ -70,9 +67,6 @@ $(BUILD)/crun-static/crun: hack/build-crun.sh hack/debsource.sh hack/crun-exec-t
 	@$(STEP) "get what building crun needs from the distribution" hack/deps.sh crun $(BUILD)
 	@$(STEP) "build a static crun for the guest" hack/build-crun.sh $(BUILD)/crun-static
 	@touch $@
-
-crun-debian:
-	@$(STEP) "download the distribution's crun" hack/deps.sh crun-binary $(BUILD)
 
 virtiofsd: $(BUILD)/virtiofsd/virtiofsd ## build the file server
 virtiofsd-rust: virtiofsd
@@ -188,5 +182,5 @@ distclean: ## remove BUILD
 help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static crun-debian virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
+.PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
 	test lint unit fuzz e2e e2e-full e2e-containerds e2e-host distributions conformance bench fmt install clean distclean help

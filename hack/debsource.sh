@@ -1,9 +1,9 @@
 # shellcheck shell=sh
 # Source packages of Debian without a change to the machine's apt. To be sourced.
 
-# debian_archives DIRECTORY makes the directory, with an apt state of its own in
-# it: the archives of the binary packages, and their sources. Only Debian's have
-# what is built here.
+# debian_archives DIRECTORY [RELEASE] makes the directory, with an apt state of its
+# own in it: the archives of the binary packages, and their sources. Only Debian's
+# have what is built here. With a release, such as trixie, its sources are there, too.
 debian_archives() {
 	archives=$1
 	mkdir -p "$archives/lists/partial" "$archives/parts"
@@ -14,6 +14,16 @@ debian_archives() {
 		esac
 	done
 	grep -L 'debian\.org\|debian-archive' "$archives"/parts/*.sources 2>/dev/null | while read -r other; do rm -f "$other"; done
+	if [ -n "${2:-}" ]; then
+		mirror=$(sed -n -e 's/^URIs: *//p' -e 's/^deb-src \([^ ]*\) .*/\1/p' "$archives"/parts/* | grep -v security | head -n 1)
+		cat >"$archives/parts/release.sources" <<-END
+			Types: deb-src
+			URIs: $mirror
+			Suites: $2
+			Components: main
+			Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+		END
+	fi
 	apt update
 }
 

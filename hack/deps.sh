@@ -4,12 +4,11 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|virtiofsd|crun-binary|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]
+# usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
 #   virtiofsd  to build the file server (hack/build-virtiofsd.sh)
 #   runc  to build the runc that tests and figures compare with
-#   crun-binary  for a guest with the distribution's crun instead
 #   containerd  to run tests on the distribution's own
 #   kernel-9p  for a guest whose share is served by QEMU itself
 #   test  to lint and to run all tests
@@ -17,7 +16,7 @@
 #   host  to run tests on a host in a VM
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|crun-binary|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -120,20 +119,6 @@ kernel_9p() {
 	unpack "$package" "$build/kernel-9p"
 }
 
-# crun with all libraries that it is linked with.
-crun() {
-	[ ! -d "$build/crun" ] || return 0
-	update_lists
-	unpack crun "$build/crun.parts"
-	for package in $(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-		--no-replaces --no-enhances crun | grep -E '^lib' | grep -v libelogind); do
-		unpack "$package" "$build/cache/$package"
-		cp -a "$build/cache/$package/." "$build/crun.parts/"
-		rm -rf "$build/cache/$package"
-	done
-	mv "$build/crun.parts" "$build/crun"
-}
-
 # containerd with its ctr, which the host need not have.
 containerd() {
 	[ ! -e "$build/containerd-debian/containerd" ] || return 0
@@ -199,9 +184,6 @@ runc)
 	need pkg-config have pkg-config
 	need libseccomp-dev pkg-config --exists libseccomp
 	install_missing
-	;;
-crun-binary)
-	crun
 	;;
 containerd)
 	containerd

@@ -2,27 +2,17 @@
 # Builds the guest's kernel and image, unless those that are there were made of
 # the same parts.
 #
-# usage: hack/guest.sh BUILD-DIR static|debian [9p]
-#   static  with the crun of hack/build-crun.sh
-#   debian  with the distribution's
+# usage: hack/guest.sh BUILD-DIR [9p]
 #   9p      in guest-9p, with the kernel of hack/deps.sh kernel-9p
 set -eu
 
-build=${1:?usage: hack/guest.sh BUILD-DIR static|debian [9p]}
-case ${2:?usage: hack/guest.sh BUILD-DIR static|debian [9p]} in
-static) runtime=$build/crun-static/crun root='' ;;
-debian) runtime=$build/crun/usr/bin/crun root=$build/crun ;;
-*)
-	echo "guest: unknown kind of crun: $2" >&2
-	exit 1
-	;;
-esac
-
-case ${3:-} in
+build=${1:?usage: hack/guest.sh BUILD-DIR [9p]}
+runtime=$build/crun-static/crun
+case ${2:-} in
 '') kernels="linux-image-*" out=$build/guest get='make deps' ;;
 9p) kernels=kernel-9p out=$build/guest-9p get='make guest-9p' ;;
 *)
-	echo "guest: unknown kind of guest: $3" >&2
+	echo "guest: unknown kind of guest: $2" >&2
 	exit 1
 	;;
 esac
@@ -40,6 +30,5 @@ if [ -e "$out/vmlinux" ] && [ -e "$out/initrd.img" ] && [ "$parts" = "$(cat "$ou
 fi
 rm -f "$out/.parts"
 set -- --kernel "$kernel" --agent "$build/bin/ccv2-agent" --runtime "$runtime" --out "$out"
-[ -z "$root" ] || set -- "$@" --root "$root"
 "$build/bin/ccv2" image build "$@"
 printf '%s\n' "$parts" >"$out/.parts"
