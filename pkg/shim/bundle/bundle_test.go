@@ -161,6 +161,20 @@ func TestPodLimits(t *testing.T) {
 	}
 }
 
+// TestSysctls: names as sysctl(8) takes them.
+func TestSysctls(t *testing.T) {
+	if got := Sysctls(&specs.Spec{Linux: &specs.Linux{}}); got != nil {
+		t.Errorf("of none: %v", got)
+	}
+	got := Sysctls(&specs.Spec{Linux: &specs.Linux{Sysctl: map[string]string{
+		"net.ipv4.conf.eth0/5.forwarding": "1", "net/ipv6/conf/eth0.5/forwarding": "2", "kernel/msgmax": "3", "nonsense": "4",
+	}}})
+	want := map[string]string{"net.ipv4.conf.eth0/5.forwarding": "1", "net.ipv6.conf.eth0/5.forwarding": "2", "kernel.msgmax": "3", "nonsense": "4"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestPodSysctls(t *testing.T) {
 	all := map[string]string{"net.core.somaxconn": "9", "kernel.shmmax": "8", "fs.mqueue.msg_max": "7", "kernel.domainname": "x"}
 	for _, test := range []struct {

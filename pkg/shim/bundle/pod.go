@@ -95,12 +95,29 @@ func PodSysctls(spec *specs.Spec) map[string]string {
 	if spec.Domainname != "" && !own {
 		sysctls["kernel.domainname"] = spec.Domainname
 	}
-	for name, value := range spec.Linux.Sysctl {
+	for name, value := range Sysctls(spec) {
 		if strings.HasPrefix(name, "net.") || isShared(name) && !own {
 			sysctls[name] = value
 		}
 	}
 	return sysctls
+}
+
+// Sysctls are the kernel parameters of a specification by their names with dots.
+// sysctl(8) has them with slashes, too: when the first separator is one, a dot is part
+// of a name, as in net/ipv4/conf/eth0.5/forwarding.
+func Sysctls(spec *specs.Spec) map[string]string {
+	if spec.Linux.Sysctl == nil {
+		return nil
+	}
+	dotted := make(map[string]string, len(spec.Linux.Sysctl))
+	for name, value := range spec.Linux.Sysctl {
+		if first := strings.IndexAny(name, "./"); first >= 0 && name[first] == '/' {
+			name = strings.NewReplacer("/", ".", ".", "/").Replace(name)
+		}
+		dotted[name] = value
+	}
+	return dotted
 }
 
 // isShared reports whether a kernel parameter belongs to the IPC or UTS

@@ -50,16 +50,12 @@ func Container(spec *specs.Spec, o Options) *specs.Spec {
 	if !bundle.HasNamespace(&guest, specs.UTSNamespace) {
 		guest.Hostname, guest.Domainname = "", "" // the guest has the pod's
 	}
+	linux.Sysctl = bundle.Sysctls(spec)
 	if o.Sandbox {
-		linux.Sysctl = ownSysctls(spec)
-	}
-	if guest.Domainname != "" { // crun 1.8 does not know it
-		linux.Sysctl = maps.Clone(linux.Sysctl)
-		if linux.Sysctl == nil {
-			linux.Sysctl = make(map[string]string)
-		}
-		linux.Sysctl["kernel.domainname"] = guest.Domainname
-		guest.Domainname = ""
+		maps.DeleteFunc(linux.Sysctl, func(name, _ string) bool {
+			_, ofPod := bundle.PodSysctls(spec)[name]
+			return ofPod
+		})
 	}
 	linux.Resources = Resources(spec.Linux.Resources)
 	linux.IntelRdt = nil  // hardware of the host
@@ -90,17 +86,6 @@ func guestHooks(h *specs.Hooks, programs map[string]string) *specs.Hooks {
 	return guest
 }
 
-// ownSysctls are those that are not set in the guest itself.
-func ownSysctls(spec *specs.Spec) map[string]string {
-	pod := bundle.PodSysctls(spec)
-	own := maps.Clone(spec.Linux.Sysctl)
-	maps.DeleteFunc(own, func(name, _ string) bool {
-		_, ok := pod[name]
-		return ok
-	})
-	return own
-}
-
 // namespaces keeps what separates containers from each other in the guest, and
 // drops what separates them from the host, which the VM does. A path names a
 // namespace of the host, that is, of the pod: in the guest that is the guest's
@@ -117,10 +102,7 @@ func namespaces(spec *specs.Spec, o Options) []specs.LinuxNamespace {
 		if o.Sandbox && ns.Type == specs.UserNamespace {
 			ns.Path = "" // some clients keep one on the host; the mappings are there as well
 		}
-		// Docker gives each container one, and in one the init of crun 1.8 dies.
-		// Without offsets its clocks are the guest's.
-		time := ns.Type == specs.TimeNamespace && ns.Path == "" && len(spec.Linux.TimeOffsets) == 0
-		if shared || time || ns.Type == specs.NetworkNamespace || (ns.Path != "" && o.Joined[ns.Type] == "") {
+		if shared || ns.Type == specs.NetworkNamespace || (ns.Path != "" && o.Joined[ns.Type] == "") {
 			continue
 		}
 		if ns.Path != "" {
@@ -146,7 +128,7 @@ const guestNetwork = "/proc/1/ns/net"
 
 // setsNetwork reports whether a specification has kernel parameters of the network.
 func setsNetwork(spec *specs.Spec) bool {
-	for name := range spec.Linux.Sysctl {
+	for name := range bundle.Sysctls(spec) {
 		if strings.HasPrefix(name, "net.") {
 			return true
 		}

@@ -3,6 +3,7 @@ package guestspec
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -74,10 +75,23 @@ func bindMount(m specs.Mount, source Source) specs.Mount {
 	m.Options = without(m.Options, func(o string) bool {
 		return o == "ro" || o == "rro" || isPropagation(o)
 	})
+	for i, o := range m.Options {
+		// What is below is mounted later, with the attributes of what it is below; crun
+		// can give those of access times to no mount that has others.
+		if strings.HasPrefix(o, "r") && slices.Contains(recursive, o[1:]) {
+			m.Options[i] = o[1:]
+		}
+	}
 	if access == share.WriteNothing || source.ReadOnly {
 		m.Options = append(m.Options, "ro")
 	}
 	return m
+}
+
+// recursive are the options that there are with an r before them, for a mount and all
+// below it, but for those of access.
+var recursive = []string{
+	"suid", "nosuid", "dev", "nodev", "exec", "noexec", "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime",
 }
 
 // unmapped drops the id mappings of a mount, which the host has applied.
