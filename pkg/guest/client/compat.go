@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client/internal/compatnet"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client/internal/compatspec"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -100,8 +100,8 @@ func (c *compat) CreateContainer(_ context.Context, s Session, r Container) erro
 	if !ok {
 		return errForeignSession
 	}
-	if what := weakened(r.Spec); what != "" {
-		return fmt.Errorf("%s cannot be had from a guest of dialect %s; use the ccv2 guest image: %w", what, c.dialect, errdefs.ErrNotImplemented)
+	if err := c.lacks(compatspec.Missing(r.Spec, c.dialect)); err != nil {
+		return err
 	}
 	created := &compatContainer{session: session, request: hyperstart.NewContainerRequest{
 		ID:      r.ID,
@@ -121,20 +121,12 @@ func (c *compat) CreateContainer(_ context.Context, s Session, r Container) erro
 	return nil
 }
 
-// weakened names what a specification asks for and these guests would silently
-// not do, where that weakens the container; "" when there is nothing of that kind.
-func weakened(spec *specs.Spec) string {
-	if spec.Root != nil && spec.Root.Readonly {
-		return "a read-only root file system"
+// lacks refuses what there is a name for.
+func (c *compat) lacks(what string) error {
+	if what == "" {
+		return nil
 	}
-	if spec.Hooks != nil {
-		return "a hook in the container's namespaces"
-	}
-	isUser := func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace }
-	if spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, isUser) {
-		return "a user namespace"
-	}
-	return ""
+	return fmt.Errorf("%s cannot be had from a guest of dialect %s; use the ccv2 guest image: %w", what, c.dialect, errdefs.ErrNotImplemented)
 }
 
 // StartContainer creates and starts the container.
@@ -178,6 +170,9 @@ func (c *compat) Exec(ctx context.Context, s Session, e Exec) error {
 	session, ok := s.(*compatSession)
 	if !ok {
 		return errForeignSession
+	}
+	if err := c.lacks(compatspec.MissingOfProcess(e.Process, c.dialect)); err != nil {
+		return err
 	}
 	process := compatProcess(e.Process, processIDOf(e.ID), e.Terminal, c.dialect)
 	err := c.mutate(ctx, "execcmd", session.frames.Token(), hyperstart.ExecCmdRequest{Container: e.Container, Process: process})

@@ -29,6 +29,11 @@ func TestCompatStart(t *testing.T) {
 			f := newFixture(t, dialect, nil, client.Options{}).start()
 			s := f.session()
 			c := client.Container{ID: "c", Spec: newSpec(), Terminal: true, Binds: []client.Bind{{Source: "c/1", Destination: "/d", ReadOnly: true}}}
+			if dialect == hyperstart.DialectClearC { // it knows no other
+				want = strings.NewReplacer(`"user":"1"`, `"user":"0"`, `"group":"2"`, `"group":"0"`).Replace(want)
+			} else {
+				c.Spec.Process.User.UID, c.Spec.Process.User.GID = 1, 2
+			}
 			if err := f.CreateContainer(t.Context(), s, c); err != nil {
 				t.Fatal(err)
 			}

@@ -93,7 +93,7 @@ func newSpec() *specs.Spec {
 		Root:    &specs.Root{Path: "/run/ccv2/shared/c/rootfs"},
 		Process: &specs.Process{
 			Args: []string{"sh", "-c", "a<b"}, Cwd: "/", Env: []string{"A=b=c", "D"},
-			User:        specs.User{UID: 1, GID: 2, AdditionalGids: []uint32{3}},
+			User:        specs.User{AdditionalGids: []uint32{3}},
 			ConsoleSize: &specs.Box{Height: 24, Width: 80},
 		},
 		Linux: &specs.Linux{},
