@@ -40,8 +40,10 @@ type Group interface {
 	Remove() error
 }
 
-// drivers loads what only some containers need.
+// drivers are those of the guest's kernel, of which some are loaded for the
+// containers that need them.
 type drivers interface {
+	HasCharDevice(major, minor int64) bool
 	LoadIptables()
 	LoadLate()
 }

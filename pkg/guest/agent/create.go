@@ -47,6 +47,9 @@ func (s *containers) createReserved(ctx context.Context, c *container, req *hype
 		if err := cgroups.FitCPUs(linux); err != nil {
 			return err
 		}
+		if err := checkDevices(linux, s.drivers.HasCharDevice); err != nil {
+			return err
+		}
 		return s.shared.Acquire(c.id, spec)
 	})
 	if err != nil {

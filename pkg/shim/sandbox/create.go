@@ -16,6 +16,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hooks"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/nsjoin"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/validate"
 )
 
 // CreateRequest describes a container to be created.
@@ -100,7 +101,7 @@ func (n *creation) run(ctx context.Context) (err error) {
 		return err
 	}
 	n.hooks = hooks.Of(n.ID, n.bundle)
-	if err := n.bundle.CheckRunnable(); err != nil {
+	if err := validate.Container(ctx, n.ID, n.bundle); err != nil {
 		return err
 	}
 	// The directory is named in the bundle before anything is acquired.

@@ -12,6 +12,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestspec"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/validate"
 )
 
 // Exec registers an exec process; spec is a process of the OCI specification as
@@ -79,6 +80,9 @@ func (p *Process) claimStart() error {
 func (p *Process) run(ctx context.Context) error {
 	s := p.container.sandbox
 	if err := s.ready(); err != nil {
+		return err
+	}
+	if err := validate.Process(p.spec); err != nil {
 		return err
 	}
 	if err := p.open(ctx); err != nil {

@@ -36,7 +36,7 @@ func kinds(t *testing.T, dir string) string {
 // TestHooks of a whole life. They see the pid that the client will see.
 func TestHooks(t *testing.T) {
 	f := newFixture(t)
-	dir := f.bundleOf("c", &specs.Spec{Process: &specs.Process{Args: []string{"wait"}}, Hooks: &specs.Hooks{
+	dir := f.bundleOf("c", &specs.Spec{Process: &specs.Process{Args: []string{"wait"}, Cwd: "/"}, Hooks: &specs.Hooks{
 		Prestart: hook("prestart", 0), CreateRuntime: hook("createRuntime", 0), Poststart: hook("poststart", 0), Poststop: hook("poststop", 1),
 	}})
 	c, err := f.Create(t.Context(), sandbox.CreateRequest{ID: "c", Bundle: dir})
@@ -81,7 +81,7 @@ func TestHookFails(t *testing.T) {
 		} else {
 			hooks.CreateRuntime = hook(kind, 3)
 		}
-		dir := f.bundleOf("c", &specs.Spec{Process: &specs.Process{Args: []string{"wait"}}, Hooks: hooks})
+		dir := f.bundleOf("c", &specs.Spec{Process: &specs.Process{Args: []string{"wait"}, Cwd: "/"}, Hooks: hooks})
 		_, err := f.Create(t.Context(), sandbox.CreateRequest{ID: "c", Bundle: dir})
 		if want := kind + " hook /bin/sh: exit status 3: " + kind + " says why"; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
@@ -98,7 +98,7 @@ func TestHookFails(t *testing.T) {
 // TestPoststartFails ends the container, as with runc.
 func TestPoststartFails(t *testing.T) {
 	f := newFixture(t)
-	dir := f.bundleOf("c", &specs.Spec{Process: &specs.Process{Args: []string{"wait"}}, Hooks: &specs.Hooks{Poststart: hook("poststart", 1)}})
+	dir := f.bundleOf("c", &specs.Spec{Process: &specs.Process{Args: []string{"wait"}, Cwd: "/"}, Hooks: &specs.Hooks{Poststart: hook("poststart", 1)}})
 	c, err := f.Create(t.Context(), sandbox.CreateRequest{ID: "c", Bundle: dir})
 	if err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ func TestJoin(t *testing.T) {
 	} {
 		id := fmt.Sprint("joiner", i)
 		spec := &specs.Spec{
-			Process: &specs.Process{Args: []string{"c"}},
+			Process: &specs.Process{Args: []string{"c"}, Cwd: "/"},
 			Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
 				{Type: specs.NetworkNamespace, Path: "/proc/1/ns/net"}, {Type: specs.PIDNamespace, Path: test.path},
 			}},
@@ -145,7 +145,7 @@ func TestOwnNetwork(t *testing.T) {
 // noPod is the specification of a container of no pod.
 func noPod(namespaces ...specs.LinuxNamespace) *specs.Spec {
 	return &specs.Spec{
-		Annotations: map[string]string{}, Process: &specs.Process{Args: []string{"c"}},
+		Annotations: map[string]string{}, Process: &specs.Process{Args: []string{"c"}, Cwd: "/"},
 		Linux: &specs.Linux{Namespaces: namespaces},
 	}
 }
@@ -178,7 +178,7 @@ func TestForeignNamespaces(t *testing.T) {
 		}
 	}
 	f := newFixture(t)
-	pod := &specs.Spec{Process: &specs.Process{Args: []string{"c"}}, Linux: &specs.Linux{
+	pod := &specs.Spec{Process: &specs.Process{Args: []string{"c"}, Cwd: "/"}, Linux: &specs.Linux{
 		Namespaces: []specs.LinuxNamespace{{Type: "ipc", Path: "/proc/self/ns/ipc"}},
 	}}
 	if _, err := f.Create(t.Context(), sandbox.CreateRequest{ID: podID, Bundle: f.bundleOf(podID, pod)}); err != nil {
@@ -229,7 +229,7 @@ func TestJoinInAnOriginalGuest(t *testing.T) {
 		return nil
 	})
 	spec := &specs.Spec{
-		Process: &specs.Process{Args: []string{"c"}},
+		Process: &specs.Process{Args: []string{"c"}, Cwd: "/"},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
 			{Type: specs.PIDNamespace, Path: fmt.Sprintf("/proc/%d/ns/pid", pod.PID())},
 		}},

@@ -242,7 +242,7 @@ func TestExposes(t *testing.T) {
 	f := newFixture(t)
 	spec := &specs.Spec{
 		Annotations: map[string]string{"io.kubernetes.cri.sandbox-uid": "uid"},
-		Process:     &specs.Process{Args: []string{"wait"}},
+		Process:     &specs.Process{Args: []string{"wait"}, Cwd: "/"},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/v", Type: "bind", Source: "/volume", Options: []string{"rbind", "ro"}},

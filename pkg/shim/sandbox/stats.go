@@ -2,14 +2,11 @@ package sandbox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-
-	"github.com/containerd/errdefs"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestspec"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/validate"
 )
 
 // Stats returns the container's resource usage.
@@ -23,14 +20,14 @@ func (c *Container) Stats(ctx context.Context) (*hyperstart.Stats, error) {
 // Update changes limits; resources is LinuxResources of the OCI specification
 // as JSON.
 func (c *Container) Update(ctx context.Context, resources []byte) error {
-	var limits specs.LinuxResources
-	if err := json.Unmarshal(resources, &limits); err != nil {
-		return fmt.Errorf("decode resources: %w: %w", err, errdefs.ErrInvalidArgument)
+	limits, err := validate.Resources(resources)
+	if err != nil {
+		return fmt.Errorf("update container %s: %w", c.ID, err)
 	}
 	if err := c.sandbox.ready(); err != nil {
 		return fmt.Errorf("update container %s: %w", c.ID, err)
 	}
-	err := c.sandbox.machine.Guest().Update(ctx, c.ID, guestspec.Resources(&limits))
+	err = c.sandbox.machine.Guest().Update(ctx, c.ID, guestspec.Resources(limits))
 	if err != nil || !c.isSandboxContainer() { // what runs on the host has the limits of that one
 		return err
 	}

@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"encoding/json"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// checkDevices refuses a linux section that gives its container a device by its number
+// which is not the same in this guest. A node for it could be made, but would open
+// nothing, or something else. A privileged container, which may use all there are, has
+// nodes of all that the host has and cannot mean each.
+func checkDevices(linux map[string]json.RawMessage, has func(major, minor int64) bool) error {
+	if len(linux["devices"]) == 0 || len(linux["resources"]) == 0 {
+		return nil
+	}
+	devices, err := hyperstart.Decode[[]specs.LinuxDevice](linux["devices"])
+	if err != nil {
+		return err
+	}
+	resources, err := hyperstart.Decode[struct {
+		Devices []specs.LinuxDeviceCgroup `json:"devices"`
+	}](linux["resources"])
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if d.Type == "p" || !named(d, resources.Devices) || d.Type != "b" && has(d.Major, d.Minor) {
+			continue
+		}
+		return hyperstart.Errorf(hyperstart.ClassNotImplemented,
+			"device %s (%s %d:%d) is the host's, and the guest has no such driver: a container in a VM cannot be given it yet", d.Path, d.Type, d.Major, d.Minor)
+	}
+	return nil
+}
+
+// named reports whether a rule allows just this device.
+func named(d specs.LinuxDevice, rules []specs.LinuxDeviceCgroup) bool {
+	for _, r := range rules {
+		sameType := r.Type == d.Type || d.Type == "u" && r.Type == "c"
+		if r.Allow && sameType && r.Major != nil && *r.Major == d.Major && r.Minor != nil && *r.Minor == d.Minor {
+			return true
+		}
+	}
+	return false
+}
