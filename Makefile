@@ -135,9 +135,21 @@ fuzz: ## run every fuzz target for FUZZTIME (inputs or seconds)
 e2e: deps-test guest virtiofsd guest-9p stack-test $(BUILD)/busybox.tar $(BUILD)/containerd-1.7/containerd ## end to end on containerd and QEMU; needs root
 	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
 
-e2e-full: ## the same with ten pods at once and 200 probes, and then `make distributions`
+e2e-full: ## the same with ten pods at once and 200 probes, and then `make workloads` and `make distributions`
 	@CCV2_FULL=1 $(MAKE) --no-print-directory e2e
+	@$(MAKE) --no-print-directory workloads
 	@$(MAKE) --no-print-directory distributions
+
+$(BUILD)/pjdfstest/pjdfstest: hack/build-pjdfstest.sh
+	@$(STEP) "get what building pjdfstest needs from the distribution" hack/deps.sh virtiofsd $(BUILD)
+	@$(STEP) "build pjdfstest" hack/build-pjdfstest.sh $(@D)
+	@touch $@
+
+workloads: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar $(BUILD)/pjdfstest/pjdfstest ## databases, servers, compilers and backups on a Debian, beside runc; RUN=TestWorkloads/git; needs root
+	@hack/deps.sh host $(BUILD)
+	@$(STEP) "make a root file system of Debian" hack/debian.sh $(BUILD)/debian
+	@CCV2_DEBIAN=$(abspath $(BUILD))/debian CCV2_PJDFSTEST=$(abspath $(BUILD))/pjdfstest/pjdfstest CCV2_CONTAINERDS= \
+		$(STEP) "workloads beside runc" $(GO) -C test/e2e test -tags e2e,workloads -count=1 -timeout 45m -run '$(or $(RUN),.)' ./workloads
 
 distributions: ## `make demo` and `make test` on a fresh Debian 12 and 13; DISTRO=trixie, TESTS="demo e2e RUN=TestName"; needs root
 	@mkdir -p $(BUILD)
@@ -154,7 +166,8 @@ e2e-host: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## a short s
 
 conformance: deps-test guest virtiofsd stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## third-party test suites with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
 	@mkdir -p $(BUILD)/suites
-	@$(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
+	@[ -n '$(filter-out pjdfstest,$(SUITE))$(if $(SUITE),,$(RUN))' ] || $(MAKE) --no-print-directory workloads RUN=TestPjdfstest
+	@[ '$(SUITE)' = pjdfstest ] || $(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
 
 bench: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## benchmarks, for docs/performance.md; needs root
 	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
@@ -183,4 +196,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full e2e-containerds e2e-host distributions conformance bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions conformance bench fmt install clean distclean help
