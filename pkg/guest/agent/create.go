@@ -47,7 +47,7 @@ func (s *containers) createReserved(ctx context.Context, c *container, req *hype
 		if err := cgroups.FitCPUs(linux); err != nil {
 			return err
 		}
-		if err := checkDevices(linux, s.drivers.HasCharDevice); err != nil {
+		if err := cgroups.CheckDevices(linux, s.drivers.HasCharDevice); err != nil {
 			return err
 		}
 		return s.shared.Acquire(c.id, spec)

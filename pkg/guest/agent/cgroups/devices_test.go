@@ -1,4 +1,4 @@
-package agent
+package cgroups
 
 import (
 	"encoding/json"
@@ -26,7 +26,7 @@ func TestCheckDevices(t *testing.T) {
 		if test.devices != "" {
 			linux["devices"] = json.RawMessage(test.devices)
 		}
-		err := checkDevices(linux, has)
+		err := CheckDevices(linux, has)
 		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.says)
 		}

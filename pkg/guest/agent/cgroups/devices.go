@@ -1,4 +1,4 @@
-package agent
+package cgroups
 
 import (
 	"encoding/json"
@@ -8,11 +8,11 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// checkDevices refuses a linux section that gives its container a device by its number
+// CheckDevices refuses a linux section that gives its container a device by its number
 // which is not the same in this guest. A node for it could be made, but would open
 // nothing, or something else. A privileged container, which may use all there are, has
 // nodes of all that the host has and cannot mean each.
-func checkDevices(linux map[string]json.RawMessage, has func(major, minor int64) bool) error {
+func CheckDevices(linux map[string]json.RawMessage, has func(major, minor int64) bool) error {
 	if len(linux["devices"]) == 0 || len(linux["resources"]) == 0 {
 		return nil
 	}
