@@ -89,6 +89,18 @@ const natScript = `set -e
 	$PROG -t nat -A PREROUTING -p tcp -m multiport --dports 80,443 -j DNAT --to-destination $2
 	$PROG -t mangle -A PREROUTING -m conntrack --ctstate RELATED,ESTABLISHED -j MARK --set-mark 1
 	$PROG -t filter -A INPUT -m mark --mark 1 -j ACCEPT
+	$PROG -A INPUT -p udp --dport 9 -m limit --limit 1/s -j LOG --log-prefix x
+	$PROG -A INPUT -p udp --dport 9 -j REJECT
+	$PROG -A INPUT -m hashlimit --hashlimit-above 9/s --hashlimit-mode srcip --hashlimit-name h -m recent --set -m connlimit --connlimit-above 9 -j DROP
+	$PROG -A FORWARD -m statistic --mode random --probability 0.5 -m connmark --mark 1 -m state --state NEW -m length --length 1:9 -j DROP
+	$PROG -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -m tcpmss --mss 1400:1500 -j TCPMSS --clamp-mss-to-pmtu
+	$PROG -t mangle -A PREROUTING -p tcp -m socket -j MARK --set-mark 1
+	$PROG -t mangle -A PREROUTING -p tcp --dport 81 -j TPROXY --on-port 82
+	$PROG -t raw -A PREROUTING -p udp --dport 9 -j CT --notrack
+	$PROG -A INPUT -m pkttype --pkt-type broadcast -m dscp --dscp 1
+	$PROG -A INPUT -m u32 --u32 0=1
+	$PROG -A INPUT -p udp --dport 11 -j NFLOG
+	$PROG -A OUTPUT -p udp --dport 10 -j NFQUEUE --queue-num 1
 	$PROG -t nat -S`
 
 // TestIPTables runs the distribution's iptables, with both of its back-ends, in
@@ -135,10 +147,11 @@ func iptablesFiles(t *testing.T) []image.Addition {
 			t.Skip(err)
 		}
 		more = append(more, image.Addition{Source: program, Dest: "/rootfs/bin/" + name})
-		out, err := exec.CommandContext(t.Context(), "ldd", program).Output()
+		// One of the extensions does arithmetic.
+		out, err := exec.CommandContext(t.Context(), "ldd", program, filepath.Join(extensions[0], "libxt_statistic.so")).Output()
 		must(t, err)
-		for _, lib := range regexp.MustCompile(`/\S+`).FindAllString(string(out), -1) {
-			libraries[lib] = true
+		for _, lib := range regexp.MustCompile(`/[^\s:]+ `).FindAllString(string(out), -1) {
+			libraries[strings.TrimSpace(lib)] = true
 		}
 	}
 	for lib := range libraries {

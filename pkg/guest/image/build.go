@@ -44,6 +44,14 @@ var moduleSets = []struct {
 		"ip6_tables", "ip6table_filter", "ip6table_mangle", "ip6table_nat",
 		"xt_REDIRECT", "xt_MASQUERADE", "xt_nat", "xt_mark",
 		"xt_addrtype", "xt_comment", "xt_conntrack", "xt_multiport", "xt_owner", "xt_tcpudp",
+		// Rejecting, logging, limits, marks of connections, shares of traffic, proxies.
+		"ipt_REJECT", "ip6t_REJECT", "nft_reject", "nft_reject_inet", "nft_reject_ipv4", "nft_reject_ipv6",
+		"xt_LOG", "nft_log", "nf_log_syslog", "xt_NFLOG", "xt_limit", "nft_limit", "xt_hashlimit", "xt_connlimit", "xt_recent", "nft_quota",
+		"xt_connmark", "xt_CT", "iptable_raw", "ip6table_raw", "xt_statistic", "nft_numgen", "nft_hash",
+		"xt_TPROXY", "nft_tproxy", "xt_socket", "nft_socket", "xt_TCPMSS", "xt_tcpmss", "xt_NETMAP", "xt_DSCP", "xt_dscp",
+		"xt_state", "xt_length", "xt_iprange", "xt_physdev", "xt_mac", "xt_pkttype", "xt_u32", "xt_bpf", "xt_cgroup", "ipt_rpfilter",
+		"nft_fib", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6", "nft_objref", "xt_NFQUEUE", "nft_queue",
+		"nfnetlink_log", "nfnetlink_queue",
 	}},
 }
 
