@@ -148,7 +148,7 @@ $(BUILD)/pjdfstest/pjdfstest: hack/build-pjdfstest.sh
 workloads: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar $(BUILD)/pjdfstest/pjdfstest ## databases, servers, compilers and backups on a Debian, beside runc; RUN=TestWorkloads/git; needs root
 	@hack/deps.sh host $(BUILD)
 	@$(STEP) "make a root file system of Debian" hack/debian.sh $(BUILD)/debian
-	@CCV2_DEBIAN=$(abspath $(BUILD))/debian CCV2_PJDFSTEST=$(abspath $(BUILD))/pjdfstest/pjdfstest CCV2_CONTAINERDS= \
+	@CCV2_DEBIAN=$(abspath $(BUILD))/debian/root CCV2_PJDFSTEST=$(abspath $(BUILD))/pjdfstest/pjdfstest CCV2_CONTAINERDS= \
 		$(STEP) "workloads beside runc" $(GO) -C test/e2e test -tags e2e,workloads -count=1 -timeout 45m -run '$(or $(RUN),.)' ./workloads
 
 distributions: ## `make demo` and `make test` on a fresh Debian 12 and 13; DISTRO=trixie, TESTS="demo e2e RUN=TestName"; needs root

@@ -2,10 +2,11 @@
 # Makes a root file system of Debian with the programs that the tests of workloads
 # run in a container. Needs root and what `hack/deps.sh host` installs.
 #
-# usage: hack/debian.sh OUTPUT-DIR     (in the Makefile build/debian)
+# usage: hack/debian.sh OUTPUT-DIR     (in the Makefile build/debian); the root is below it
 set -eu
 
-out=${1:?usage: hack/debian.sh OUTPUT-DIR}
+dir=${1:?usage: hack/debian.sh OUTPUT-DIR}
+out=$dir/root
 release=bookworm
 packages=acl,apt,attr,ca-certificates,e2fsprogs,fio,gcc,git,iproute2,iptables,libc6-dev,libcap2-bin,make,nginx-light,openssh-client,openssh-server,postgresql,procps,python3,redis-server,rsync,sqlite3,tmux
 
@@ -19,7 +20,8 @@ fi
 # shellcheck disable=SC2016 # a format of apt
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | grep debian | grep -v security | head -n 1)
 rm -rf "$out" "$out.part" "$out.packages"
-mkdir -p "$(dirname "$out")"
+mkdir -p "$dir"
+echo 'module debian // its packages have Go files, which are none of ours' >"$dir/go.mod"
 if ! debootstrap --variant=minbase --include="$packages" "$release" "$out.part" "$mirror" >"$out.log" 2>&1; then
 	tail -n 20 "$out.log" >&2
 	echo "debian: debootstrap failed; all it said is in $out.log" >&2

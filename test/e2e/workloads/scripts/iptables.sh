@@ -11,3 +11,4 @@ except ConnectionRefusedError: print("refused")
 END
 ip link add v0 type veth peer name v1 && ip addr add 10.99.0.1/24 dev v0 && ip link set v0 up && ip link set v1 up && ip route show dev v0
 ip -o link show | cut -d: -f2 | cut -d@ -f1 | sort | tr '\n' ' '
+iptables-legacy -A INPUT -i lo -p udp --dport 9 -j REJECT && iptables-legacy -S INPUT
