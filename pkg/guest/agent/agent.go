@@ -98,6 +98,7 @@ func (a *Agent) prepare(oci *ociruntime.Runtime) {
 	if a.bootErr = cgroups.SetUp(layout.CgroupRoot, layout.CgroupBase); a.bootErr != nil {
 		return
 	}
+	a.containers.oom.AddGuest(layout.CgroupBase)
 	if err := raiseLimits(); err != nil {
 		console.Logf("%v", err) // less for containers with a user namespace
 	}

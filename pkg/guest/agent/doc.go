@@ -8,7 +8,7 @@
 //	machine     the guest without containers: boot, modules, ports, settings
 //	netconf     interfaces, routes and neighbours
 //	streams     standard streams, between a process and the tty port
-//	cgroups     control groups, OOM reports, huge pages
+//	cgroups     control groups, OOM reports, locked text, huge pages
 //	ociruntime  invocations of the OCI runtime, and the reaper; below it, a fake
 //
 // A new command is a row of [Agent]'s handlers and a method of what it is about.

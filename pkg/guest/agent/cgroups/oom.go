@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,13 +15,14 @@ import (
 )
 
 // OOMWatcher reports processes that the kernel killed because they were out of
-// memory. The counter is read when its file changes, and once more before the
+// memory, and sees that the kernel can tell when they are. The counter is read when its file changes, and once more before the
 // end of a process is sent, so that the report precedes the exit.
 type OOMWatcher struct {
 	notify func(container string)
 	fd     int
 	file   *os.File
 	done   chan struct{} // closed when the goroutine has ended
+	text   *textKeeper
 
 	mu      sync.Mutex // guards the tables
 	watched map[string]*oomCounter
@@ -42,8 +44,12 @@ func NewOOMWatcher(notify func(container string)) (*OOMWatcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch oom events: %w", err)
 	}
+	text, err := newTextKeeper()
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
 	w := &OOMWatcher{
-		notify: notify, fd: fd, file: os.NewFile(uintptr(fd), "inotify"), done: make(chan struct{}),
+		notify: notify, text: text, fd: fd, file: os.NewFile(uintptr(fd), "inotify"), done: make(chan struct{}),
 		watched: map[string]*oomCounter{}, byWatch: map[int32]string{},
 	}
 	go func() { defer console.Guard(); w.run() }()
@@ -52,6 +58,7 @@ func NewOOMWatcher(notify func(container string)) (*OOMWatcher, error) {
 
 // Close ends all watches.
 func (w *OOMWatcher) Close() {
+	w.text.close()
 	w.file.Close()
 	<-w.done
 }
@@ -81,6 +88,7 @@ func (w *OOMWatcher) run() {
 // Add watches the cgroup of a container. Without a memory controller there is
 // nothing to watch.
 func (w *OOMWatcher) Add(id string, group Group) {
+	w.text.add(id, group, false)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	path := filepath.Join(string(group), "memory.events")
@@ -93,8 +101,12 @@ func (w *OOMWatcher) Add(id string, group Group) {
 	w.byWatch[int32(watch)] = id
 }
 
+// AddGuest watches the parent of all containers' groups, which may fill the guest.
+func (w *OOMWatcher) AddGuest(base Group) { w.text.add("", base, true) }
+
 // Remove ends the watch.
 func (w *OOMWatcher) Remove(id string) {
+	w.text.remove(id)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c, ok := w.watched[id]

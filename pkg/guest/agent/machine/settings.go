@@ -22,6 +22,16 @@ var tunables = []struct{ path, value string }{
 	// With "always", the first touch of its heap costs every process a cleared
 	// 2 MiB page: memory of the host, and under emulation more than 100 ms.
 	{"/sys/kernel/mm/transparent_hugepage/enabled", "madvise"},
+	// The rest are limits that the kernel derives from the memory, which here is hardly
+	// more than the limits of the containers. What is allocated and not touched costs
+	// nothing, what is touched counts for the container, whose limit is the one that
+	// holds: as on a host with memory to spare.
+	{"/proc/sys/vm/overcommit_memory", "1"},
+	{"/proc/sys/kernel/threads-max", "4194304"},
+	{"/proc/sys/fs/file-max", "9223372036854775807"}, // as systemd sets it
+	{"/proc/sys/fs/inotify/max_user_watches", "1048576"},
+	{"/proc/sys/fs/epoll/max_user_watches", "1048576"},
+	{"/proc/sys/user/max_fanotify_marks", "1048576"},
 }
 
 // tune applies the tunables. A kernel that lacks one boots without it.

@@ -1,0 +1,144 @@
+package cgroups
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestTextIn: all that a process has mapped of its programs and libraries is text, of
+// files that the host serves.
+func TestTextIn(t *testing.T) {
+	const mountinfo = `22 1 0:20 / / rw shared:1 - virtiofs ccv2 rw
+23 22 0:21 / /tmp rw - tmpfs tmpfs rw
+24 22 0:2a / /nine rw - 9p ccv2 rw
+25 22 0:22 / /own rw - fuse.own own rw
+bad line
+`
+	const maps = `00400000-00401000 r--p 00000000 00:14 7 /bin/a
+00401000-00403000 r-xp 00001000 00:14 7 /bin/a
+00403000-00404000 rw-p 00003000 00:14 7 /bin/a
+00404000-00405000 rw-p 00000000 00:00 0 [heap]
+7f0000000000-7f0000002000 r--s 00000000 00:14 8 /data
+7f0000002000-7f0000003000 r-xp 00000000 00:15 9 /tmp/in-memory
+7f0000003000-7f0000004000 r-xp 00000000 00:16 9 /own/served-by-a-container
+7f0000004000-7f0000005000 r-xp 00005000 00:2a 9 /nine/a name with spaces (deleted)
+bad line
+`
+	want := []textFile{
+		{id: "0:20 7", text: true, parts: []mapping{
+			{name: "401000-403000", offset: 0x1000, length: 0x2000, text: true},
+			{name: "400000-401000", offset: 0, length: 0x1000},
+			{name: "403000-404000", offset: 0x3000, length: 0x1000},
+		}},
+		{id: "0:42 9", text: true, parts: []mapping{{name: "7f0000004000-7f0000005000", offset: 0x5000, length: 0x1000, text: true}}},
+	}
+	devices := served(bytes.ReplaceAll([]byte(mountinfo), []byte("0:2a"), []byte("0:42")))
+	if diff := cmp.Diff(map[string]bool{"0:20": true, "0:42": true}, devices); diff != "" {
+		t.Errorf("devices (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, textIn([]byte(maps), devices), cmp.AllowUnexported(textFile{}, mapping{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestShort tells a group that has no memory left from one that has read large files.
+func TestShort(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		limit, current string
+		cache          int
+		refaults       int
+		want           bool
+	}{
+		{"thrashes", "134217728", "134209536", 600 << 10, 1000, true},
+		{"nothing comes again", "134217728", "134209536", 600 << 10, 0, false},
+		{"full of files", "134217728", "134209536", 90 << 20, 1000, false},
+		{"has room", "134217728", "100000000", 600 << 10, 1000, false},
+		{"is small", "16777216", "16777216", 3 << 20, 1000, true},
+		{"has no limit", "max", "134209536", 600 << 10, 1000, false},
+	} {
+		dir := t.TempDir()
+		for name, content := range map[string]string{
+			"memory.max": tt.limit + "\n", "memory.current": tt.current + "\n",
+			"memory.stat": fmt.Sprintf("anon 1\nactive_file %d\ninactive_file %d\nworkingset_refault_file %d\n", tt.cache/2, tt.cache/2, tt.refaults),
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g := &textGroup{group: Group(dir)}
+		if got := g.short(); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+		if g.short() {
+			t.Errorf("%s: short again, without a page that was read", tt.name)
+		}
+	}
+}
+
+// TestLockText: the text of a process is locked while it lives, as far as there is room.
+func TestLockText(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: to open what another process has mapped")
+	}
+	k, err := newTextKeeper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.close)
+	child := exec.Command("sleep", "1000")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := child.Process.Pid
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := textIn(maps, devicesIn(maps))
+	page := os.Getpagesize()
+	for _, room := range []int{page, 64 << 20} {
+		left, err := k.lockFiles(pid, files, room)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := 0
+		for _, part := range k.holders[pid].parts {
+			sum += len(part)
+		}
+		if sum == 0 || sum != room-left || room == page && left != 0 {
+			t.Errorf("with room for %d bytes %d are locked, and %d left", room, sum, left)
+		}
+		if !k.locked(files[0].id) {
+			t.Error("the file is not known as locked")
+		}
+		if room == page {
+			k.drop(pid)
+		}
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait() // it was killed
+	k.remove("a container")
+	if len(k.holders) != 0 {
+		t.Errorf("after the end of the process: %v", k.holders)
+	}
+}
+
+// devicesIn are all that there are, as if the host served them.
+func devicesIn(maps []byte) map[string]bool {
+	all := map[string]bool{}
+	for line := range bytes.Lines(maps) {
+		if _, device, _, ok := parseMapping(string(line)); ok {
+			all[device] = true
+		}
+	}
+	return all
+}
