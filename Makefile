@@ -5,8 +5,8 @@ BUILD   ?= build
 PREFIX  ?= /usr/local
 DESTDIR ?=
 GO      ?= go
-# The file server: rust is built from source, debian is the distribution's, with which
-# less works. `make demo` takes what is there.
+# The file server: rust is built from source, debian is the distribution's, which may be
+# the one in C. `make demo` takes what is there.
 VIRTIOFSD ?= rust
 # The containerds that tests run with beside the newest: the distribution's, and
 # those with a module in tools.

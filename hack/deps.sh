@@ -202,6 +202,7 @@ test)
 	need procps have ps
 	need iproute2 have tc
 	need iptables have iptables # a test runs it in a guest
+	need libcap2-bin have setcap # as does another
 	need containernetworking-plugins [ -x /usr/lib/cni/bridge ]
 	install_missing
 	;;

@@ -9,7 +9,21 @@ import (
 // files from 3 on.
 const listenFD = 3
 
+// xattrMap has extended attributes of a guest's root, trusted.*, be user.virtiofs.trusted.*
+// of the host's files: the host's own take CAP_SYS_ADMIN, and file systems of the host
+// read some of them. The guest may not say the longer name itself. Access lists would
+// be kept and not be obeyed: the guest's kernel looks at them in the root of a device
+// alone, not in what it mounts below.
+const xattrMap = ":prefix:all:trusted.:user.virtiofs.:" +
+	":bad:server::trusted.:" +
+	":bad:client:user.virtiofs.::" +
+	":unsupported:all:system.posix_acl_:system.posix_acl_:" +
+	":ok:all:::"
+
 // commandLine returns the server's arguments, without the program's name.
+//
+// Who writes to a file of another user takes its set-user-id bit and capabilities: the
+// guest says so, as the server's own user is root (killpriv_v2).
 //
 // Requests are served by the thread that receives them, which is faster on few
 // CPUs than a pool. The guest sees changes of the host after a second. It has a
@@ -23,6 +37,7 @@ func commandLine(opts Options, v Version) []string {
 			fmt.Sprintf("--fd=%d", listenFD), "--thread-pool-size=0",
 			"--shared-dir=" + opts.SharedDir, "--cache=auto", "--sandbox=namespace",
 			"--log-level=warn", "--announce-submounts", "--inode-file-handles=never",
+			"--xattr", "--xattrmap=" + xattrMap, "--killpriv-v2",
 		}
 	}
 	return []string{
@@ -35,6 +50,7 @@ func commandLine(opts Options, v Version) []string {
 		// Its info level has a line for every connection.
 		"-o", "log_level=warn",
 		"-o", "announce_submounts",
+		"-o", "xattr", "-o", "xattrmap=" + xattrMap, "-o", "killpriv_v2",
 	}
 }
 

@@ -30,13 +30,14 @@ func TestCommandLine(t *testing.T) {
 		legacy    bool
 		want      string
 	}{
-		{"C", "/run/pod", true, "-f --fd=3 --thread-pool-size=0 -o source=/run/pod -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts"},
-		{"C, escaped", `/run/a,b\c`, true, `-f --fd=3 --thread-pool-size=0 -o source=/run/a\,b\\c -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts`},
-		{"Rust", `/run/a,b\c`, false, `--fd=3 --thread-pool-size=0 --shared-dir=/run/a,b\c --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never`},
+		{"C", "/run/pod", true, "-f --fd=3 --thread-pool-size=0 -o source=/run/pod -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts -o xattr -o xattrmap=MAP -o killpriv_v2"},
+		{"C, escaped", `/run/a,b\c`, true, `-f --fd=3 --thread-pool-size=0 -o source=/run/a\,b\\c -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts -o xattr -o xattrmap=MAP -o killpriv_v2`},
+		{"Rust", `/run/a,b\c`, false, `--fd=3 --thread-pool-size=0 --shared-dir=/run/a,b\c --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never --xattr --xattrmap=MAP --killpriv-v2`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, strings.Join(commandLine(Options{SharedDir: tt.dir}, Version{Legacy: tt.legacy}), " ")); diff != "" {
+			want := strings.ReplaceAll(tt.want, "MAP", xattrMap)
+			if diff := cmp.Diff(want, strings.Join(commandLine(Options{SharedDir: tt.dir}, Version{Legacy: tt.legacy}), " ")); diff != "" {
 				t.Errorf("command line (-want +got):\n%s", diff)
 			}
 		})
