@@ -51,7 +51,7 @@ build: ## build the three binaries
 binaries:
 	@mkdir -p $(BIN)
 	@$(GOBUILD) -tags no_grpc -ldflags "$(SHIM_LD)" -o $(BIN)/ ./cmd/containerd-shim-ccv2
-	@$(GOBUILD) -ldflags "$(MAIN_LD)" -o $(BIN)/ ./cmd/ccv2-agent ./cmd/ccv2
+	@$(GOBUILD) -ldflags "$(MAIN_LD)" -o $(BIN)/ ./cmd/ccv2-agent ./cmd/ccv2 ./cmd/ccv2-exec
 	@ln -sf containerd-shim-ccv2 $(BIN)/containerd-shim-cc-v2
 
 guest: deps build crun-static ## build the guest's kernel and image
@@ -172,6 +172,10 @@ conformance: deps-test guest virtiofsd stack-test $(if $(SUITE)$(RUN),,e2e-conta
 bench: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## benchmarks, for docs/performance.md; needs root
 	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
 
+dist: deps build guest virtiofsd ## an archive with all that a host needs, QEMU and its libraries among it
+	@hack/deps.sh dist $(BUILD)
+	@$(STEP) "make the bundle" hack/dist.sh $(BUILD) '$(VERSION)'
+
 fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files
 	@$(BIN)/golangci-lint fmt
 	@for mod in test/*/go.mod; do (cd "$$(dirname "$$mod")" && $(abspath $(BIN))/golangci-lint fmt) || exit; done # their own imports go last
@@ -196,4 +200,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions conformance bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions conformance bench dist fmt install clean distclean help

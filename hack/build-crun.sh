@@ -58,5 +58,6 @@ build >"$work/build.log" 2>&1 || {
 }
 strip crun
 install -m 755 crun "$out/crun"
+"$out/crun" --version | sed -n 's/^crun version //p' >"$out/version"
 rm -rf "$work"
 "$out/crun" --version

@@ -4,7 +4,7 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]
+# usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host|dist [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
 #   virtiofsd  to build the file server (hack/build-virtiofsd.sh)
@@ -13,10 +13,11 @@
 #   kernel-9p  for a guest whose share is served by QEMU itself
 #   test  to lint and to run all tests
 #   clients  for nerdctl and Docker
+#   dist  to make the bundle
 #   host  to run tests on a host in a VM
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host|dist [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -176,6 +177,11 @@ virtiofsd)
 	need libseccomp-dev header /usr/include/seccomp.h
 	need libcap-ng-dev header /usr/include/cap-ng.h
 	need "$(cargo_package)" cargo_is_new
+	install_missing
+	;;
+dist)
+	need zstd have zstd
+	need git have git
 	install_missing
 	;;
 runc)

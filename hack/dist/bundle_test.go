@@ -1,0 +1,90 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestWrite: names are sorted, directories come first, and nothing tells when or by
+// whom it was made.
+func TestWrite(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "source")
+	if err := os.WriteFile(source, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &bundle{version: "1", time: time.Unix(1700000000, 0), files: map[string]file{
+		"z": {data: []byte("z"), mode: 0o644}, "a/b/c": {source: source, mode: 0o755}, "a/link": {link: "../z"},
+	}}
+	if err := b.sum(); err != nil {
+		t.Fatal(err)
+	}
+	var first, second bytes.Buffer
+	if err := errors.Join(b.write(&first), b.write(&second)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(first.Bytes(), second.Bytes()) {
+		t.Error("two archives of the same files differ")
+	}
+	var got []string
+	for r := tar.NewReader(&first); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !h.ModTime.Equal(b.time) || h.Uid != 0 || h.Uname != "" {
+			t.Errorf("%s: %v, %d %q", h.Name, h.ModTime, h.Uid, h.Uname)
+		}
+		got = append(got, strings.TrimPrefix(h.Name, "ccv2-1-linux-amd64/")+h.Linkname)
+	}
+	if diff := cmp.Diff([]string{"", "SHA256SUMS", "a/", "a/b/", "a/b/c", "a/link../z", "z"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestClosure: what the loader lists for a program is found, and no more.
+func TestClosure(t *testing.T) {
+	program, err := exec.LookPath("bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loader, libraries, err := closure([]string{program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(filepath.Base(loader), "ld-linux") {
+		t.Errorf("the loader is %s", loader)
+	}
+	out, err := exec.CommandContext(t.Context(), loader, "--list", program).CombinedOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range libraries {
+		if !strings.Contains(string(out), name) {
+			t.Errorf("%s is not in what the loader lists:\n%s", name, out)
+		}
+	}
+	for line := range strings.SplitSeq(string(out), "\n") {
+		if name, _, ok := strings.Cut(strings.TrimSpace(line), " => "); ok && libraries[filepath.Base(name)] == "" {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	if _, _, err := closure([]string{"/etc/hostname"}); err == nil {
+		t.Error("a text has libraries")
+	}
+	if _, err := library("no-such.so"); err == nil || !strings.Contains(err.Error(), "no-such.so is not installed") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,55 @@
+// Command dist makes the bundle: one archive with all that ccv2 needs on a host, QEMU
+// and virtiofsd with the libraries that they are linked with among it. It runs on any
+// Linux of this architecture, whatever C library that has, wherever it is unpacked.
+//
+//	dist -build build -version 1.2.3 -time 1767225600 -out build/dist
+//
+// The same parts give the same bytes: names are sorted, and all times are -time, which
+// is that of the commit.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+func main() {
+	var b bundle
+	seconds := flag.Int64("time", 0, "time of all files, in seconds since 1970")
+	out := flag.String("out", "", "directory of the archive")
+	flag.StringVar(&b.build, "build", "build", "directory of what make has built")
+	flag.StringVar(&b.version, "version", "devel", "version in the names")
+	flag.StringVar(&b.qemu, "qemu", "/usr/bin/qemu-system-x86_64", "the distribution's QEMU")
+	flag.Parse()
+	b.time = time.Unix(*seconds, 0).UTC()
+	if err := run(&b, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "dist:", err)
+		os.Exit(1)
+	}
+}
+
+func run(b *bundle, out string) error {
+	if out == "" || b.time.Unix() == 0 {
+		return errors.New("-out and -time are needed")
+	}
+	if err := b.collect(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(out, b.name()+".tar")
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(b.write(f), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	fmt.Println(path)
+	return nil
+}
