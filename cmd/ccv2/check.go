@@ -52,6 +52,8 @@ type checker struct {
 	proc   string                  // the process file system
 	caps   hypervisor.Capabilities // of the configured QEMU, empty when it cannot be asked
 	accel  hypervisor.Accelerator
+
+	podFixed int64 // measured overhead of a pod in MiB
 }
 
 func runCheck(args []string, stdout, stderr io.Writer) error {

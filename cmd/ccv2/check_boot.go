@@ -159,8 +159,9 @@ func (c *checker) printMemory(u footprint, info hyperstart.GuestInfoReply) {
 		fmt.Fprintf(c.out, "%21s%-38s %6.1f MiB\n", "", part.name, mib(part.bytes))
 	}
 	fmt.Fprintf(c.out, "%21s%-38s %6.1f MiB of %.1f\n", "", "guest: free for containers", mib(int64(info.MemAvailable)), mib(int64(info.MemTotal)))
+	c.podFixed = podFixed(all.total)
 	fmt.Fprintf(c.out, "\nFor the RuntimeClass, which the scheduler adds to what the containers of a pod ask for:\n\n"+
-		"  overhead:\n    podFixed:\n      memory: %dMi\n", podFixed(all.total))
+		"  overhead:\n    podFixed:\n      memory: %dMi\n", c.podFixed)
 }
 
 // podFixed rounds up to what is easy to read, with room for what the kernel

@@ -19,6 +19,9 @@ type command struct {
 // commands is the table of subcommands, in the order of the help text.
 var commands = []command{
 	{"check", "check this host, boot a probe VM and measure it", runCheck},
+	{"install", "put the bundle that this tool is in on a host", runInstall},
+	{"upgrade", "put it in the place of what is installed", runUpgrade},
+	{"uninstall", "take away what was installed", runUninstall},
 	{"image", "build the guest's kernel and initramfs", runImage},
 	{"version", "print the version", runVersion},
 }

@@ -64,6 +64,7 @@ func (b *bundle) collect() error {
 	}
 	b.add("share/ccv2/config.toml", "config/config.toml", 0o644)
 	b.add("LICENSE", "LICENSE", 0o644)
+	b.files["VERSION"] = file{data: []byte(b.version + "\n"), mode: 0o644}
 	if err := b.document(); err != nil {
 		return err
 	}

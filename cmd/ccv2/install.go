@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/install"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
+)
+
+// installer has the flags of install, upgrade and uninstall.
+type installer struct {
+	host           install.Host
+	bundle         string
+	dry, restart   bool
+	noProbe        bool
+	stdout, stderr io.Writer
+	restartDaemon  func(ctx context.Context) error
+}
+
+func runInstall(args []string, stdout, stderr io.Writer) error {
+	return newInstaller(stdout, stderr).run("install", args, func(i *installer) error { return install.Install(i.host, i.bundle, i.dry, i.stdout) })
+}
+
+func runUpgrade(args []string, stdout, stderr io.Writer) error {
+	return newInstaller(stdout, stderr).run("upgrade", args, func(i *installer) error {
+		version, err := install.Installed(i.host)
+		if err == nil && version == "" {
+			err = errors.New("nothing is installed; use ccv2 install")
+		}
+		if err != nil {
+			return err
+		}
+		return install.Install(i.host, i.bundle, i.dry, i.stdout)
+	})
+}
+
+func runUninstall(args []string, stdout, stderr io.Writer) error {
+	i := newInstaller(stdout, stderr)
+	i.noProbe = true
+	return i.run("uninstall", args, func(i *installer) error { return install.Uninstall(i.host, i.dry, i.stdout) })
+}
+
+func newInstaller(stdout, stderr io.Writer) *installer {
+	return &installer{host: install.Defaults(), stdout: stdout, stderr: stderr, restartDaemon: restartContainerd}
+}
+
+// run reads the flags and does the work.
+func (i *installer) run(name string, args []string, do func(*installer) error) error {
+	fs := flag.NewFlagSet("ccv2 "+name, flag.ContinueOnError)
+	fs.SetOutput(i.stderr)
+	fs.StringVar(&i.host.Root, "root", i.host.Root, "`directory` with the root file system of the host")
+	fs.StringVar(&i.host.Prefix, "prefix", i.host.Prefix, "`directory` of the host that gets the files")
+	fs.StringVar(&i.host.Bin, "bin", i.host.Bin, "`directory` in containerd's PATH, for links")
+	fs.StringVar(&i.host.Config, "config", i.host.Config, "ccv2's configuration `file`")
+	fs.StringVar(&i.host.Containerd, "containerd-config", i.host.Containerd, "containerd's configuration `file`")
+	fs.BoolVar(&i.dry, "dry-run", false, "print what would be changed, as a diff")
+	fs.BoolVar(&i.restart, "restart", false, "restart containerd afterwards, with systemctl")
+	if !i.noProbe {
+		fs.StringVar(&i.bundle, "bundle", "", "`directory` of an unpacked bundle (default the one that this tool is in)")
+		fs.BoolVar(&i.noProbe, "no-probe", false, "do not boot a VM to measure the overhead for the RuntimeClass")
+	}
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if err := i.prepare(); err != nil {
+		return err
+	}
+	if err := do(i); err != nil {
+		return err
+	}
+	return i.finish()
+}
+
+// prepare checks what can be checked before anything is done.
+func (i *installer) prepare() error {
+	for name, path := range map[string]string{
+		"root": i.host.Root, "prefix": i.host.Prefix, "bin": i.host.Bin, "config": i.host.Config, "containerd-config": i.host.Containerd,
+	} {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("-%s must be an absolute path, not %q", name, path)
+		}
+	}
+	if i.host.Root == "/" && os.Geteuid() != 0 && !i.dry {
+		return errors.New("root is needed; nothing was changed")
+	}
+	if i.bundle != "" {
+		return nil
+	}
+	self, err := os.Executable()
+	i.bundle = filepath.Dir(filepath.Dir(self))
+	return err
+}
+
+// finish does what comes after the files.
+func (i *installer) finish() error {
+	if i.dry {
+		return nil
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if i.restart {
+		if err := i.restartDaemon(ctx); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(i.stdout, "containerd reads its configuration when it is started: restart it, or run this with -restart")
+	}
+	if i.noProbe || i.host.Root != "/" {
+		return nil
+	}
+	return i.writeRuntimeClass(ctx)
+}
+
+func restartContainerd(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "systemctl", "restart", "containerd").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("restart containerd: %w: %s", err, out)
+	}
+	return nil
+}
+
+// writeRuntimeClass boots a VM as a pod would, and writes the RuntimeClass with the
+// overhead that it has.
+func (i *installer) writeRuntimeClass(ctx context.Context) error {
+	c := &checker{out: io.Discard, path: i.host.Config, driver: qemu.New(), host: qemu.LocalHost(), proc: "/proc"}
+	c.hostChecks(ctx)
+	if err := c.boot(ctx); err != nil {
+		return fmt.Errorf("it is installed, but a VM does not boot; `ccv2 check` says more: %w", err)
+	}
+	path := filepath.Join(i.host.Prefix, "runtimeclass.yaml")
+	text := fmt.Sprintf(runtimeClass, c.podFixed)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("write RuntimeClass: %w", err)
+	}
+	fmt.Fprintf(i.stdout, "a pod costs %d MiB beside its containers; kubectl apply -f %s\n", c.podFixed, path)
+	return nil
+}
+
+// runtimeClass has the measured overhead in MiB. The label is that of nodes on which a
+// VM has booted.
+const runtimeClass = `apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata:
+  name: ccv2
+handler: ccv2
+overhead:
+  podFixed:
+    memory: %dMi
+    cpu: 100m
+scheduling:
+  nodeSelector:
+    ccv2.io/runtime: "true"
+`

@@ -1,0 +1,101 @@
+package install
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// validVersion is what a version may look like: it becomes the name of a directory.
+var validVersion = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+~_-]*$`)
+
+// bundle is an unpacked bundle.
+type bundle struct {
+	dir, version string
+}
+
+// openBundle opens an unpacked bundle, and reads all of it: a file that is missing or
+// damaged is found before anything is changed.
+func openBundle(dir string) (*bundle, error) {
+	v, err := os.ReadFile(filepath.Join(dir, "VERSION"))
+	if err != nil {
+		return nil, fmt.Errorf("%s is no unpacked bundle: %w", dir, err)
+	}
+	b := &bundle{dir: dir, version: strings.TrimSpace(string(v))}
+	if !validVersion.MatchString(b.version) {
+		return nil, fmt.Errorf("the bundle in %s has version %q, which is none", dir, b.version)
+	}
+	return b, b.verify(dir)
+}
+
+// verify compares a tree with the bundle's checksums.
+func (b *bundle) verify(tree string) error {
+	sums, err := os.ReadFile(filepath.Join(b.dir, "SHA256SUMS"))
+	if err != nil {
+		return fmt.Errorf("checksums of the bundle: %w", err)
+	}
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return fmt.Errorf("the bundle is not complete: %w", err)
+	}
+	defer root.Close()
+	for lines := bufio.NewScanner(bytes.NewReader(sums)); lines.Scan(); {
+		sum, name, ok := strings.Cut(lines.Text(), "  ")
+		if !ok {
+			return fmt.Errorf("checksums of the bundle: %q is no line of them", lines.Text())
+		}
+		data, err := root.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("the bundle is not complete: %w", err)
+		}
+		if sumOf(data) != sum {
+			return fmt.Errorf("%s is not what was packed; unpack the bundle again", filepath.Join(tree, name))
+		}
+	}
+	return nil
+}
+
+// copyTo copies the tree to a directory that is there when all of it is.
+func (b *bundle) copyTo(dir string) error {
+	if b.verify(dir) == nil {
+		return nil
+	}
+	part := dir + ".part"
+	if err := errors.Join(os.RemoveAll(part), os.RemoveAll(dir)); err != nil {
+		return err
+	}
+	err := os.CopyFS(part, os.DirFS(b.dir))
+	if err == nil {
+		err = syncDir(part)
+	}
+	if err == nil {
+		err = os.Rename(part, dir)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("copy the bundle to %s: %w", dir, err), os.RemoveAll(part))
+	}
+	return nil
+}
+
+// syncDir writes back the file system of a directory: a version that is there after a
+// loss of power is whole.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return unix.Syncfs(int(d.Fd()))
+}
+
+// config is the template of our configuration, with the paths of a distribution.
+func (b *bundle) config() ([]byte, error) {
+	return os.ReadFile(filepath.Join(b.dir, "share/ccv2/config.toml"))
+}

@@ -1,0 +1,124 @@
+package install
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// What stands around the block at the end of containerd's configuration.
+const (
+	blockBegin = "# BEGIN ccv2: written by `ccv2 install`, removed by `ccv2 uninstall`\n"
+	blockEnd   = "# END ccv2\n"
+)
+
+// runtimeName is that of the runtime in containerd's configuration, and of the
+// RuntimeClass.
+const runtimeName = "ccv2"
+
+// containerdConfig is what is read of containerd's configuration.
+type containerdConfig struct {
+	Version int            `toml:"version"`
+	Imports []string       `toml:"imports"`
+	Plugins map[string]any `toml:"plugins"`
+}
+
+// criPlugins are the names of the plugin that has the runtimes, by the version of the
+// configuration's format.
+var criPlugins = map[int]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
+
+// parseContainerd reads a configuration without our block.
+func parseContainerd(path string, text []byte) (*containerdConfig, error) {
+	var c containerdConfig
+	if _, err := toml.Decode(string(text), &c); err != nil {
+		return nil, fmt.Errorf("read containerd's configuration %s: %w; nothing was changed", path, err)
+	}
+	if c.Version == 0 {
+		c.Version = 1
+	}
+	if criPlugins[c.Version] == "" {
+		return nil, fmt.Errorf("containerd's configuration %s has format version %d, known are 2 to 4; "+
+			"convert it with `containerd config migrate`; nothing was changed", path, c.Version)
+	}
+	if c.hasRuntime() {
+		return nil, fmt.Errorf("containerd's configuration %s has a runtime %q that ccv2 install did not write; "+
+			"remove it first; nothing was changed", path, runtimeName)
+	}
+	return &c, nil
+}
+
+// hasRuntime reports whether there is a runtime of our name.
+func (c *containerdConfig) hasRuntime() bool {
+	at := c.Plugins
+	for _, key := range []string{criPlugins[c.Version], "containerd", "runtimes"} {
+		next, ok := at[key].(map[string]any)
+		if !ok {
+			return false
+		}
+		at = next
+	}
+	_, ok := at[runtimeName]
+	return ok
+}
+
+// dropIns is the directory whose files the configuration imports, "" for none. Before
+// version 3 of the format an imported file replaces all settings of a plugin, so that
+// a drop-in would undo what the node's operator has set.
+func (c *containerdConfig) dropIns() string {
+	if c.Version < 3 {
+		return ""
+	}
+	for _, pattern := range c.Imports {
+		if filepath.IsAbs(pattern) && filepath.Base(pattern) == "*.toml" && !strings.ContainsAny(filepath.Dir(pattern), "*?[") {
+			return filepath.Dir(pattern)
+		}
+	}
+	return ""
+}
+
+// runtimeBlock is the runtime, for a configuration of a version.
+func runtimeBlock(version int, shim string) string {
+	return fmt.Sprintf(`[plugins.'%s'.containerd.runtimes.%s]
+  runtime_type = "io.containerd.cc.v2"
+  runtime_path = "%s"
+`, criPlugins[version], runtimeName, shim)
+}
+
+// withoutBlock cuts our block out of a file, and with it the end of the line before it,
+// if we had to add one; ok is false when there is none. block is what is in it.
+func withoutBlock(text []byte) (rest, block []byte, ok bool) {
+	begin := bytes.Index(text, []byte(blockBegin))
+	if begin < 0 {
+		return text, nil, false
+	}
+	length := bytes.Index(text[begin:], []byte(blockEnd))
+	if length < 0 {
+		return text, nil, false // somebody has cut its end off
+	}
+	block = text[begin+len(blockBegin) : begin+length]
+	after := text[begin+length+len(blockEnd):]
+	rest = bytes.Clone(text[:begin])
+	if before, ended := bytes.CutSuffix(rest, []byte(noNewline)); ended {
+		rest = before
+		if len(after) > 0 {
+			rest = append(rest, '\n')
+		}
+	}
+	return append(rest, after...), block, true
+}
+
+// noNewline is added to a file whose last line has no end, so that it can be given back
+// as it was. To TOML it is a comment.
+const noNewline = " # ccv2 install has ended this line\n"
+
+// withBlock puts a block at the end of a file that has none.
+func withBlock(text []byte, block string) []byte {
+	out := bytes.Clone(text)
+	if n := len(out); n > 0 && out[n-1] != '\n' {
+		out = append(out, noNewline...)
+	}
+	return append(out, blockBegin+block+blockEnd...)
+}

@@ -1,0 +1,162 @@
+package install
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is where a bundle is installed. All paths are those of the host.
+type Host struct {
+	Root       string // of the host's file system, "/" but for tests and node images
+	Prefix     string // /opt/ccv2
+	Bin        string // a directory of containerd's PATH
+	Config     string // ccv2's configuration
+	Containerd string // containerd's configuration
+
+	// interrupt is called before each change; for tests.
+	interrupt func() error
+}
+
+// change is called before each change of the host.
+func (h Host) change() error {
+	if h.interrupt != nil {
+		return h.interrupt()
+	}
+	return nil
+}
+
+// Defaults are the paths of a host on which nothing is unusual.
+func Defaults() Host {
+	return Host{Root: "/", Prefix: "/opt/ccv2", Bin: "/usr/local/bin", Config: "/etc/ccv2/config.toml", Containerd: "/etc/containerd/config.toml"}
+}
+
+// at is where a path of the host is for this process.
+func (h Host) at(path string) string { return filepath.Join(h.Root, path) }
+
+func (h Host) recordPath() string  { return filepath.Join(h.Prefix, "installed.json") }
+func (h Host) currentPath() string { return filepath.Join(h.Prefix, "current") }
+
+// read reads a file, which is nil when there is none.
+func (h Host) read(path string) ([]byte, error) {
+	b, err := os.ReadFile(h.at(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if b == nil && err == nil {
+		b = []byte{}
+	}
+	return b, err
+}
+
+// write replaces a file, whole or not at all. The permissions of one that is there stay.
+func (h Host) write(path string, data []byte) error {
+	if err := h.change(); err != nil {
+		return err
+	}
+	target := h.at(path)
+	mode := fs.FileMode(0o644)
+	if info, err := os.Stat(target); err == nil {
+		mode = info.Mode().Perm()
+	}
+	f, err := os.CreateTemp(filepath.Dir(target), ".ccv2-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), target)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// link makes a symbolic link, in the place of another one.
+func (h Host) link(path, target string) error {
+	temporary := h.at(path) + ".ccv2-new"
+	if err := h.change(); err != nil {
+		return err
+	}
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(target, temporary); err != nil {
+		return err
+	}
+	return os.Rename(temporary, h.at(path))
+}
+
+// target is what a symbolic link points to; "" when there is nothing, and an error for
+// anything that is no link.
+func (h Host) target(path string) (string, error) {
+	target, err := os.Readlink(h.at(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return target, err
+}
+
+// mkdirs makes a directory and those above it.
+func (h Host) mkdirs(path string) error {
+	if err := h.change(); err != nil {
+		return err
+	}
+	return os.MkdirAll(h.at(path), 0o755)
+}
+
+// missing are a directory and those above it that are not there.
+func (h Host) missing(path string) []string {
+	var all []string
+	for dir := path; dir != "/" && dir != "."; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(h.at(dir)); err == nil {
+			break
+		}
+		all = append([]string{dir}, all...)
+	}
+	return all
+}
+
+// remove removes a file that need not be there.
+func (h Host) remove(path string) error {
+	if err := h.change(); err != nil {
+		return err
+	}
+	if err := os.Remove(h.at(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func sumOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// users are the pids of processes whose executable is below a directory of the host.
+func (h Host) users(dir string) []string {
+	links, err := filepath.Glob(filepath.Join(h.at("/proc"), "[0-9]*", "exe"))
+	if err != nil {
+		return nil
+	}
+	var pids []string
+	for _, link := range links {
+		path, err := os.Readlink(link)
+		if err == nil && strings.HasPrefix(path, dir+"/") {
+			pids = append(pids, filepath.Base(filepath.Dir(link)))
+		}
+	}
+	return pids
+}
+
+// isNotEmpty reports whether a directory could not be removed because of what is in it.
+func isNotEmpty(err error) bool { return errors.Is(err, unix.ENOTEMPTY) }

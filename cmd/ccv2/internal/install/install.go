@@ -1,0 +1,260 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Install puts the bundle that is unpacked in dir on the host, in the place of another
+// version. With dry it only says what it would change, as a diff on out. What it tells
+// the operator goes to out as well.
+func Install(h Host, dir string, dry bool, out io.Writer) error {
+	b, err := openBundle(dir)
+	if err != nil {
+		return err
+	}
+	p, err := newPlan(h, b)
+	if err != nil {
+		return err
+	}
+	if dry {
+		return p.print(out)
+	}
+	if err := p.apply(); err != nil {
+		return fmt.Errorf("%w; run it again: what is done stays, what is left is done then", err)
+	}
+	for _, note := range p.notes {
+		fmt.Fprintln(out, note)
+	}
+	fmt.Fprintf(out, "installed ccv2 %s in %s\n", b.version, filepath.Join(h.Prefix, b.version))
+	return p.prune(out)
+}
+
+// Installed is the version that is installed, "" for none.
+func Installed(h Host) (string, error) {
+	r, err := h.load()
+	if r == nil {
+		return "", err
+	}
+	return r.Version, nil
+}
+
+// apply makes the host what the plan says.
+func (p *plan) apply() error {
+	will := p.record()
+	// From here on an interruption leaves what the record tells.
+	if err := p.host.save(joined(p.is, will)); err != nil {
+		return err
+	}
+	if err := p.host.change(); err != nil {
+		return err
+	}
+	if err := p.bundle.copyTo(p.host.at(filepath.Join(p.host.Prefix, p.bundle.version))); err != nil {
+		return err
+	}
+	for _, path := range slices.Sorted(maps.Keys(p.paths())) {
+		if err := p.host.mkdirs(filepath.Dir(path)); err != nil {
+			return err
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(p.files)) {
+		if err := p.host.write(path, p.files[path]); err != nil {
+			return err
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(p.links)) {
+		if err := p.host.link(path, p.links[path]); err != nil {
+			return err
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(p.blocks)) {
+		is, edited, err := p.edited(path)
+		if err == nil && string(is) != string(edited) {
+			err = p.host.write(path, edited)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := p.removeOld(will); err != nil {
+		return err
+	}
+	return p.host.save(will)
+}
+
+// removeOld removes what the version before had and this one has not.
+func (p *plan) removeOld(will *record) error {
+	if p.is == nil {
+		return nil
+	}
+	for path := range p.is.Files {
+		if _, ok := will.Files[path]; ok {
+			continue
+		}
+		data, err := p.host.read(path)
+		if err != nil {
+			return err
+		}
+		if p.is.ours(path, data) {
+			if err := p.host.remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	for path := range p.is.Blocks {
+		if _, ok := will.Blocks[path]; !ok {
+			if _, err := p.host.cutBlock(path, p.is); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// prune removes the trees of versions that no process runs from.
+func (p *plan) prune(out io.Writer) error {
+	entries, err := os.ReadDir(p.host.at(p.host.Prefix))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(p.host.Prefix, e.Name())
+		if !e.IsDir() || e.Name() == p.bundle.version {
+			continue
+		}
+		if pids := p.host.users(path); len(pids) > 0 {
+			fmt.Fprintf(out, "%s stays: %d processes of running pods are from there; the next upgrade removes it\n", path, len(pids))
+			continue
+		}
+		if err := os.RemoveAll(p.host.at(path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Uninstall takes away all that installations have made. Pods that run keep it from
+// doing anything.
+func Uninstall(h Host, dry bool, out io.Writer) error {
+	r, err := h.load()
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return fmt.Errorf("there is no %s: nothing is installed", h.recordPath())
+	}
+	if pids := h.users(h.Prefix); len(pids) > 0 {
+		return fmt.Errorf("%d processes of pods run from %s (such as %s): end these pods first; nothing was changed", len(pids), h.Prefix, pids[0])
+	}
+	if dry {
+		for _, path := range slices.Sorted(maps.Keys(r.Blocks)) {
+			fmt.Fprintf(out, "--- the block of ccv2 in %s\n", path)
+		}
+		for _, path := range slices.Concat(slices.Sorted(maps.Keys(r.Files)), slices.Sorted(maps.Keys(r.Links)), []string{h.Prefix}) {
+			fmt.Fprintf(out, "--- %s\n", path)
+		}
+		return nil
+	}
+	if err := h.takeAway(r, out); err != nil {
+		return fmt.Errorf("%w; run it again: what is left is removed then", err)
+	}
+	fmt.Fprintf(out, "uninstalled ccv2 %s\n", r.Version)
+	return nil
+}
+
+// takeAway removes everything, the record last.
+func (h Host) takeAway(r *record, out io.Writer) error {
+	for path := range r.Blocks {
+		cut, err := h.cutBlock(path, r)
+		if err != nil {
+			return err
+		}
+		if !cut {
+			fmt.Fprintf(out, "the block of ccv2 in %s was changed by hand and stays\n", path)
+		}
+	}
+	if err := errors.Join(h.removeFiles(r, out), h.removeLinks(r)); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(h.at(h.Prefix))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(h.Prefix, e.Name())
+		if path == h.recordPath() {
+			continue
+		}
+		if err := errors.Join(h.change(), os.RemoveAll(h.at(path))); err != nil {
+			return err
+		}
+	}
+	if err := h.remove(h.recordPath()); err != nil {
+		return err
+	}
+	for _, dir := range slices.Backward(r.Dirs) {
+		// Others may have put something there.
+		if err := os.Remove(h.at(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) && !isNotEmpty(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeFiles removes the files of a record that are as we wrote them.
+func (h Host) removeFiles(r *record, out io.Writer) error {
+	for path := range r.Files {
+		data, err := h.read(path)
+		if err != nil {
+			return err
+		}
+		if data == nil {
+			continue
+		}
+		if !r.ours(path, data) {
+			fmt.Fprintf(out, "%s was changed by hand and stays\n", path)
+			continue
+		}
+		if err := h.remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeLinks removes the links of a record that point where we had them point.
+func (h Host) removeLinks(r *record) error {
+	for path, want := range r.Links {
+		if target, err := h.target(path); err == nil && (target == want || path == h.currentPath()) {
+			if err := h.remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// cutBlock cuts our block out of a file, which goes when it was made for it. cut is
+// false when the block is not as we wrote it.
+func (h Host) cutBlock(path string, r *record) (cut bool, err error) {
+	text, err := h.read(path)
+	if err != nil {
+		return false, err
+	}
+	rest, old, had := withoutBlock(text)
+	switch {
+	case !had:
+		return true, nil
+	case !r.oursBlock(path, old):
+		return false, nil
+	case r.Blocks[path].Created && len(rest) == 0:
+		return true, h.remove(path)
+	}
+	return true, h.write(path, rest)
+}
