@@ -4,12 +4,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // write makes a bundle with a config.json.
@@ -209,6 +211,47 @@ func TestHostname(t *testing.T) {
 	}
 	if got := of(specs.Spec{Hostname: "h"}).Pod().Hostname; got != "h" {
 		t.Errorf("with one: %q", got)
+	}
+}
+
+// TestPodShm tells the pod's shared memory from a volume that is mounted in its place.
+func TestPodShm(t *testing.T) {
+	dir := t.TempDir()
+	bind := func(source, destination string) specs.Mount {
+		return specs.Mount{Destination: destination, Type: "bind", Source: source}
+	}
+	for _, name := range []string{"shm", "tmpfs", "/dev/shm"} {
+		path := filepath.Join(dir, strings.ReplaceAll(name, "/", "_"))
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(name, path, "tmpfs", 0, "size=1m"); err != nil {
+			t.Skip("no mounts without rights:", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
+	}
+	for _, tt := range []struct {
+		mount specs.Mount
+		want  bool
+	}{
+		{bind(filepath.Join(dir, "shm"), "/dev/shm"), true},
+		{bind(filepath.Join(dir, "shm"), "/dev/shm/"), true},
+		{bind(filepath.Join(dir, "_dev_shm"), "/dev/shm"), true},
+		{bind("/dev/shm", "/dev/shm"), true},
+		{bind(filepath.Join(dir, "tmpfs"), "/dev/shm"), false},
+		{bind(dir, "/dev/shm"), false},
+		{bind(filepath.Join(dir, "missing"), "/dev/shm"), false},
+		{bind(filepath.Join(dir, "shm"), "/data"), false},
+		{specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm"}, false},
+	} {
+		if got := IsPodShm(tt.mount); got != tt.want {
+			t.Errorf("%+v: %v", tt.mount, got)
+		}
+	}
+	size := of(specs.Spec{Mounts: []specs.Mount{bind(filepath.Join(dir, "shm"), "/dev/shm")}}).Pod().ShmSize
+	other := of(specs.Spec{Mounts: []specs.Mount{bind(filepath.Join(dir, "tmpfs"), "/dev/shm")}}).Pod().ShmSize
+	if size != 1<<20 || other != defaultShmSize {
+		t.Errorf("sizes %d and %d", size, other)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -149,7 +150,7 @@ func (b *Bundle) network() Network {
 func (b *Bundle) shmSize() int64 {
 	for _, m := range b.Spec.Mounts {
 		var st unix.Statfs_t
-		if IsShm(m) && unix.Statfs(m.Source, &st) == nil && st.Type == unix.TMPFS_MAGIC {
+		if IsPodShm(m) && unix.Statfs(m.Source, &st) == nil && st.Type == unix.TMPFS_MAGIC {
 			return int64(st.Blocks) * st.Bsize
 		}
 	}
@@ -198,5 +199,23 @@ func IsBind(m specs.Mount) bool {
 	return slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 
-// IsShm reports whether a mount is the pod's shared memory.
-func IsShm(m specs.Mount) bool { return m.Destination == "/dev/shm" && IsBind(m) }
+// shmPath is where shared memory is.
+const shmPath = "/dev/shm"
+
+// IsPodShm reports whether a mount is the shared memory of the pod: what those that make
+// pods and containers mount for it, a tmpfs that they call "shm" (nerdctl: "/dev/shm"), or the host's.
+// A volume may be mounted there as well.
+func IsPodShm(m specs.Mount) bool {
+	if filepath.Clean(m.Destination) != shmPath || !IsBind(m) {
+		return false
+	}
+	if filepath.Clean(m.Source) == shmPath {
+		return true
+	}
+	path, err := filepath.EvalSymlinks(m.Source)
+	if err != nil {
+		return false // whoever needs it says so
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+	return err == nil && len(mounts) == 1 && mounts[0].FSType == "tmpfs" && (mounts[0].Source == "shm" || mounts[0].Source == shmPath)
+}

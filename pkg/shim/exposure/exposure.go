@@ -52,7 +52,7 @@ func Expose(view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Ex
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
 	for i, m := range b.Spec.Mounts {
-		if !bundle.IsBind(m) || bundle.IsShm(m) {
+		if !bundle.IsBind(m) || bundle.IsPodShm(m) {
 			continue
 		}
 		if kernel, ok := bundle.KernelOf(m); ok {

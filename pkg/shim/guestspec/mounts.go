@@ -32,8 +32,9 @@ func mounts(all []specs.Mount, o Options) []specs.Mount {
 			m = kernelMount(m, source.Kernel)
 		case exposed:
 			m = bindMount(m, source)
-		case bundle.IsShm(m):
-			// All containers of the pod share the guest's as well, at memory's speed.
+		case bundle.IsBind(m) && filepath.Clean(m.Destination) == "/dev/shm":
+			// The pod's, which is not exposed. All its containers share the guest's as
+			// well, at memory's speed.
 			m.Source = o.Shm
 		}
 		guest = append(guest, unmapped(m))

@@ -246,7 +246,7 @@ func TestExposes(t *testing.T) {
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/v", Type: "bind", Source: "/volume", Options: []string{"rbind", "ro"}},
-			{Destination: "/dev/shm", Type: "bind", Source: "/shm", Options: []string{"rbind"}},
+			{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind"}},
 		},
 	}
 	request := sandbox.CreateRequest{ID: "c", Bundle: f.bundleOf("c", spec), Rootfs: []mount.Mount{{Type: "bind", Source: "/snapshot"}}}
