@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -106,7 +107,7 @@ func (c *compat) CreateContainer(_ context.Context, s Session, r Container) erro
 	created := &compatContainer{session: session, request: hyperstart.NewContainerRequest{
 		ID:      r.ID,
 		RootFS:  "rootfs",
-		Image:   r.ID, // the directory below the share
+		Image:   filepath.Dir(strings.TrimPrefix(r.Spec.Root.Path, hyperstart.ShareMount+"/")), // the directory below the share
 		Process: compatProcess(r.Spec.Process, hyperstart.InitProcess, r.Terminal, c.dialect),
 	}}
 	for _, b := range r.Binds {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -22,12 +23,15 @@ type Shares struct {
 	opts    Options
 	guest   *guestMounts
 	volumes *volumes
+
+	mu    sync.Mutex     // guards what follows
+	views map[string]int // that each container had so far
 }
 
 // New returns the share of a sandbox, which has exposed nothing yet.
 func New(opts Options) *Shares {
 	guest := &guestMounts{files: opts.Files, shared: opts.Shared}
-	return &Shares{opts: opts, guest: guest, volumes: newVolumes(guest)}
+	return &Shares{opts: opts, guest: guest, volumes: newVolumes(guest), views: make(map[string]int)}
 }
 
 // Enter makes a process the server of the share, which it has to be already:
@@ -75,11 +79,26 @@ func (s *Shares) Container(id string) (*View, error) {
 	if id == "" || id[0] == '.' || strings.ContainsRune(id, '/') {
 		return nil, fmt.Errorf("share container: %q is not the name of a directory: %w", id, errdefs.ErrInvalidArgument)
 	}
-	v := &View{name: id, stage: filepath.Join(s.opts.Stage, id), guest: s.guest, volumes: s.volumes}
-	for _, dir := range []string{s.guest.host(id), s.guest.host(v.RootfsPath()), v.stage} {
+	name := s.name(id)
+	v := &View{name: name, stage: filepath.Join(s.opts.Stage, name), guest: s.guest, volumes: s.volumes}
+	for _, dir := range []string{s.guest.host(name), s.guest.host(v.RootfsPath()), v.stage} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("share container: %w", err)
 		}
 	}
 	return v, nil
+}
+
+// name is the directory of a container's next view. No name comes twice: for a second the
+// guest's kernel takes it for the directory that it knows, and then unmounts what it has
+// mounted there, in the midst of another container's creation. No id has a tilde.
+func (s *Shares) name(id string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.views[id]
+	s.views[id]++
+	if n == 0 {
+		return id
+	}
+	return fmt.Sprintf("%s~%d", id, n)
 }

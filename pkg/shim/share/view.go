@@ -16,7 +16,7 @@ import (
 
 // View is what one container has in the share.
 //
-//	<container>/rootfs  its root file system
+//	<container>/rootfs  its root file system, also <container>~<n>/rootfs
 //	.volumes/<n>        a bind mount, perhaps with other containers
 //	.volumes/<n>/file   the same of a file
 //

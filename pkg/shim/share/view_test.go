@@ -55,6 +55,27 @@ func TestContainerIsNotAPath(t *testing.T) {
 	}
 }
 
+// TestNamesComeOnce: a guest that still knows a container's directory never takes the next
+// one's for it.
+func TestNamesComeOnce(t *testing.T) {
+	f := newFixture(t)
+	seen := map[string]bool{}
+	for _, id := range []string{"c", "c", "d", "c", "c.1"} {
+		v, err := f.Container(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := v.RootfsPath()
+		if info, err := os.Stat(f.guestPath(path)); err != nil || !info.IsDir() || seen[path] {
+			t.Errorf("%s is at %s, seen %v, %v", id, path, seen[path], err)
+		}
+		seen[path] = true
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestRootfsDir is a directory that exists.
 func TestRootfsDir(t *testing.T) {
 	f := newFixture(t)
