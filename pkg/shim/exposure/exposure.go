@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -61,6 +63,9 @@ func Expose(view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Ex
 		}
 		bind := guestspec.Bind(m, b.Dir)
 		bind.Within, bind.Pod = within, b.PodUID()
+		if err := checkPipe(bind); err != nil {
+			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
 		path, guard, err := view.Bind(bind)
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
@@ -70,6 +75,29 @@ func Expose(view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Ex
 		e.binds = append(e.binds, client.Bind{Source: path, Destination: m.Destination, ReadOnly: guestspec.IsReadOnly(m)})
 	}
 	return e, e.exposePrograms()
+}
+
+// checkPipe refuses a socket or a pipe, at whose other end some process of the host would
+// have to be: in the guest nobody is there, and who opens such a pipe waits forever. In a
+// volume of the pod alone it may be one that a container has made.
+func checkPipe(b share.Bind) error {
+	if b.Pod != "" && strings.Contains(b.Source, "/pods/"+b.Pod+"/") {
+		return nil
+	}
+	info, err := os.Stat(b.Source)
+	if err != nil {
+		return nil //nolint:nilerr // the share says what is wrong with a source
+	}
+	what := "Unix socket"
+	switch info.Mode().Type() {
+	case os.ModeSocket:
+	case os.ModeNamedPipe:
+		what = "named pipe"
+	default:
+		return nil
+	}
+	return fmt.Errorf("%s is a %s, whose other end is a process of the host, which a container in a VM cannot reach: "+
+		"use the network, or runc for this container: %w", b.Source, what, errdefs.ErrNotImplemented)
 }
 
 // exposePrograms exposes the programs of hooks that run in the container's namespaces

@@ -3,13 +3,17 @@ package exposure_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
@@ -96,6 +100,44 @@ func TestExpose(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"/proc false", "/data true", "/config true", "/shared true", "/tmp false"}, onHost); diff != "" || c.Hostname != "h" {
 		t.Errorf("on the host, name %q (-want +got):\n%s", c.Hostname, diff)
+	}
+}
+
+// TestPipes: what needs a process of the host at its other end is refused, unless a container
+// of the pod can be that.
+func TestPipes(t *testing.T) {
+	dir := t.TempDir()
+	volume := filepath.Join(dir, "pods/uid/volumes")
+	if err := os.MkdirAll(volume, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, volume} {
+		l, err := net.Listen("unix", filepath.Join(path, "socket"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if err := unix.Mkfifo(filepath.Join(path, "pipe"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("socket", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]string{
+		filepath.Join(dir, "socket"): "Unix socket", filepath.Join(dir, "link"): "Unix socket", filepath.Join(dir, "pipe"): "named pipe",
+		filepath.Join(volume, "socket"): "", filepath.Join(volume, "pipe"): "", dir: "", "/dev/null": "",
+	} {
+		b := newBundle()
+		b.Spec.Annotations = map[string]string{"io.kubernetes.cri.sandbox-uid": "uid"}
+		b.Spec.Mounts = []specs.Mount{{Type: "bind", Source: source, Destination: "/there"}}
+		_, err := exposure.Expose(&view{}, b, nil, false)
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", source, err)
+		case want != "" && (!errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "mount /there: "+source+" is a "+want)):
+			t.Errorf("%s: %v, want an error about a %s", source, err, want)
+		}
 	}
 }
 
