@@ -176,6 +176,12 @@ dist: deps build guest virtiofsd ## an archive with all that a host needs, QEMU 
 	@hack/deps.sh dist $(BUILD)
 	@$(STEP) "make the bundle" hack/dist.sh $(BUILD) '$(VERSION)'
 
+dist-test: dist stack $(BUILD)/busybox.tar ## try it on hosts with none of its libraries: an empty one, and a Debian; needs root
+	@$(STEP) "the bundle on an empty host" hack/bundle-test.sh $(BUILD)
+	@hack/deps.sh host $(BUILD)
+	@$(STEP) "make a root file system of Debian" hack/debian.sh $(BUILD)/debian
+	@$(STEP) "the bundle on Debian" hack/bundle-test.sh $(BUILD) $(BUILD)/debian/root
+
 fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files
 	@$(BIN)/golangci-lint fmt
 	@for mod in test/*/go.mod; do (cd "$$(dirname "$$mod")" && $(abspath $(BIN))/golangci-lint fmt) || exit; done # their own imports go last
@@ -200,4 +206,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions conformance bench dist fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions conformance bench dist dist-test fmt install clean distclean help

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -32,7 +33,10 @@ var criPlugins = map[int]string{2: "io.containerd.grpc.v1.cri", 3: "io.container
 
 // parseContainerd reads a configuration without our block.
 func parseContainerd(path string, text []byte) (*containerdConfig, error) {
-	var c containerdConfig
+	c := containerdConfig{Version: templateVersion(path)}
+	if c.Version != 0 {
+		text = actions.ReplaceAll(text, nil)
+	}
 	if _, err := toml.Decode(string(text), &c); err != nil {
 		return nil, fmt.Errorf("read containerd's configuration %s: %w; nothing was changed", path, err)
 	}
@@ -48,6 +52,30 @@ func parseContainerd(path string, text []byte) (*containerdConfig, error) {
 			"remove it first; nothing was changed", path, runtimeName)
 	}
 	return &c, nil
+}
+
+// templateVersion is the version of the configuration that k3s and RKE2 make of a
+// template, whose name says it; 0 for what is no template.
+func templateVersion(path string) int {
+	switch filepath.Base(path) {
+	case "config-v3.toml.tmpl":
+		return 3
+	case "config.toml.tmpl":
+		return 2
+	}
+	return 0
+}
+
+// actions are those of a template, which are no TOML.
+var actions = regexp.MustCompile(`\{\{[^}]*\}\}`)
+
+// newConfig is what there has to be beside our tables in a configuration that is not
+// there yet: its version or, for a template, all that k3s has by itself.
+func newConfig(path string) (text string, version int) {
+	if version = templateVersion(path); version != 0 {
+		return "{{ template \"base\" . }}\n", version
+	}
+	return "version = 2\n", 2 // which every containerd reads
 }
 
 // hasRuntime reports whether there is a runtime of our name.

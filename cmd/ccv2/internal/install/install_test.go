@@ -149,6 +149,37 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// TestTemplates: k3s makes containerd's configuration of a template, which names the
+// version, and may not be there.
+func TestTemplates(t *testing.T) {
+	const dir = "/var/lib/rancher/k3s/agent/etc/containerd/"
+	for _, c := range []struct{ name, text, want string }{
+		{"config.toml.tmpl", "-", "{{ template \"base\" . }}\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ccv2]"},
+		{"config-v3.toml.tmpl", "-", "{{ template \"base\" . }}\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.ccv2]"},
+		{"config-v3.toml.tmpl", "{{ template \"base\" . }}\n[metrics]\n  address = \"{{ .Node }}\"\n", "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.ccv2]"},
+	} {
+		h := hostWith(t, "-")
+		h.Containerd = dir + c.name
+		if c.text != "-" {
+			write(t, h.at(h.Containerd), c.text)
+		}
+		before := tree(t, h)
+		install(t, h, bundleOf(t, "1.0"))
+		once := tree(t, h)[h.Containerd]
+		if !strings.Contains(once, c.want) {
+			t.Errorf("%s: %s", c.name, once)
+		}
+		install(t, h, bundleOf(t, "1.0"))
+		if got := tree(t, h)[h.Containerd]; got != once {
+			t.Errorf("%s, installed again: %s", c.name, got)
+		}
+		uninstall(t, h)
+		if diff := cmp.Diff(before, tree(t, h)); diff != "" {
+			t.Errorf("%s (-before +after):\n%s", c.name, diff)
+		}
+	}
+}
+
 // TestInterrupted: whatever is interrupted at any change comes to the same end when it
 // is run again.
 func TestInterrupted(t *testing.T) {

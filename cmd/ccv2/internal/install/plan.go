@@ -103,12 +103,9 @@ func (p *plan) planContainerd() error {
 		return nil
 	}
 	shim := filepath.Join(p.host.currentPath(), "bin/containerd-shim-ccv2")
-	if there == nil {
-		p.blocks[path], p.created[path] = "version = 2\n"+runtimeBlock(2, shim), true
-		return nil
-	}
-	if had && p.is != nil && p.is.Blocks[path].Created {
-		p.blocks[path], p.created[path] = "version = 2\n"+runtimeBlock(2, shim), true
+	if there == nil || had && p.is.Blocks[path].Created {
+		text, version := newConfig(path)
+		p.blocks[path], p.created[path] = text+runtimeBlock(version, shim), true
 		return nil
 	}
 	config, err := parseContainerd(path, bare)
