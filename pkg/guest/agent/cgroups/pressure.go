@@ -46,7 +46,7 @@ type textGroup struct {
 	guest  bool // all containers, whose limit is the guest's memory
 	fd     int  // of memory.pressure, with the condition
 
-	refaults uint64 // when they were last looked at, with the keeper's turn
+	refaults map[Group]uint64 // when they were last looked at, with the keeper's turn
 }
 
 func newTextKeeper() (*textKeeper, error) {
@@ -135,7 +135,10 @@ func (k *textKeeper) add(id string, group Group, guest bool) {
 		k.mu.Unlock()
 		return
 	}
-	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) {
+	switch missing := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP); {
+	case missing && guest:
+		console.Logf("the kernel does not report memory pressure (CONFIG_PSI): a container at its limit may hang")
+	case !missing:
 		console.Logf("container %s: watch memory pressure: %v", id, err)
 	}
 }
@@ -183,11 +186,10 @@ func (g *textGroup) underPressure() {
 		defer console.Guard()
 		defer func() { <-k.turn }()
 		k.dropEnded()
-		if !g.short() {
-			return
-		}
-		if err := g.lockText(); err != nil && !gone(err) {
-			console.Logf("container %s: lock text: %v", g.id, err)
+		for _, group := range g.short() {
+			if err := k.lockText(group); err != nil && !gone(err) {
+				console.Logf("container %s: lock text: %v", g.id, err)
+			}
 		}
 	})
 }
@@ -208,10 +210,35 @@ const (
 	smallBytes = 4 << 20
 )
 
-// short reports whether the group is at its limit, with little left to take, and its
-// pages are read again. A group that has read large files is at its limit, too, but all
-// of that can be taken.
-func (g *textGroup) short() bool {
+// maxInner bounds the groups that a container has made in its own and that are looked at.
+const maxInner = 1000
+
+// short finds the groups that are at their limit, with little left to take, and whose
+// pages are read again: the group itself, and those with a limit that the container has
+// made in it. A group that has read large files is at its limit, too, but all of that can
+// be taken.
+func (g *textGroup) short() []Group {
+	before := g.refaults
+	g.refaults = map[Group]uint64{}
+	all := g.ifShort(nil, g.group, before)
+	if g.guest {
+		return all // each container has a watch of its own
+	}
+	// What ends the walk is that groups are removed meanwhile, or that there are too many.
+	_ = walk(string(g.group), func(dir string) error {
+		if len(g.refaults) > maxInner {
+			return unix.E2BIG
+		}
+		if Group(dir) != g.group {
+			all = g.ifShort(all, Group(dir), before)
+		}
+		return nil
+	})
+	return all
+}
+
+// ifShort adds a group to those that are short.
+func (g *textGroup) ifShort(all []Group, group Group, before map[Group]uint64) []Group {
 	read := func(path string) []byte {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -219,16 +246,22 @@ func (g *textGroup) short() bool {
 		}
 		return b
 	}
-	stat := kernfs.FlatKeyed(read(filepath.Join(string(g.group), "memory.stat")))
-	refaults := stat["workingset_refault_file"]
-	again := refaults != g.refaults
-	g.refaults = refaults
-	cache := stat["active_file"] + stat["inactive_file"]
-	limit := kernfs.Number(read(filepath.Join(string(g.group), "memory.max")))
-	free := limit - min(limit, kernfs.Number(read(filepath.Join(string(g.group), "memory.current"))))
+	limit := kernfs.Number(read(filepath.Join(string(group), "memory.max")))
+	free := limit - min(limit, kernfs.Number(read(filepath.Join(string(group), "memory.current"))))
 	if g.guest {
 		info := read("/proc/meminfo")
 		limit, free = kernfs.KiB(info, "MemTotal:"), kernfs.KiB(info, "MemFree:")
 	}
-	return again && limit != 0 && free+cache <= max(limit/smallPart, smallBytes)
+	g.refaults[group] = 0
+	if limit == 0 {
+		return all
+	}
+	stat := kernfs.FlatKeyed(read(filepath.Join(string(group), "memory.stat")))
+	refaults := stat["workingset_refault_file"]
+	g.refaults[group] = refaults
+	cache := stat["active_file"] + stat["inactive_file"]
+	if refaults != before[group] && free+cache <= max(limit/smallPart, smallBytes) {
+		all = append(all, group)
+	}
+	return all
 }

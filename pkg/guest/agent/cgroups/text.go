@@ -40,11 +40,11 @@ type textHolder struct {
 // programs.
 const maxHolders = 256
 
-// lockText locks the text of the group's processes. The pages that are in memory count
+// lockText locks the text of a group's processes. The pages that are in memory count
 // for the container further on; those that are read now do not, so they may take half
 // of what is free in the guest.
-func (g *textGroup) lockText() error {
-	pids, err := g.group.PIDs()
+func (k *textKeeper) lockText(g Group) error {
+	pids, err := g.PIDs()
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (g *textGroup) lockText() error {
 	}
 	var errs []error
 	for _, pid := range pids {
-		if room, err = g.keeper.lockTextOf(pid, room); err != nil {
+		if room, err = k.lockTextOf(pid, room); err != nil {
 			errs = append(errs, fmt.Errorf("process %d: %w", pid, err))
 		}
 	}
