@@ -117,6 +117,37 @@ func TestGuestOutOfMemory(t *testing.T) {
 	shared.KillTask(t, task)
 }
 
+// TestInnerOutOfMemory: the same for a limit that a container has set itself, in a group of
+// its own, as a container engine in it does. (With runc that needs a host with cgroup v2.)
+func TestInnerOutOfMemory(t *testing.T) {
+	shared.Watch(t)
+	programs := memoryPrograms(t)
+	writable := oci.WithMounts([]specs.Mount{{Type: "cgroup", Source: "cgroup", Destination: "/sys/fs/cgroup", Options: []string{"rw"}}})
+	task := shared.Running(t, "inner-memory", harness.Streams{}, []string{"sleep", "1000"}, programs, oci.WithPrivileged, oci.WithoutMounts("/sys/fs/cgroup"), writable)
+	const inner = `cd /sys/fs/cgroup && mkdir init inner && for p in $(cat cgroup.procs); do echo $p >init/cgroup.procs; done 2>/dev/null
+echo +memory >cgroup.subtree_control && echo 64m >inner/memory.max && echo $$ >inner/cgroup.procs || exit
+/programs/go >/dev/null; echo $?; grep 'oom_kill ' inner/memory.events`
+	if out, status := shared.Output(t, task, "grow", "sh", "-c", inner); out != "137\noom_kill 1\n" || status != 0 {
+		t.Errorf("status %d, %s", status, out)
+	}
+	shared.KillTask(t, task)
+}
+
+// TestTmpfsWithoutSize: what fits the limit of the container fits its tmpfs, in one file and
+// in many. The kernel's default is half of the memory, which here is little more than the
+// limit.
+func TestTmpfsWithoutSize(t *testing.T) {
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		var out harness.Buffer
+		const fill = "head -c 210m /dev/zero >/t/large && rm /t/large && mkdir /t/d && cd /t/d && i=0 && while [ $i -lt 50000 ]; do : >$i || exit; i=$((i+1)); done && echo done"
+		task := shared.RunningOn(t, runtime, id, harness.Streams{Stdout: &out, Stderr: &out}, []string{"sh", "-c", fill}, oci.WithMemoryLimit(256<<20),
+			oci.WithMounts([]specs.Mount{{Type: "tmpfs", Source: "tmpfs", Destination: "/t"}}))
+		if status := shared.Finish(t, task); out.String() != "done\n" {
+			t.Errorf("status %d, %s", status, out.String())
+		}
+	})
+}
+
 // TestMemoryPressure: what gets on at its limit is not killed: programs that read and
 // write much more than fits, beside one that has most of the memory for itself. What is
 // reserved and not used counts for nothing.

@@ -45,7 +45,7 @@ func Container(spec *specs.Spec, o Options) *specs.Spec {
 	if spec.Process != nil {
 		guest.Process = unlabelled(spec.Process)
 	}
-	guest.Mounts = mounts(spec.Mounts, o)
+	guest.Mounts = mounts(spec.Mounts, hasLimit(spec.Linux.Resources), o)
 	linux.Namespaces = namespaces(spec, o)
 	if !bundle.HasNamespace(&guest, specs.UTSNamespace) {
 		guest.Hostname, guest.Domainname = "", "" // the guest has the pod's

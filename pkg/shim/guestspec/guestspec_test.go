@@ -153,6 +153,30 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
+// TestTmpfs: the size of a tmpfs does not come from that of the guest, but where nobody
+// has set a limit of either.
+func TestTmpfs(t *testing.T) {
+	limit, none := int64(1<<28), int64(-1)
+	for _, tt := range []struct {
+		limit         *int64
+		options, want []string
+	}{
+		{&limit, []string{"nosuid"}, []string{"nosuid", "size=100%", "nr_inodes=0"}},
+		{&limit, []string{"size=1m", "nr_inodes=9"}, []string{"size=1m", "nr_inodes=9"}},
+		{&limit, []string{"nr_blocks=9"}, []string{"nr_blocks=9", "nr_inodes=0"}},
+		{&none, []string{"nosuid"}, []string{"nosuid"}},
+		{nil, []string{"nosuid"}, []string{"nosuid"}},
+	} {
+		spec := &specs.Spec{
+			Linux:  &specs.Linux{Resources: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: tt.limit}}},
+			Mounts: []specs.Mount{{Destination: "/t", Type: "tmpfs", Source: "tmpfs", Options: tt.options}},
+		}
+		if diff := cmp.Diff(tt.want, Container(spec, options).Mounts[0].Options); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", tt.options, diff)
+		}
+	}
+}
+
 func TestMounts(t *testing.T) {
 	for _, test := range []struct {
 		name    string

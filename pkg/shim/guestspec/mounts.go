@@ -23,7 +23,7 @@ type Source struct {
 }
 
 // mounts replaces the sources of the host's mounts by the guest's.
-func mounts(all []specs.Mount, o Options) []specs.Mount {
+func mounts(all []specs.Mount, limited bool, o Options) []specs.Mount {
 	guest := make([]specs.Mount, 0, len(all))
 	for i, m := range all {
 		source, exposed := o.Sources[i]
@@ -36,10 +36,41 @@ func mounts(all []specs.Mount, o Options) []specs.Mount {
 			// The pod's, which is not exposed. All its containers share the guest's as
 			// well, at memory's speed.
 			m.Source = o.Shm
+		case limited && !bundle.IsBind(m):
+			m = unsized(m)
 		}
 		guest = append(guest, unmapped(m))
 	}
 	return guest
+}
+
+// hasLimit reports whether a container has a limit of memory.
+func hasLimit(r *specs.LinuxResources) bool {
+	return r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0
+}
+
+// unsized gives a tmpfs without a size all of the guest's memory, where the container has
+// a limit. The kernel's default is half of the memory and as many files as there are pages:
+// on a host more than the limit, which ends who writes too much; in the guest, which is
+// hardly larger than the limit, less.
+func unsized(m specs.Mount) specs.Mount {
+	has := func(prefixes ...string) bool {
+		return slices.ContainsFunc(m.Options, func(o string) bool {
+			return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(o, p) })
+		})
+	}
+	if m.Type != "tmpfs" {
+		return m
+	}
+	options := slices.Clone(m.Options)
+	if !has("size=", "nr_blocks=") {
+		options = append(options, "size=100%")
+	}
+	if !has("nr_inodes=") {
+		options = append(options, "nr_inodes=0")
+	}
+	m.Options = options
+	return m
 }
 
 // kernelMount is a mount of something that the guest's kernel has of its own.
