@@ -86,6 +86,27 @@ func refuseHost(file *os.File) error {
 	return nil
 }
 
+// Cookie is what the kernel calls the namespace: a number that no other one has had
+// since the boot, as inodes do. It is 0 on kernels before 5.14.
+func (n *Namespace) Cookie() (cookie uint64, err error) {
+	err = n.do(func() error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("identify network namespace %s: %w", n.name(), err)
+	}
+	return cookie, nil
+}
+
 // File is the namespace for those who enter it. It stays the Namespace's.
 func (n *Namespace) File() *os.File { return n.file }
 

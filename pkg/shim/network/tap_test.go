@@ -216,7 +216,14 @@ func TestConnectAgain(t *testing.T) {
 		}
 		must(t, tap.Close())
 	}
-	must(t, Cleanup(pod.name()))
+	cookie, err := pod.Cookie()
+	must(t, err)
+	// Another one is at that path, which may have links of a sandbox of its own.
+	must(t, Cleanup(pod.name(), cookie+1))
+	if qdiscs, filters := pod.ingress(t); qdiscs != 1 || filters == 0 {
+		t.Errorf("%d qdiscs and %d filters are left of another sandbox", qdiscs, filters)
+	}
+	must(t, Cleanup(pod.name(), cookie))
 	if qdiscs, filters := pod.ingress(t); qdiscs != 0 || filters != 0 {
 		t.Errorf("%d qdiscs and %d filters are left", qdiscs, filters)
 	}
@@ -259,6 +266,22 @@ func TestConnectFails(t *testing.T) {
 }
 
 func TestCleanupOfNothing(t *testing.T) {
-	must(t, Cleanup(t.TempDir()+"/gone"))
-	must(t, Cleanup("/proc/self/ns/net")) // the path has another meaning by now
+	must(t, Cleanup(t.TempDir()+"/gone", 0))
+	must(t, Cleanup("/proc/self/ns/net", 0)) // the path has another meaning by now
+}
+
+// TestCookie: it is the namespace's, whichever way that is found, and no other one's.
+func TestCookie(t *testing.T) {
+	a, b := newNamespace(t), newNamespace(t)
+	again, err := Open(a.name())
+	must(t, err)
+	defer func() { _ = again.Close() }()
+	var cookies [3]uint64
+	for i, n := range []*Namespace{a, b, again} {
+		cookies[i], err = n.Cookie()
+		must(t, err)
+	}
+	if cookies[0] == 0 || cookies[0] == cookies[1] || cookies[0] != cookies[2] {
+		t.Errorf("cookies %d", cookies)
+	}
 }

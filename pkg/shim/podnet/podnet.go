@@ -75,6 +75,9 @@ func Open(n bundle.Network, unplugLimit time.Duration) (*Network, error) {
 // File is the namespace for those who enter it. It stays the Network's.
 func (n *Network) File() *os.File { return n.ns.File() }
 
+// Cookie is the kernel's name for the namespace; see [network.Namespace.Cookie].
+func (n *Network) Cookie() (uint64, error) { return n.ns.Cookie() }
+
 // ListenLoopback takes over the connections that processes on the host make to
 // the namespace's loopback; see [network.Namespace.ListenLoopback].
 func (n *Network) ListenLoopback() (*network.Loopback, error) { return n.ns.ListenLoopback() }

@@ -88,7 +88,11 @@ func (b *boot) openNetwork(ctx context.Context) error {
 	if where.Path == "" {
 		return nil // ends with the sandbox
 	}
-	return b.update(func(s *store.State) { s.NetNS = where.Path })
+	cookie, err := n.Cookie()
+	if err != nil {
+		return err
+	}
+	return b.update(func(s *store.State) { s.NetNS, s.NetNSCookie = where.Path, cookie })
 }
 
 // prepareShare makes the directories of the share.

@@ -204,8 +204,8 @@ func TestNetwork(t *testing.T) {
 	}
 	expect(hyperstart.SetupInterface, hyperstart.SetupRoute, hyperstart.StartPod)
 	state, err := f.record().Load()
-	if err != nil || state.NetNS != ns.Path {
-		t.Errorf("recorded is %q, %v", state.NetNS, err)
+	if err != nil || state.NetNS != ns.Path || state.NetNSCookie == 0 {
+		t.Errorf("recorded is %q, %d, %v", state.NetNS, state.NetNSCookie, err)
 	}
 	eth0, err := ns.LinkByName("eth0")
 	if err != nil {

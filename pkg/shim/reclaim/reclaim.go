@@ -40,7 +40,7 @@ func Sandbox(ctx context.Context, d store.Dir) error {
 		errs = append(errs, removeCgroup(ctx, state))
 	}
 	if state.NetNS != "" {
-		errs = append(errs, network.Cleanup(state.NetNS))
+		errs = append(errs, network.Cleanup(state.NetNS, state.NetNSCookie))
 	}
 	if err := mounts.Unmount(path); err != nil {
 		// What is still mounted must not be deleted: it is user data.

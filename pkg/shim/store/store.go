@@ -33,6 +33,9 @@ type State struct {
 	Cgroup string `json:"cgroup,omitempty"`
 	// NetNS is the path of the network namespace whose links are mirrored.
 	NetNS string `json:"netns,omitempty"`
+	// NetNSCookie is which one that was: the path may be another one's by now. 0 on
+	// kernels that do not say.
+	NetNSCookie uint64 `json:"netns_cookie,omitempty"`
 	// Shim is the process that owns the sandbox.
 	Shim hostproc.Process `json:"shim"`
 }

@@ -49,7 +49,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("load: %v", err)
 	}
 	want := State{
-		Version: Version, Namespace: "ns", ID: "pod", Created: time.Unix(1, 0).UTC(), Cgroup: "/a", NetNS: "/b",
+		Version: Version, Namespace: "ns", ID: "pod", Created: time.Unix(1, 0).UTC(), Cgroup: "/a", NetNS: "/b", NetNSCookie: 7,
 		Processes: []hostproc.Process{{Name: "qemu", PID: 7, Start: 8}}, Shim: hostproc.Process{Name: "shim", PID: 9, Start: 10},
 	}
 	if err := d.Create(want); err != nil {
