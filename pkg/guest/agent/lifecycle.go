@@ -76,7 +76,7 @@ func (s *containers) update(ctx context.Context, req hyperstart.UpdateContainerR
 	if err := s.huge.Limit(c.id, linux); err != nil {
 		return err
 	}
-	if err := cgroups.FitCPUs(linux); err != nil {
+	if err := cgroups.UpdateCPUs(linux); err != nil {
 		return err
 	}
 	resources, err := hyperstart.Decode[specs.LinuxResources](linux["resources"])

@@ -14,15 +14,34 @@ import (
 // processors: its numbers are then those of the host's, which bind the threads of the
 // VM there. One that the guest has is the container's, as on a host of that size.
 func FitCPUs(linux map[string]json.RawMessage) error {
-	b, err := os.ReadFile("/sys/devices/system/cpu/online")
+	online, err := onlineCPUs()
 	if err != nil {
-		return fmt.Errorf("find the guest's processors: %w", err)
+		return err
 	}
-	return fitCPUs(strings.TrimSpace(string(b)), linux)
+	return fitCPUs(online, "", linux)
 }
 
-// fitCPUs is FitCPUs with the processors as the kernel lists them, such as "0-3,6".
-func fitCPUs(online string, linux map[string]json.RawMessage) error {
+// UpdateCPUs is FitCPUs for a container that may have a cpuset of the guest's: that does
+// not stay, and the container gets all that the guest has.
+func UpdateCPUs(linux map[string]json.RawMessage) error {
+	online, err := onlineCPUs()
+	if err != nil {
+		return err
+	}
+	return fitCPUs(online, online, linux)
+}
+
+// onlineCPUs are the guest's processors as the kernel lists them, such as "0-3,6".
+func onlineCPUs() (string, error) {
+	b, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if err != nil {
+		return "", fmt.Errorf("find the guest's processors: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// fitCPUs replaces a cpuset that is not all of online; "" drops it.
+func fitCPUs(online, instead string, linux map[string]json.RawMessage) error {
 	if len(linux["resources"]) == 0 {
 		return nil
 	}
@@ -47,9 +66,14 @@ func fitCPUs(online string, linux map[string]json.RawMessage) error {
 		return fmt.Errorf("the guest's processors %q: %w", online, err)
 	}
 	for n := range wanted {
-		if !have[n] {
-			delete(cpu, "cpus")
+		if have[n] {
+			continue
 		}
+		delete(cpu, "cpus")
+		if instead != "" {
+			cpu["cpus"] = json.RawMessage(strconv.Quote(instead))
+		}
+		break
 	}
 	if resources["cpu"], err = json.Marshal(cpu); err != nil {
 		return err
