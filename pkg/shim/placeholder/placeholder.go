@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
@@ -104,12 +105,12 @@ type child struct {
 // Start starts a process with a name that no other one has, and returns its pid. It ends
 // with [Placeholder.End] or with the placeholder. Until then signalled gets the signals
 // that others send to it, SIGKILL after its end. It must not block. After Close the
-// error is os.ErrClosed.
+// error is errdefs.ErrFailedPrecondition.
 func (p *Placeholder) Start(name string, id Identity, signalled func(syscall.Signal)) (pid int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return 0, fmt.Errorf("start a placeholder: %w", os.ErrClosed)
+		return 0, fmt.Errorf("the container has ended: %w", errdefs.ErrFailedPrecondition)
 	}
 	if p.live[name] != nil {
 		return 0, fmt.Errorf("start a placeholder: process %q: %w", name, os.ErrExist)

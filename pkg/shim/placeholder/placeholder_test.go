@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -320,7 +321,7 @@ func TestClose(t *testing.T) {
 	if err := syscall.Kill(process.PID, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("the process: %v", err)
 	}
-	if _, err := p.Start("late", Identity{Name: "late"}, nil); !errors.Is(err, os.ErrClosed) {
+	if _, err := p.Start("late", Identity{Name: "late"}, nil); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		t.Errorf("a start after the end: %v", err)
 	}
 	if err := unix.Unmount(root, 0); err != nil {

@@ -170,7 +170,7 @@ func (m *Machine) gate() error {
 		return fmt.Errorf("sandbox %s: %w: %w", m.opts.ID, cause, errdefs.ErrUnavailable)
 	}
 	if m.vcpus.isPaused() {
-		return fmt.Errorf("sandbox %s is paused: %w", m.opts.ID, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("sandbox %s is paused, resume it first: %w", m.opts.ID, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

@@ -105,17 +105,18 @@ func (c *Container) Start(ctx context.Context) error {
 		c.init.startFailed(err)
 		return err
 	}
-	c.sandbox.publish(TaskStarted{ContainerID: c.ID, PID: c.PID()})
+	// As with runc a hook that fails ends the container, of which nobody is told that it has started.
+	hookErr := c.hooks.Started(context.WithoutCancel(ctx), c.PID())
+	if hookErr == nil {
+		c.sandbox.publish(TaskStarted{ContainerID: c.ID, PID: c.PID()})
+	}
 	c.mu.Lock()
 	err = c.toLocked(ContainerRunning)
 	c.mu.Unlock()
-	if err != nil {
+	if err != nil || hookErr == nil {
 		return err
 	}
-	if err := c.hooks.Started(context.WithoutCancel(ctx), c.PID()); err != nil { // as with runc, it ends the container
-		return fmt.Errorf("start container %s: %w", c.ID, errors.Join(err, c.Kill(context.WithoutCancel(ctx), "", sigkill, true)))
-	}
-	return nil
+	return fmt.Errorf("start container %s: %w", c.ID, errors.Join(hookErr, c.Kill(context.WithoutCancel(ctx), "", sigkill, true)))
 }
 
 // Delete removes a container that has exited or was never started, and returns

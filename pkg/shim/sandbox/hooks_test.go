@@ -109,4 +109,9 @@ func TestPoststartFails(t *testing.T) {
 	if status := f.wait(c, ""); status != sandbox.StatusKilled {
 		t.Errorf("status %d", status)
 	}
+	for _, e := range f.events.Events() {
+		if strings.HasPrefix(e, "start") {
+			t.Errorf("the call has failed, and there is %q", e)
+		}
+	}
 }
