@@ -43,12 +43,15 @@ var fileRows = []row{
 	{name: "--tmpfs", want: "65536", script: `
 		run --rm --tmpfs /scratch:size=64m,mode=700 $image sh -c 'df -k /scratch | tail -n 1 | awk "{print \$2}"; stat -c %a /scratch; grep -c " /scratch tmpfs .*nosuid" /proc/mounts'
 		run --rm --tmpfs /scratch $image sh -c 'touch /scratch/file && echo written'`},
-	{name: "propagation", want: "late", script: `
+	{
+		name: "propagation", want: "late", script: `
 		mkdir dir && mount -t tmpfs none dir && mount --make-rshared dir
 		up -v $PWD/dir:/dir:rslave
 		mkdir dir/sub && mount -t tmpfs none dir/sub && touch dir/sub/late
 		c exec $n ls /dir/sub
-		umount -R dir || umount -R -l dir`},
+		umount -R dir || umount -R -l dir`,
+		differs: "the file server has open what a container has read, and the host cannot unmount it before that has gone", wantVM: "late",
+	},
 	{name: "cp into a container", want: "to copy", script: `
 		up
 		echo to copy >file
