@@ -105,8 +105,7 @@ func (c *Container) Start(ctx context.Context) error {
 		c.init.startFailed(err)
 		return err
 	}
-	// As with runc a hook that fails ends the container, of which nobody is told that it has started.
-	hookErr := c.hooks.Started(context.WithoutCancel(ctx), c.PID())
+	hookErr := c.hooks.Started(context.WithoutCancel(ctx), c.PID()) // one that fails ends the container, as with runc, unannounced
 	if hookErr == nil {
 		c.sandbox.publish(TaskStarted{ContainerID: c.ID, PID: c.PID()})
 	}
