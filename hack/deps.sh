@@ -174,6 +174,7 @@ virtiofsd)
 	need gcc have gcc
 	need libc6-dev header /usr/include/stdio.h
 	need binutils have strip
+	need patch have patch
 	need libseccomp-dev header /usr/include/seccomp.h
 	need libcap-ng-dev header /usr/include/cap-ng.h
 	need "$(cargo_package)" cargo_is_new

@@ -47,7 +47,7 @@ func testHost(t *testing.T) (c *checker, out *bytes.Buffer, dir string) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	script(t, dir+"/qemu", "")
 	script(t, dir+"/containerd", "containerd github.com/containerd/containerd v2.4.2 abc")
-	script(t, dir+"/virtiofsd", "virtiofsd 1.10.0")
+	script(t, dir+"/virtiofsd", "virtiofsd 1.14.0+ccv2")
 	script(t, dir+"/"+shimName, shimName+":\n  Version:  v1.2.3")
 	writeFile(t, dir+"/kernel", strings.Repeat("k", 1<<20), 0o644)
 	writeFile(t, dir+"/image", strings.Repeat("i", 1<<19), 0o644)
@@ -146,10 +146,15 @@ var brokenHosts = []struct {
 	},
 	{
 		name: "the virtiofsd in C", check: "virtiofsd",
-		want: "warn  virtiofsd      DIR/virtiofsd, virtiofsd version 7.2.22 (Debian), the one in C, which is no longer maintained",
+		want: "warn  virtiofsd      DIR/virtiofsd, virtiofsd version 7.2.22 (Debian), the one in C, which is no longer maintained: access control lists cannot be used in root file systems, and small files are slower",
 		wreck: func(t *testing.T, _ *checker, dir string) {
 			script(t, dir+"/virtiofsd", "virtiofsd version 7.2.22 (Debian)")
 		},
+	},
+	{
+		name: "the distribution's virtiofsd", check: "virtiofsd",
+		want:  "warn  virtiofsd      DIR/virtiofsd, virtiofsd 1.13.2: access control lists cannot be used in root file systems, and small files are slower",
+		wreck: func(t *testing.T, _ *checker, dir string) { script(t, dir+"/virtiofsd", "virtiofsd 1.13.2") },
 	},
 	{
 		name: "state directory in the way", check: "state dir", want: "FAIL  state dir      mkdir DIR/state: not a directory",
@@ -215,7 +220,7 @@ func TestHostChecksPass(t *testing.T) {
 		"qemu":          "ok    qemu           DIR/qemu, version 7.2.22",
 		"accelerator":   "ok    accelerator    kvm",
 		"guest kernel":  "ok    guest kernel   DIR/kernel, 1.0 MiB",
-		"virtiofsd":     "ok    virtiofsd      DIR/virtiofsd, virtiofsd 1.10.0",
+		"virtiofsd":     "ok    virtiofsd      DIR/virtiofsd, virtiofsd 1.14.0+ccv2",
 		"shim":          "ok    shim           DIR/containerd-shim-cc-v2, version v1.2.3",
 	} {
 		if got := line(out.String(), name, dir); got != want {

@@ -96,6 +96,14 @@ func TestAttributes(t *testing.T) {
 	}, again, oci.WithMounts(mounts), oci.WithNewPrivileges)
 }
 
+// TestAccessLists: those of files in the root file system are kept, obeyed and
+// inherited.
+func TestAccessLists(t *testing.T) {
+	sameAsRunc(t, []string{"/bin/attrs.d/attrs", "lists", "/tmp"}, []string{
+		"tmp give 6 ok\ntmp keep ok true\ntmp mode ok 100770\ntmp write by another ok\n", "tmp default inherited ok true",
+	}, nil, oci.WithMounts([]specs.Mount{bind(program(t, "attrs"), "/bin/attrs.d", "ro")}))
+}
+
 // TestAttributeTools does the same with the programs that people use: a package whose
 // script gives a program a capability, copies and archives that keep attributes.
 func TestAttributeTools(t *testing.T) {
@@ -155,8 +163,8 @@ umount m; mnt; ls m m/d; cat m/f; umount m`
 	}
 }
 
-// TestRefusedAttributes: what a VM cannot keep is an error, not forgotten. An access
-// list that is kept and not obeyed would be worse than none.
+// TestRefusedAttributes: what a VM cannot keep in a volume is an error, not forgotten.
+// An access list that is kept and not obeyed would be worse than none.
 func TestRefusedAttributes(t *testing.T) {
 	shared.Watch(t)
 	dir := t.TempDir()

@@ -3,11 +3,13 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -82,5 +84,28 @@ func TestMoreFilesThanDescriptors(t *testing.T) {
 				t.Errorf("in the VM:\n%s\nwith runc:\n%s", got, want)
 			}
 		})
+	}
+}
+
+// TestMoreOpenThanDescriptors: what a container has open cannot be forgotten. It gets
+// an error for a further file, and when it has closed them every file is there.
+func TestMoreOpenThanDescriptors(t *testing.T) {
+	shared.Watch(t)
+	fewDescriptors(t, 1500)
+	// A full pod starts no program, so the shell waits by itself.
+	const script = `tail -f /v/d00?/f* > /dev/null 2> /tmp/errors &
+until [ -s /tmp/errors ]; do :; done
+kill $!; wait; grep -m 1 -o 'Too many open files in system' /tmp/errors
+find /v -type f | wc -l; cat /v/d000/f000 /v/d009/f199`
+	var out harness.Buffer
+	task := shared.Running(t, "open", harness.Streams{Stdout: &out, Stderr: &out}, []string{"sh", "-c", script}, oci.WithMounts([]specs.Mount{
+		bind(manyFiles(t, 10, 200), "/v", "ro"),
+		{Type: "tmpfs", Source: "tmpfs", Destination: "/tmp"},
+	}), func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 10_000, Hard: 10_000}}
+		return nil
+	})
+	if status, got := shared.Finish(t, task), out.String(); status != 0 || got != "Too many open files in system\n2000\n0 0\n9 199\n" {
+		t.Errorf("status %d, output %q", status, got)
 	}
 }

@@ -11,14 +11,17 @@ const listenFD = 3
 
 // xattrMap has extended attributes of a guest's root, trusted.*, be user.virtiofs.trusted.*
 // of the host's files: the host's own take CAP_SYS_ADMIN, and file systems of the host
-// read some of them. The guest may not say the longer name itself. Access lists would
-// be kept and not be obeyed: the guest's kernel looks at them in the root of a device
-// alone, not in what it mounts below.
+// read some of them. The guest may not say the longer name itself.
 const xattrMap = ":prefix:all:trusted.:user.virtiofs.:" +
 	":bad:server::trusted.:" +
-	":bad:client:user.virtiofs.::" +
-	":unsupported:all:system.posix_acl_:system.posix_acl_:" +
-	":ok:all:::"
+	":bad:client:user.virtiofs.::"
+
+// noLists refuses access control lists, which would be kept and not be obeyed: the
+// guest's kernel looks at them in the root of a device, not in what it mounts below.
+const (
+	noLists = ":unsupported:all:system.posix_acl_:system.posix_acl_:"
+	theRest = ":ok:all:::"
+)
 
 // commandLine returns the server's arguments, without the program's name.
 //
@@ -33,12 +36,16 @@ const xattrMap = ":prefix:all:trusted.:user.virtiofs.:" +
 // there are none of devices that are mounted by themselves, nor on overlayfs.
 func commandLine(opts Options, v Version) []string {
 	if !v.Legacy {
-		return []string{
+		args := []string{
 			fmt.Sprintf("--fd=%d", listenFD), "--thread-pool-size=0",
 			"--shared-dir=" + opts.SharedDir, "--cache=auto", "--sandbox=namespace",
 			"--log-level=warn", "--announce-submounts", "--inode-file-handles=never",
-			"--xattr", "--xattrmap=" + xattrMap, "--killpriv-v2",
+			"--xattr", "--killpriv-v2",
 		}
+		if v.Own && opts.OwnMounts != "" {
+			return append(args, "--xattrmap="+xattrMap+theRest, "--posix-acl=auto", "--own-mounts="+opts.OwnMounts)
+		}
+		return append(args, "--xattrmap="+xattrMap+noLists+theRest)
 	}
 	return []string{
 		"-f", fmt.Sprintf("--fd=%d", listenFD), "--thread-pool-size=0",
@@ -50,7 +57,7 @@ func commandLine(opts Options, v Version) []string {
 		// Its info level has a line for every connection.
 		"-o", "log_level=warn",
 		"-o", "announce_submounts",
-		"-o", "xattr", "-o", "xattrmap=" + xattrMap, "-o", "killpriv_v2",
+		"-o", "xattr", "-o", "xattrmap=" + xattrMap + noLists + theRest, "-o", "killpriv_v2",
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 type Version struct {
 	Line   string // what it says of itself
 	Legacy bool   // the one in C, part of QEMU up to 7.2
+	Own    bool   // has [Options].OwnMounts, as the one that is built here
 }
 
 // Probe asks binary for its version. The two families speak of themselves as
@@ -24,7 +25,7 @@ type Version struct {
 func Probe(ctx context.Context, binary string) (Version, error) {
 	out, err := exec.CommandContext(ctx, binary, "--version").Output()
 	line, _, _ := strings.Cut(string(out), "\n")
-	v := Version{Line: line, Legacy: strings.HasPrefix(line, "virtiofsd version ")}
+	v := Version{Line: line, Legacy: strings.HasPrefix(line, "virtiofsd version "), Own: strings.HasSuffix(line, "+ccv2")}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return Version{}, fmt.Errorf("%s: %w; install virtiofsd or set [share] virtiofsd", binary, errdefs.ErrNotFound)

@@ -20,6 +20,10 @@ type Options struct {
 	Binary    string // path of virtiofsd: QEMU's own (C) or the one in Rust
 	SharedDir string // absolute path of a directory; see the package's text on mounts
 	Socket    string // absolute path to listen on, at most 107 bytes; must not exist
+	// OwnMounts names directories of SharedDir's own mount. What is mounted on them is
+	// the guest's alone, and part of the file system that SharedDir is in the guest:
+	// where the server can do that, access control lists are obeyed there.
+	OwnMounts string
 }
 
 // Server is one running virtiofsd.

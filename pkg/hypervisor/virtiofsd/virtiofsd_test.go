@@ -27,17 +27,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestCommandLine(t *testing.T) {
 	tests := []struct {
 		name, dir string
-		legacy    bool
+		version   Version
 		want      string
 	}{
-		{"C", "/run/pod", true, "-f --fd=3 --thread-pool-size=0 -o source=/run/pod -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts -o xattr -o xattrmap=MAP -o killpriv_v2"},
-		{"C, escaped", `/run/a,b\c`, true, `-f --fd=3 --thread-pool-size=0 -o source=/run/a\,b\\c -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts -o xattr -o xattrmap=MAP -o killpriv_v2`},
-		{"Rust", `/run/a,b\c`, false, `--fd=3 --thread-pool-size=0 --shared-dir=/run/a,b\c --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never --xattr --xattrmap=MAP --killpriv-v2`},
+		{"C", "/run/pod", Version{Legacy: true}, "-f --fd=3 --thread-pool-size=0 -o source=/run/pod -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts -o xattr -o xattrmap=MAP:unsupported:all:system.posix_acl_:system.posix_acl_::ok:all::: -o killpriv_v2"},
+		{"C, escaped", `/run/a,b\c`, Version{Legacy: true}, `-f --fd=3 --thread-pool-size=0 -o source=/run/a\,b\\c -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts -o xattr -o xattrmap=MAP:unsupported:all:system.posix_acl_:system.posix_acl_::ok:all::: -o killpriv_v2`},
+		{"Rust", `/run/a,b\c`, Version{}, `--fd=3 --thread-pool-size=0 --shared-dir=/run/a,b\c --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never --xattr --killpriv-v2 --xattrmap=MAP:unsupported:all:system.posix_acl_:system.posix_acl_::ok:all:::`},
+		{"ours", `/run/pod`, Version{Own: true}, `--fd=3 --thread-pool-size=0 --shared-dir=/run/pod --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never --xattr --killpriv-v2 --xattrmap=MAP:ok:all::: --posix-acl=auto --own-mounts=root`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			want := strings.ReplaceAll(tt.want, "MAP", xattrMap)
-			if diff := cmp.Diff(want, strings.Join(commandLine(Options{SharedDir: tt.dir}, Version{Legacy: tt.legacy}), " ")); diff != "" {
+			if diff := cmp.Diff(want, strings.Join(commandLine(Options{SharedDir: tt.dir, OwnMounts: "root"}, tt.version), " ")); diff != "" {
 				t.Errorf("command line (-want +got):\n%s", diff)
 			}
 		})
@@ -61,9 +62,10 @@ func TestProbe(t *testing.T) {
 		want      Version
 		class     error
 	}{
-		{"QEMU's", "virtiofsd version 7.2.22 (Debian 1:7.2)", Version{"virtiofsd version 7.2.22 (Debian 1:7.2)", true}, nil},
-		{"Rust", "virtiofsd 1.10.0", Version{"virtiofsd 1.10.0", false}, nil},
-		{"old Rust", "virtiofsd backend 1.1.0", Version{"virtiofsd backend 1.1.0", false}, nil},
+		{"QEMU's", "virtiofsd version 7.2.22 (Debian 1:7.2)", Version{Line: "virtiofsd version 7.2.22 (Debian 1:7.2)", Legacy: true}, nil},
+		{"Rust", "virtiofsd 1.10.0", Version{Line: "virtiofsd 1.10.0"}, nil},
+		{"ours", "virtiofsd 1.14.0+ccv2", Version{Line: "virtiofsd 1.14.0+ccv2", Own: true}, nil},
+		{"old Rust", "virtiofsd backend 1.1.0", Version{Line: "virtiofsd backend 1.1.0"}, nil},
 		{"other", "sleep (GNU coreutils) 9.1", Version{}, errdefs.ErrInvalidArgument},
 	}
 	for _, tt := range tests {

@@ -18,6 +18,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -109,7 +110,7 @@ func (b *boot) startShareServer(ctx context.Context) error {
 		return nil
 	}
 	d, err := virtiofsd.Start(ctx, virtiofsd.Options{
-		Binary: b.opts.Config.VirtioFSD, SharedDir: b.dir.Shared(), Socket: b.virtiofsSocket(),
+		Binary: b.opts.Config.VirtioFSD, SharedDir: b.dir.Shared(), Socket: b.virtiofsSocket(), OwnMounts: share.RootfsName,
 	})
 	if err != nil {
 		return err

@@ -29,8 +29,12 @@ type View struct {
 	used    []use
 }
 
+// RootfsName is the name of each container's root file system, which is the guest's
+// alone.
+const RootfsName = "rootfs"
+
 // RootfsPath is the path of the root file system below the share.
-func (v *View) RootfsPath() string { return filepath.Join(v.name, "rootfs") }
+func (v *View) RootfsPath() string { return filepath.Join(v.name, RootfsName) }
 
 // Rootfs makes mounts, as containerd describes them, and exposes the result as
 // the root file system.

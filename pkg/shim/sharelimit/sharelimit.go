@@ -13,6 +13,9 @@ const (
 	// microseconds. A mark that is missed by a factor of two is still no harm, as
 	// half of the limit is left.
 	rate = 100_000
+	// plenty is how many files a guest may remember whatever the limit is. Each keeps
+	// some 1.5 KiB of the host's kernel, for which the sandbox's cgroup pays.
+	plenty = 100_000
 	// shortest and longest are the bounds of the time between two looks.
 	shortest = 10 * time.Millisecond
 	longest  = 5 * time.Second
@@ -63,7 +66,7 @@ func (w *Watch) Close() error {
 
 // run looks at the count until it cannot be had, and returns why.
 func (w *Watch) run(ctx context.Context) error {
-	mark := uint64(0) // above half of the limit, after a guest could not forget enough
+	mark := uint64(0) // above the start, after a guest could not forget enough
 	for {
 		used, limit, err := w.server.Descriptors()
 		if err != nil {
@@ -82,24 +85,30 @@ func (w *Watch) run(ctx context.Context) error {
 	}
 }
 
+// start is from where on a guest is asked.
+func start(limit uint64) uint64 { return min(limit/2, plenty) }
+
 // until is how long it takes until the mark can be reached: 0 when it is.
 func until(used, limit, mark uint64) time.Duration {
-	mark = max(mark, limit/2)
+	mark = max(mark, start(limit))
 	if used >= mark {
 		return 0
 	}
 	return min(max(time.Duration(mark-used)*time.Second/rate, shortest), longest)
 }
 
-// after is the mark that follows what a guest could not forget, halfway to the limit,
-// and how soon it counts. With little room left the guest is asked regularly, but not
+// after is the mark that follows what a guest has left, and how soon it counts: what
+// it could not forget moves it up, halfway to the limit at most. With little room left the guest is asked regularly, but not
 // all the time.
 func after(used, limit uint64) (mark uint64, wait time.Duration) {
 	room := limit - min(used, limit)
-	if room < limit/8 {
+	switch {
+	case used < start(limit):
+		return 0, shortest
+	case room < limit/8:
 		return used, again
 	}
-	return used + room/2, shortest
+	return used + min(room/2, plenty), shortest
 }
 
 // relieve has the guest forget files, and returns what is left.
@@ -110,7 +119,7 @@ func (w *Watch) relieve(ctx context.Context) (used, limit uint64, err error) {
 			// elsewhere.
 			log.G(ctx).WithError(err).Debug("the guest was not asked to forget files")
 		}
-		if used, limit, err = w.settled(ctx); err != nil || used < limit/2 {
+		if used, limit, err = w.settled(ctx); err != nil || used < start(limit) {
 			return used, limit, err
 		}
 	}

@@ -97,6 +97,19 @@ func TestWalk(t *testing.T) {
 	}
 }
 
+// TestPlenty: a server that could hold a million files is spared most of them.
+func TestPlenty(t *testing.T) {
+	h := &host{limit: 1_000_000}
+	watch(t, h, func(t *testing.T) {
+		for range 30 {
+			h.walk(&h.names, 90_000)
+			if n := h.used(); n > 3*plenty {
+				t.Errorf("%d files are open", n)
+			}
+		}
+	})
+}
+
 // TestPages: files with data in memory need the second step.
 func TestPages(t *testing.T) {
 	h := &host{limit: 20_000}
@@ -148,7 +161,7 @@ func TestFull(t *testing.T) {
 // TestIdle: a server with the usual limit is seldom looked at, and one with a small
 // limit some ten times a second.
 func TestIdle(t *testing.T) {
-	for limit, most := range map[uint64]int64{1_000_000: 15, 20_000: 700} {
+	for limit, most := range map[uint64]int64{1_000_000: 70, 20_000: 700} {
 		h := &host{limit: limit}
 		watch(t, h, func(t *testing.T) {
 			h.names.Store(50)

@@ -1,7 +1,8 @@
 // Command attrs does with files what is about their attributes, and prints what
 // comes of it, a line for each.
 //
-// usage: attrs DIRECTORY... | attrs as COMMAND FILE | attrs refused DIRECTORY
+// usage: attrs DIRECTORY... | attrs as COMMAND FILE | attrs refused DIRECTORY |
+// attrs lists DIRECTORY
 package main
 
 import (
@@ -28,6 +29,10 @@ func main() {
 	}
 	if len(os.Args) == 3 && os.Args[1] == "refused" {
 		try{filepath.Base(os.Args[2]), filepath.Join(os.Args[2], "file"), os.Args[2]}.refused()
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == "lists" {
+		try{filepath.Base(os.Args[2]), filepath.Join(os.Args[2], "file"), os.Args[2]}.lists()
 		return
 	}
 	for _, dir := range os.Args[1:] {
@@ -177,10 +182,8 @@ func (t try) mode(what string, err error) {
 // refused tries what a VM cannot do.
 func (t try) refused() {
 	t.fresh(0o644)
-	// A header, and entries of a tag, permissions and an id: owner, group, others.
-	list := []byte{2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 4, 0, 4, 0, 255, 255, 255, 255, 32, 0, 4, 0, 255, 255, 255, 255}
-	t.say("access list", unix.Setxattr(t.file, "system.posix_acl_access", list, 0))
-	t.say("default access list", unix.Setxattr(t.dir, "system.posix_acl_default", list, 0))
+	t.say("access list", unix.Setxattr(t.file, accessList, list(6), 0))
+	t.say("default access list", unix.Setxattr(t.dir, defaultList, list(6), 0))
 	_, err := unix.Open(t.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	t.say("O_TMPFILE", err)
 	f, err := os.Open(t.file)
@@ -188,6 +191,62 @@ func (t try) refused() {
 		_, err = unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	}
 	t.say("chattr", err)
+}
+
+// Attributes that are access control lists.
+const (
+	accessList  = "system.posix_acl_access"
+	defaultList = "system.posix_acl_default"
+)
+
+// list is one that gives the other user these permissions, the owner all, and nobody
+// else any.
+func list(permissions uint16) []byte {
+	const version, none = 2, ^uint32(0)
+	b := binary.LittleEndian.AppendUint32(nil, version)
+	for _, entry := range []struct {
+		tag, permissions uint16
+		id               uint32
+	}{{1, 7, none}, {2, permissions, other}, {4, 0, none}, {0x10, 7, none}, {0x20, 0, none}} {
+		b = binary.LittleEndian.AppendUint16(b, entry.tag)
+		b = binary.LittleEndian.AppendUint16(b, entry.permissions)
+		b = binary.LittleEndian.AppendUint32(b, entry.id)
+	}
+	return b
+}
+
+// lists tries whether access control lists are kept, obeyed and inherited.
+func (t try) lists() {
+	for _, permissions := range []uint16{0, 4, 6} {
+		t.fresh(0o700)
+		t.say(fmt.Sprint("give ", permissions), unix.Setxattr(t.file, accessList, list(permissions), 0))
+		value, err := get(t.file, accessList)
+		t.say("keep", err, value == string(list(permissions)))
+		t.mode("mode", nil)
+		t.say("write by another", t.as("write", "/proc/self/exe"))
+		t.say("read by another", t.as("read", "/proc/self/exe"))
+		t.say("chmod", os.Chmod(t.file, 0o600))
+		value, err = get(t.file, accessList)
+		t.say("after chmod", err, fmt.Sprintf("%x", value))
+		t.say("take", unix.Removexattr(t.file, accessList))
+		t.mode("mode", nil)
+		t.say("read by another", t.as("read", "/proc/self/exe"))
+	}
+	t.say("give by another", t.as("list", "/proc/self/exe"))
+	dir := filepath.Join(t.dir, "heir")
+	t.say("make a directory", os.Mkdir(dir, 0o777))
+	t.say("default", unix.Setxattr(dir, defaultList, list(6), 0))
+	in := try{t.name, filepath.Join(dir, "file"), dir}
+	in.fresh(0o640)
+	in.say("read by another", in.as("read", "/proc/self/exe"))
+	f, err := os.OpenFile(filepath.Join(dir, "new"), os.O_CREATE|os.O_WRONLY, 0o666)
+	in.say("make a file", errors.Join(err, f.Close(), os.Mkdir(filepath.Join(dir, "below"), 0o777)))
+	for _, name := range []string{"new", "below"} {
+		value, err := get(filepath.Join(dir, name), accessList)
+		t.say("inherited by "+name, err, fmt.Sprintf("%x", value))
+	}
+	value, err := get(filepath.Join(dir, "below"), defaultList)
+	t.say("default inherited", err, value == string(list(6)))
 }
 
 // as does something with the file as another user, in a program's process.
@@ -232,6 +291,11 @@ func change(what, file string) error {
 		return errors.Join(err, f.Close())
 	case "truncate":
 		return os.Truncate(file, 3)
+	case "read":
+		_, err := os.ReadFile(file)
+		return err
+	case "list":
+		return unix.Setxattr(file, accessList, list(6), 0)
 	default:
 		return nil
 	}
