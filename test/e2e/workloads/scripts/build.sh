@@ -1,3 +1,4 @@
+#!/bin/bash
 # A compiler, and make, which believes the times of files.
 set -e
 mkdir /data/src && cd /data/src

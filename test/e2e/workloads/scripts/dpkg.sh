@@ -1,3 +1,5 @@
+#!/bin/bash
+# shellcheck disable=SC2016 # scripts of the package
 # A package with a conffile, a hard link, a symlink, a set-user-id program and scripts.
 set -e
 p=/tmp/p && mkdir -p $p/DEBIAN $p/etc $p/usr/bin $p/usr/share/thing

@@ -1,3 +1,4 @@
+#!/bin/bash
 # Direct and asynchronous I/O, with what was written verified.
 for file in /data/f /root/f; do
 	for engine in io_uring libaio psync mmap; do

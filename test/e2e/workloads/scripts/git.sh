@@ -1,3 +1,4 @@
+#!/bin/bash
 # A history with merges, packed, cloned and checked.
 set -e
 export GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z'
@@ -9,5 +10,5 @@ git checkout -q main && git merge -q -m merge side
 git gc -q --prune=now && git fsck --strict
 git rev-parse HEAD
 git clone -q /data/repo /root/clone && cd /root/clone && git rev-parse HEAD && git status --porcelain | wc -l
-git worktree add -q /root/tree HEAD~3 && ls /root/tree | tr '\n' ' '
+git worktree add -q /root/tree HEAD~3 && echo /root/tree/*
 cd /data/repo && git stash list | wc -l && touch file1 && git status --porcelain | wc -l

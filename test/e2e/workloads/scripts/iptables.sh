@@ -1,3 +1,4 @@
+#!/bin/bash
 # A filter on the pod's own network.
 iptables -N TEST && iptables -A INPUT -i lo -p tcp --dport 9 -j TEST && iptables -A TEST -j REJECT
 iptables -t nat -A OUTPUT -p tcp -d 127.0.0.1 --dport 81 -j REDIRECT --to-ports 82

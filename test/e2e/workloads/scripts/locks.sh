@@ -1,3 +1,4 @@
+#!/bin/bash
 # Locks of both kinds, between processes, on the root and on a volume.
 python3 - <<'END'
 import fcntl, os, subprocess, sys, time

@@ -1,3 +1,4 @@
+#!/bin/bash
 # Many names in a directory, and what is left when they go while it is read.
 python3 - <<'END'
 import os

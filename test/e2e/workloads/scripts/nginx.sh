@@ -1,3 +1,4 @@
+#!/bin/bash
 # Workers of another user, sendfile, ranges, and a reload.
 set -e
 mkdir -p /data/www && head -c 3000000 /dev/zero | tr '\0' 'x' >/data/www/big && echo hello >/data/www/index.html
@@ -19,4 +20,4 @@ nginx -c /tmp/nginx.conf -s reload 2>/dev/null
 get /
 nginx -c /tmp/nginx.conf -s quit 2>/dev/null
 while [ -e /tmp/nginx.pid ]; do :; done
-cat /tmp/error.log | grep -c emerg || true
+grep -c emerg /tmp/error.log || true

@@ -1,3 +1,4 @@
+#!/bin/bash
 # A cluster on a volume, killed in the middle, and what its recovery finds.
 set -e
 bin=$(dirname /usr/lib/postgresql/*/bin/postgres)
@@ -19,5 +20,5 @@ grep -c 'database system was not properly shut down' /tmp/pg.log
 sql "select count(*), min(v), max(v) from t"
 sql "set enable_seqscan=off; select count(*) from t where v like 'abc%'"
 as "$bin/pg_ctl" -D /data/pg -w stop -m fast >/dev/null
-ls -A /data/pg | sort | head -n 5
+find /data/pg -mindepth 1 -maxdepth 1 -printf "%f\n" | sort | head -n 5
 stat -c '%U %a' /data/pg

@@ -1,3 +1,4 @@
+#!/bin/bash
 # Processes, shared memory, sockets, signals and time.
 python3 - <<'END'
 import array, mmap, multiprocessing as mp, os, select, signal, socket, tempfile, threading, time

@@ -1,3 +1,4 @@
+#!/bin/bash
 # A server that forks to save, and starts again from what it has saved.
 set -e
 start() { redis-server --port 0 --unixsocket /tmp/redis.sock --dir /data --appendonly yes --save '' --daemonize yes --logfile /tmp/redis.log >/dev/null; until cli ping >/dev/null 2>&1; do :; done; }

@@ -1,7 +1,8 @@
+#!/bin/bash
 # All that a backup keeps; the second run has nothing to do.
 set -e
 mkdir -p /data/from/dir && cd /data/from
-for i in $(seq 50); do echo "content $i" >dir/f$i; done
+for i in $(seq 50); do echo "content $i" >"dir/f$i"; done
 ln dir/f1 hard; ln -s dir/f2 soft; mkfifo pipe; truncate -s 5M sparse; chmod 640 dir/f3; chown 5:6 dir/f4; touch -d '2001-02-03 04:05:06.789' dir/f5
 rsync -aHS --stats /data/from/ /root/to/ | grep -E 'Number of (regular files|created files)'
 rsync -aHSi --checksum /data/from/ /root/to/ | wc -l

@@ -1,3 +1,4 @@
+#!/bin/bash
 # Holes: made, found, punched, and of no size.
 python3 - <<'END'
 import os

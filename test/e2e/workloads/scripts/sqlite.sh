@@ -1,3 +1,4 @@
+#!/bin/bash
 # Journals of both kinds, two writers, and a check of what came of it.
 set -e
 for mode in delete wal; do

@@ -1,3 +1,5 @@
+#!/bin/bash
+# shellcheck disable=SC2016 # for the shell in the terminal
 # Terminals within a terminal, that outlive their client.
 set -e
 export TERM=xterm

@@ -1,3 +1,5 @@
+#!/bin/bash
+# shellcheck disable=SC2012 # names without spaces
 # Namespaces within the container.
 unshare -Urm sh -c 'id -u; cat /proc/self/uid_map | tr -s " "; mount -t tmpfs t /mnt 2>&1; touch /mnt/x; echo $?'
 unshare --fork --pid --mount-proc sh -c 'echo $$; ls /proc | grep -c "^[0-9]"'
