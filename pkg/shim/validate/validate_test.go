@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/sirupsen/logrus"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
@@ -149,13 +148,13 @@ func TestResources(t *testing.T) {
 // TestReplaced: what is left out is said.
 func TestReplaced(t *testing.T) {
 	var out bytes.Buffer
-	logger := logrus.New()
-	logger.SetOutput(&out)
+	defer log.L.Logger.SetOutput(log.L.Logger.Out)
+	log.L.Logger.SetOutput(&out)
 	s := usual()
 	s.Linux.Resources.Rdma = map[string]specs.LinuxRdma{"a": {}}
 	s.Linux.Resources.Memory.KernelTCP = new(int64)
 	s.Linux.MountLabel = "m"
-	if err := Container(log.WithLogger(t.Context(), logrus.NewEntry(logger)), "c", &bundle.Bundle{Spec: s}); err != nil {
+	if err := Container(t.Context(), "c", &bundle.Bundle{Spec: s}); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range replaced {
