@@ -187,7 +187,7 @@ func (g *textGroup) underPressure() {
 		defer func() { <-k.turn }()
 		k.dropEnded()
 		for _, group := range g.short() {
-			if err := k.lockText(group); err != nil && !gone(err) {
+			if err := k.lockText(g, group); err != nil && !gone(err) {
 				console.Logf("container %s: lock text: %v", g.id, err)
 			}
 		}

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,69 +34,114 @@ type mapping struct {
 
 // textHolder is a process whose text is locked.
 type textHolder struct {
-	pidfd int
-	files []string
-	parts [][]byte // mapped and locked
+	container string // "" when the guest was short of memory
+	pidfd     int
+	files     []string
+	parts     [][]byte // mapped and locked
 }
 
-// maxHolders bounds the processes whose text is locked. Others usually run the same
-// programs.
-const maxHolders = 256
+// What a container can have the agent do: it may run as many processes as it likes, with
+// as many mappings, of files with names as long as it likes.
+const (
+	// maxHolders bounds the processes whose text is locked, maxLooks those that are
+	// looked at in a turn. Others usually run the same programs.
+	maxHolders = 256
+	maxLooks   = 1024
+	// maxList is how much is read of a process's mappings, and of its mounts.
+	maxList = 1 << 20
+	// maxParts bounds the agent's mappings, of which the kernel allows 65530: without
+	// one for itself the agent ends, and the guest with it.
+	maxParts = 8192
+	// maxBeyond is what may be locked for a container whose limit is less.
+	maxBeyond = 64 << 20
+)
 
 // lockText locks the text of a group's processes. The pages that are in memory count
-// for the container further on; those that are read now do not, so they may take half
-// of what is free in the guest.
-func (k *textKeeper) lockText(g Group) error {
-	pids, err := g.PIDs()
+// for the container further on; those that are read now do not, so they have a limit.
+func (k *textKeeper) lockText(g *textGroup, group Group) error {
+	pids, err := group.PIDs()
 	if err != nil {
 		return err
 	}
-	room, err := roomForText()
+	room, err := k.roomFor(g)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, pid := range pids {
-		if room, err = k.lockTextOf(pid, room); err != nil {
+	for _, pid := range pids[:min(len(pids), maxLooks)] {
+		if k.holders[pid] == nil && len(k.holders) >= maxHolders {
+			continue
+		}
+		if room, err = k.lockTextOf(g.id, pid, room); err != nil {
 			errs = append(errs, fmt.Errorf("process %d: %w", pid, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// roomForText is half of what the guest has free and in its page cache.
-func roomForText() (int, error) {
+// roomFor is how much may be locked yet: in all half of what the guest would have free,
+// and in its page cache, with nothing locked; and for a container as much as its limit,
+// as its programs would have to fit there.
+func (k *textKeeper) roomFor(g *textGroup) (int, error) {
 	info, err := os.ReadFile("/proc/meminfo")
-	room := kernfs.KiB(info, "MemFree:") + kernfs.KiB(info, "Active(file):") + kernfs.KiB(info, "Inactive(file):")
-	return int(room / 2), err
+	if err != nil {
+		return 0, err
+	}
+	all, own := k.held(g.id)
+	free := kernfs.KiB(info, "MemFree:") + kernfs.KiB(info, "Active(file):") + kernfs.KiB(info, "Inactive(file):")
+	room := (int(free)+all)/2 - all
+	if limit, err := os.ReadFile(filepath.Join(string(g.group), "memory.max")); err == nil && kernfs.Number(limit) != 0 {
+		room = min(room, int(min(max(kernfs.Number(limit), maxBeyond), math.MaxInt))-own)
+	}
+	return room, nil
+}
+
+// held is how much is locked in all, and for a container.
+func (k *textKeeper) held(container string) (all, own int) {
+	for _, h := range k.holders {
+		for _, part := range h.parts {
+			all += len(part)
+			if h.container == container {
+				own += len(part)
+			}
+		}
+	}
+	return all, own
 }
 
 // lockTextOf locks that of one process, and returns the room that is left. A process
 // that has ended meanwhile has none.
-func (k *textKeeper) lockTextOf(pid, room int) (int, error) {
-	files, err := textOf(pid)
+func (k *textKeeper) lockTextOf(container string, pid, room int) (int, error) {
+	files, host, err := textOf(pid)
 	if err == nil {
-		room, err = k.lockFiles(pid, files, room)
+		room, err = k.lockFiles(container, pid, files, host, room)
 	}
 	return room, ignore(err, unix.ENOENT, unix.ESRCH)
 }
 
 // lockFiles locks what is not locked yet until the process ends: the first time, and when
 // it has executed another program or loaded a library since.
-func (k *textKeeper) lockFiles(pid int, files []textFile, room int) (int, error) {
-	h, err := k.holder(pid)
+func (k *textKeeper) lockFiles(container string, pid int, files []textFile, host served, room int) (int, error) {
+	h, err := k.holder(container, pid)
 	if h == nil {
 		return room, err
 	}
+	defer func() {
+		if len(h.files) == 0 {
+			k.drop(pid) // there is room for who has something
+		}
+	}()
 	h.lockAgain()
 	for _, file := range files {
-		if room <= 0 {
+		parts := maxParts - k.parts()
+		if room <= 0 || parts <= 0 {
 			break
 		}
 		if k.locked(file.id) {
 			continue
 		}
-		used, err := h.lock(pid, file, room)
+		file.parts = file.parts[:min(len(file.parts), parts)]
+		used, err := h.lock(pid, file, host, room)
 		if room -= used; err != nil {
 			return room, err
 		}
@@ -101,8 +149,16 @@ func (k *textKeeper) lockFiles(pid int, files []textFile, room int) (int, error)
 	return room, nil
 }
 
+// parts is how many mappings there are.
+func (k *textKeeper) parts() (n int) {
+	for _, h := range k.holders {
+		n += len(h.parts)
+	}
+	return n
+}
+
 // holder is a process whose end is waited for, nil when there are too many.
-func (k *textKeeper) holder(pid int) (*textHolder, error) {
+func (k *textKeeper) holder(container string, pid int) (*textHolder, error) {
 	if h := k.holders[pid]; h != nil || len(k.holders) >= maxHolders {
 		return h, nil
 	}
@@ -110,7 +166,7 @@ func (k *textKeeper) holder(pid int) (*textHolder, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &textHolder{pidfd: pidfd}
+	h := &textHolder{container: container, pidfd: pidfd}
 	k.holders[pid] = h
 	if err := k.await(pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, k.someEnded); err != nil {
 		k.drop(pid)
@@ -160,8 +216,8 @@ func ignore(err error, targets ...error) error {
 
 // lock maps the parts of a file and locks them, and returns how much that is. The file is
 // opened once: whenever it is, the kernel may read it again.
-func (h *textHolder) lock(pid int, file textFile, room int) (used int, err error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/map_files/%s", pid, file.parts[0].name))
+func (h *textHolder) lock(pid int, file textFile, host served, room int) (used int, err error) {
+	f, err := openText(fmt.Sprintf("/proc/%d/map_files/%s", pid, file.parts[0].name), host)
 	if err != nil {
 		return 0, err
 	}
@@ -192,57 +248,100 @@ func (h *textHolder) lockAgain() {
 	}
 }
 
+// openText opens what a process has mapped. It may have mapped something else since its
+// list was read: a device, or a file whose server is a process that lets the agent wait.
+// So nothing is opened, and no server asked, before it is known to be a file of the host.
+func openText(path string, host served) (*os.File, error) {
+	pin, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(pin)
+	var st unix.Statx_t
+	if err := unix.Statx(pin, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MNT_ID, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || !host.mounts[st.Mnt_id] {
+		return nil, fmt.Errorf("%s is no longer a file of the host: %w", path, unix.ENOENT)
+	}
+	return os.Open(fmt.Sprintf("/proc/self/fd/%d", pin))
+}
+
 // textOf lists the programs and libraries of a process, with all that it has mapped of
 // them: constants belong to it. Only those that the host serves:
 // others are in memory anyhow, or some process of the container may serve them, and let
 // the agent wait.
-func textOf(pid int) ([]textFile, error) {
-	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+func textOf(pid int) ([]textFile, served, error) {
+	mounts, err := readList(fmt.Sprintf("/proc/%d/mountinfo", pid))
 	if err != nil {
-		return nil, err
+		return nil, served{}, err
 	}
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	maps, err := readList(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
-		return nil, err
+		return nil, served{}, err
 	}
-	return textIn(maps, served(mounts)), nil
+	host := servedBy(mounts)
+	return textIn(maps, host), host, nil
 }
 
-// served finds the devices of the file systems that the host serves.
-func served(mountinfo []byte) map[string]bool {
-	devices := map[string]bool{}
+// readList reads the lines of a file of the kernel, the first ones of a long one.
+func readList(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxList))
+	return b[:bytes.LastIndexByte(b, '\n')+1], err
+}
+
+// served are mounts that the host serves, and the devices of their file systems.
+type served struct {
+	mounts  map[uint64]bool
+	devices map[string]bool
+}
+
+// servedBy finds them.
+func servedBy(mountinfo []byte) served {
+	host := served{mounts: map[uint64]bool{}, devices: map[string]bool{}}
 	for line := range bytes.Lines(mountinfo) {
 		before, after, _ := bytes.Cut(line, []byte(" - "))
 		fields, kind := bytes.Fields(before), bytes.Fields(after)
 		if len(fields) < 3 || len(kind) == 0 {
 			continue
 		}
-		if t := string(kind[0]); t == "virtiofs" || t == "9p" {
-			devices[string(fields[2])] = true
+		id, err := strconv.ParseUint(string(fields[0]), 10, 64)
+		if t := string(kind[0]); err == nil && (t == "virtiofs" || t == "9p") {
+			host.mounts[id] = true
+			host.devices[string(fields[2])] = true
 		}
 	}
-	return devices
+	return host
 }
 
 // textIn is textOf with the text of maps.
-func textIn(maps []byte, served map[string]bool) []textFile {
+func textIn(maps []byte, host served) []textFile {
 	var all []textFile
+	index := map[string]int{}
 	for line := range strings.Lines(string(maps)) {
 		m, device, id, ok := parseMapping(line)
-		if !ok || !served[device] {
+		if !ok || !host.devices[device] {
 			continue
 		}
-		i := slices.IndexFunc(all, func(f textFile) bool { return f.id == id })
-		if i < 0 {
+		i, known := index[id]
+		if !known {
 			i = len(all)
+			index[id] = i
 			all = append(all, textFile{id: id})
 		}
-		if all[i].parts = append(all[i].parts, m); m.text {
-			all[i].text = true
-			slices.SortStableFunc(all[i].parts, textFirst)
-		}
+		all[i].parts = append(all[i].parts, m)
+		all[i].text = all[i].text || m.text
 	}
-	return slices.DeleteFunc(all, func(f textFile) bool { return !f.text })
+	all = slices.DeleteFunc(all, func(f textFile) bool { return !f.text })
+	for _, f := range all {
+		slices.SortStableFunc(f.parts, textFirst)
+	}
+	return all
 }
 
 func textFirst(a, b mapping) int {

@@ -2,14 +2,18 @@ package cgroups
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // TestTextIn: all that a process has mapped of its programs and libraries is text, of
@@ -39,11 +43,12 @@ bad line
 		}},
 		{id: "0:42 9", text: true, parts: []mapping{{name: "7f0000004000-7f0000005000", offset: 0x5000, length: 0x1000, text: true}}},
 	}
-	devices := served(bytes.ReplaceAll([]byte(mountinfo), []byte("0:2a"), []byte("0:42")))
-	if diff := cmp.Diff(map[string]bool{"0:20": true, "0:42": true}, devices); diff != "" {
-		t.Errorf("devices (-want +got):\n%s", diff)
+	host := servedBy(bytes.ReplaceAll([]byte(mountinfo), []byte("0:2a"), []byte("0:42")))
+	all := served{mounts: map[uint64]bool{22: true, 24: true}, devices: map[string]bool{"0:20": true, "0:42": true}}
+	if diff := cmp.Diff(all, host, cmp.AllowUnexported(served{})); diff != "" {
+		t.Errorf("mounts (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(want, textIn([]byte(maps), devices), cmp.AllowUnexported(textFile{}, mapping{})); diff != "" {
+	if diff := cmp.Diff(want, textIn([]byte(maps), host), cmp.AllowUnexported(textFile{}, mapping{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -103,14 +108,10 @@ func TestLockText(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := child.Process.Pid
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := textIn(maps, devicesIn(maps))
+	files, host := everyText(t, pid)
 	page := os.Getpagesize()
 	for _, room := range []int{page, 64 << 20} {
-		left, err := k.lockFiles(pid, files, room)
+		left, err := k.lockFiles("c", pid, files, host, room)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,13 +139,151 @@ func TestLockText(t *testing.T) {
 	}
 }
 
-// devicesIn are all that there are, as if the host served them.
-func devicesIn(maps []byte) map[string]bool {
-	all := map[string]bool{}
-	for line := range bytes.Lines(maps) {
-		if _, device, _, ok := parseMapping(string(line)); ok {
-			all[device] = true
+// everyText is the text of a process, as if the host served all files.
+func everyText(t *testing.T, pid int) ([]textFile, served) {
+	t.Helper()
+	host := served{mounts: map[uint64]bool{}, devices: map[string]bool{}}
+	mounts, err := readList(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		id, err := strconv.ParseUint(strings.Fields(line)[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		host.mounts[id] = true
+	}
+	maps, err := readList(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(maps)) {
+		if _, device, _, ok := parseMapping(line); ok {
+			host.devices[device] = true
 		}
 	}
-	return all
+	return textIn(maps, host), host
+}
+
+// mapped maps a file of one page, or memory.
+func mapped(t *testing.T, fd, length, prot, flags int) []byte {
+	t.Helper()
+	b, err := unix.Mmap(fd, 0, length, prot, flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(b) })
+	return b
+}
+
+// TestManyMappings: a process with very many does not take all that the agent may have, and
+// is gone through in no time.
+func TestManyMappings(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: to open what a process has mapped")
+	}
+	k, err := newTextKeeper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.close)
+	f, err := os.Create(filepath.Join(t.TempDir(), "text"))
+	if err == nil {
+		err = f.Truncate(1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range maxParts + 500 {
+		mapped(t, int(f.Fd()), 1, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_SHARED)
+	}
+	files, host := everyText(t, os.Getpid())
+	if _, err := k.lockFiles("c", os.Getpid(), files, host, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.parts(); n == 0 || n > maxParts {
+		t.Errorf("%d mappings", n)
+	}
+}
+
+// TestRoomFor: what is locked counts, however often a container is short of memory.
+func TestRoomFor(t *testing.T) {
+	k := &textKeeper{holders: map[int]*textHolder{}}
+	dir := t.TempDir()
+	g := &textGroup{id: "c", group: Group(dir)}
+	room := func() int {
+		t.Helper()
+		n, err := k.roomFor(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if room() <= 0 {
+		t.Error("no room with nothing locked")
+	}
+	hold := func(container string, length int) {
+		k.holders[len(k.holders)] = &textHolder{container: container, parts: [][]byte{mapped(t, -1, length, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)}}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "memory.max"), []byte("1048576\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hold("another", maxBeyond)
+	if n := room(); n <= 0 || n > maxBeyond {
+		t.Errorf("room for %d bytes, beside those of another container", n)
+	}
+	hold("c", maxBeyond)
+	if n := room(); n > 0 {
+		t.Errorf("room for %d bytes beyond a limit", n)
+	}
+	g.id, g.group = "", Group(filepath.Join(dir, "without a limit"))
+	hold("another", 1<<44)
+	if n := room(); n > 0 {
+		t.Errorf("room for %d bytes when most of the memory is locked", n)
+	}
+}
+
+// TestOpenText opens files of the host, and nothing that a container may have put in the
+// place of one.
+func TestOpenText(t *testing.T) {
+	dir := t.TempDir()
+	file, fifo := filepath.Join(dir, "file"), filepath.Join(dir, "fifo")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), unix.Mkfifo(fifo, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	host := served{mounts: map[uint64]bool{}}
+	if _, err := openText(file, host); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("a file of a container: %v", err)
+	}
+	for _, path := range []string{file, os.DevNull} {
+		var st unix.Statx_t
+		if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &st); err != nil {
+			t.Fatal(err)
+		}
+		host.mounts[st.Mnt_id] = true
+	}
+	f, err := openText(file, host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	for _, path := range []string{fifo, os.DevNull, dir} {
+		if _, err := openText(path, host); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// TestReadList reads whole lines of the first part of a long list.
+func TestReadList(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "maps")
+	if err := os.WriteFile(path, []byte(strings.Repeat("a line\n", maxList)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, err := readList(path)
+	if err != nil || len(b) > maxList || len(b) < maxList/2 || !bytes.HasSuffix(b, []byte("a line\n")) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
 }
