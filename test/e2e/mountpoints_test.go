@@ -165,6 +165,26 @@ func rootWith(t *testing.T, link, target string) string {
 	return root
 }
 
+// TestRefusedMountPoints: nothing takes the place of what programs trust to be the kernel's.
+func TestRefusedMountPoints(t *testing.T) {
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "file")
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range []specs.Mount{
+			bind(dir, "/proc"), bind(dir, "/proc/sys"), bind(dir, "/proc/1"), bind(file, "/proc/version"), bind(file, "/dev/null"), bind("/dev/zero", "/dev/null"),
+			{Type: "tmpfs", Source: "tmpfs", Destination: "/proc/acpi"},
+		} {
+			container := shared.ContainerOn(t, runtime, fmt.Sprint(id, i), []string{"true"}, oci.WithMounts([]specs.Mount{m}))
+			if _, err := shared.NewTask(t, container, harness.Streams{}); err == nil {
+				t.Errorf("%s at %s was mounted", m.Source, m.Destination)
+			}
+		}
+	})
+}
+
 // TestPipesOfTheHost: what a process of the host would have to be at the other end of is
 // refused, with the reason. With runc it works.
 func TestPipesOfTheHost(t *testing.T) {

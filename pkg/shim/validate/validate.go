@@ -65,7 +65,7 @@ func check(s *specs.Spec, about func(rule) bool) error {
 	for _, table := range []struct {
 		rules []rule
 		class error
-	}{{invalid, errdefs.ErrInvalidArgument}, {refused, errdefs.ErrNotImplemented}} {
+	}{{invalid, errdefs.ErrInvalidArgument}, {invalidMounts, errdefs.ErrInvalidArgument}, {refused, errdefs.ErrNotImplemented}} {
 		for _, r := range table.rules {
 			if !about(r) {
 				continue

@@ -81,9 +81,42 @@ var wrong = []struct {
 	{"linux.resources.network.priorities", func(s *specs.Spec) {
 		s.Linux.Resources.Network.Priorities = []specs.LinuxInterfacePriority{{Name: "lo"}}
 	}, "is set"},
-	{"mounts.type", func(s *specs.Spec) { s.Mounts[0].Type = "overlay" }, `"overlay" at /proc`},
+	{"mounts.type", func(s *specs.Spec) { s.Mounts[1].Type = "overlay" }, `"overlay" at /tmp`},
+	{"mounts.destination", at("/proc/", "tmpfs", "tmpfs"), `"/proc/" is for the file system of processes`},
+	{"mounts.destination", at("/proc", "bind", "/tmp"), `"/proc" is for the file system of processes`},
+	{"mounts.destination", at("proc/self", "bind", "/tmp"), `"proc/self" is inside /proc`},
+	{"mounts.destination", at("/tmp/../proc/sys", "bind", "/proc/sys"), `"/tmp/../proc/sys" is inside /proc`},
+	{"mounts.destination", at("/proc/sys", "proc", "proc"), `"/proc/sys" is inside /proc`},
+	{"mounts.source", at("/dev/null", "bind", "/etc/passwd"), `"/etc/passwd" at /dev/null`},
+	{"mounts.source", at("/dev/./null", "bind", "/dev/zero"), `"/dev/zero" at /dev/./null`},
 	{"mounts.options", func(s *specs.Spec) { s.Mounts[1].Options = []string{"nosymfollow"} }, `"nosymfollow" at /tmp`},
 	{"mounts.options", func(s *specs.Spec) { s.Mounts[2].Options = []string{"rbind", "uid=5"} }, `"uid=5" at /data`},
+}
+
+// at adds a mount.
+func at(destination, kind, source string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: destination, Type: kind, Source: source})
+	}
+}
+
+// TestMounts: what may be mounted where processes and the null device are.
+func TestMounts(t *testing.T) {
+	for name, set := range map[string]func(*specs.Spec){
+		"a new proc": at("/proc/", "proc", "proc"), "the kernel's": at("/proc", "bind", "/proc"), "a file of lxcfs": at("/proc/meminfo", "bind", "/etc/passwd"),
+		"another name": at("/procfs/x", "bind", "/tmp"), "the null device": at("/dev/null", "bind", "/dev/null"),
+		"what is not there": at("/dev/null", "bind", "/no/such/file"),
+		"in the host's /dev": func(s *specs.Spec) {
+			at("/dev/", "bind", "/dev")(s)
+			at("/dev/null", "bind", "/etc/passwd")(s)
+		},
+	} {
+		s := usual()
+		set(s)
+		if err := Container(t.Context(), "c", &bundle.Bundle{Spec: s}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // TestRules: each rule refuses what it is about, names the field and what is there,
@@ -95,7 +128,7 @@ func TestRules(t *testing.T) {
 	tested := make(map[string]bool)
 	for _, w := range wrong {
 		var class error = errdefs.ErrNotImplemented
-		if slices.ContainsFunc(invalid, func(r rule) bool { return r.field == w.field }) {
+		if slices.ContainsFunc(slices.Concat(invalid, invalidMounts), func(r rule) bool { return r.field == w.field }) {
 			class = errdefs.ErrInvalidArgument
 		}
 		s := usual()
@@ -106,7 +139,7 @@ func TestRules(t *testing.T) {
 		}
 		tested[w.field] = true
 	}
-	for _, r := range slices.Concat(invalid, refused) {
+	for _, r := range slices.Concat(invalid, invalidMounts, refused) {
 		if !tested[r.field] || r.why == "" {
 			t.Errorf("%s: the rule has no test, or no reason", r.field)
 		}
@@ -205,7 +238,7 @@ func TestDocument(t *testing.T) {
 			t.Errorf("docs/oci.md: %s is said to be %s, replaced: %v", path, state, is)
 		}
 	}
-	for _, r := range slices.Concat(invalid, refused, replaced) {
+	for _, r := range slices.Concat(invalid, invalidMounts, refused, replaced) {
 		if !slices.ContainsFunc(upTo(r.field), func(p string) bool { return states[p] != "" }) {
 			t.Errorf("docs/oci.md has no row for %s", r.field)
 		}
