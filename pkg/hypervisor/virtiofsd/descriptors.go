@@ -1,7 +1,9 @@
 package virtiofsd
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -94,6 +96,16 @@ func countDescriptors(pid int) (uint64, error) {
 		return 0, err
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	return uint64(len(names)), err
+	const some = 1024 // there may be a million
+	var n uint64
+	for {
+		names, err := dir.Readdirnames(some)
+		n += uint64(len(names))
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
 }

@@ -10,7 +10,7 @@ import (
 
 const (
 	// rate is how many files a server opens in a second at most: one takes it some
-	// microseconds. A mark that is missed by a factor of two is still no harm, as
+	// microseconds. A mark that is missed by a factor of two is no harm, as
 	// half of the limit is left.
 	rate = 100_000
 	// plenty is how many files a guest may remember whatever the limit is. Each keeps
@@ -88,13 +88,16 @@ func (w *Watch) run(ctx context.Context) error {
 // start is from where on a guest is asked.
 func start(limit uint64) uint64 { return min(limit/2, plenty) }
 
-// until is how long it takes until the mark can be reached: 0 when it is.
+// until is how long it takes until the mark can be passed by half as much again, or by half
+// of what is left beyond it: 0 when the mark is reached. So a guest that stays just below it
+// is not looked at all the time.
 func until(used, limit, mark uint64) time.Duration {
 	mark = max(mark, start(limit))
 	if used >= mark {
 		return 0
 	}
-	return min(max(time.Duration(mark-used)*time.Second/rate, shortest), longest)
+	files := mark - used + min(mark, limit-min(mark, limit))/2
+	return min(max(time.Duration(files)*time.Second/rate, shortest), longest)
 }
 
 // after is the mark that follows what a guest has left, and how soon it counts: what

@@ -173,6 +173,21 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// TestJustBelow: a guest that stays just below the mark is not looked at all the time: on a
+// host before Linux 6.2 a look reads one name for each descriptor.
+func TestJustBelow(t *testing.T) {
+	for limit, most := range map[uint64]int64{1_000_000: 130, 20_000: 1300} {
+		h := &host{limit: limit}
+		watch(t, h, func(t *testing.T) {
+			h.open.Store(int64(start(limit) - 1))
+			<-time.After(time.Minute)
+			if n := h.looks.Load(); n > most {
+				t.Errorf("limit %d: %d looks in a minute", limit, n)
+			}
+		})
+	}
+}
+
 // TestRefused: a guest that cannot be asked, as it is paused, is asked later.
 func TestRefused(t *testing.T) {
 	h := &host{limit: 20_000, refuse: errors.New("paused")}
