@@ -186,8 +186,9 @@ func (g *textGroup) underPressure() {
 		defer console.Guard()
 		defer func() { <-k.turn }()
 		k.dropEnded()
+		looks := maxLooks
 		for _, group := range g.short() {
-			if err := k.lockText(g, group); err != nil && !gone(err) {
+			if err := k.lockText(g, group, &looks); err != nil && !gone(err) {
 				console.Logf("container %s: lock text: %v", g.id, err)
 			}
 		}

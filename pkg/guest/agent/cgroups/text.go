@@ -57,8 +57,9 @@ const (
 )
 
 // lockText locks the text of a group's processes. The pages that are in memory count
-// for the container further on; those that are read now do not, so they have a limit.
-func (k *textKeeper) lockText(g *textGroup, group Group) error {
+// for the container further on; those that are read now do not, so they have a limit. looks
+// is how many processes may be looked at yet.
+func (k *textKeeper) lockText(g *textGroup, group Group, looks *int) error {
 	pids, err := group.PIDs()
 	if err != nil {
 		return err
@@ -68,10 +69,14 @@ func (k *textKeeper) lockText(g *textGroup, group Group) error {
 		return err
 	}
 	var errs []error
-	for _, pid := range pids[:min(len(pids), maxLooks)] {
+	for _, pid := range pids {
+		if *looks == 0 {
+			break
+		}
 		if k.holders[pid] == nil && len(k.holders) >= maxHolders {
 			continue
 		}
+		*looks--
 		if room, err = k.lockTextOf(g.id, pid, room); err != nil {
 			errs = append(errs, fmt.Errorf("process %d: %w", pid, err))
 		}

@@ -245,6 +245,21 @@ func TestRoomFor(t *testing.T) {
 	}
 }
 
+// TestLooks: a turn ends, however many processes there are.
+func TestLooks(t *testing.T) {
+	k := &textKeeper{holders: map[int]*textHolder{}}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strings.Repeat("999999999\n", 10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	looks := 15
+	for _, want := range []int{5, 0, 0} {
+		if err := k.lockText(&textGroup{group: Group(dir)}, Group(dir), &looks); err != nil || looks != want {
+			t.Errorf("%d looks are left, want %d, %v", looks, want, err)
+		}
+	}
+}
+
 // TestOpenText opens files of the host, and nothing that a container may have put in the
 // place of one.
 func TestOpenText(t *testing.T) {
