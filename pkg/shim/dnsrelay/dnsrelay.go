@@ -25,6 +25,9 @@ const (
 	// maxQuestions is how many are asked at once, each on a thread. Others are dropped:
 	// who wants to know asks again.
 	maxQuestions = 64
+	// maxAnswers is how many are passed on at once: a guest works on a number of commands
+	// at a time and refuses others, and there are more urgent ones.
+	maxAnswers = 8
 	// patience is how long a server has for its answer, as long as resolvers wait.
 	patience = 5 * time.Second
 	// maxMessage and header are sizes of a message, in bytes.
@@ -46,6 +49,7 @@ type Relay struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	slots  chan struct{} // one element per question
+	turns  chan struct{} // one element per answer that is passed on
 
 	refreshing sync.Mutex // held while the guest is told of servers
 
@@ -58,7 +62,7 @@ type Relay struct {
 // New returns a relay to the servers in a network namespace that the resolv.conf at path
 // names. netns stays the caller's, and has to last until Close.
 func New(ctx context.Context, netns *os.File, path string) *Relay {
-	r := &Relay{netns: netns, path: path, slots: make(chan struct{}, maxQuestions)}
+	r := &Relay{netns: netns, path: path, slots: make(chan struct{}, maxQuestions), turns: make(chan struct{}, maxAnswers)}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return r
 }
@@ -148,10 +152,21 @@ func (r *Relay) Ask(q hyperstart.DNSMessage) {
 		if answer == nil {
 			return
 		}
-		if err := guest.AnswerDNS(r.ctx, hyperstart.DNSMessage{ID: q.ID, Message: answer}); err != nil && r.ctx.Err() == nil {
+		if err := r.pass(guest, hyperstart.DNSMessage{ID: q.ID, Message: answer}); err != nil && r.ctx.Err() == nil {
 			log.G(r.ctx).WithError(err).Debug("pass on the answer of a name server")
 		}
 	})
+}
+
+// pass passes an answer on when it is its turn.
+func (r *Relay) pass(guest Guest, answer hyperstart.DNSMessage) error {
+	select {
+	case r.turns <- struct{}{}:
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+	defer func() { <-r.turns }()
+	return guest.AnswerDNS(r.ctx, answer)
 }
 
 // exchange asks a server. Without one the answer says that, as the guest cannot be

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -241,6 +243,39 @@ func TestAsk(t *testing.T) {
 			t.Errorf("tcp %v: answer %d %q", tcp, a.ID, a.Message)
 		}
 	}
+}
+
+// slowGuest works on an answer until it is told to go on.
+type slowGuest struct {
+	*guest
+	working atomic.Int64
+	goOn    chan struct{}
+}
+
+func (g *slowGuest) AnswerDNS(context.Context, hyperstart.DNSMessage) error {
+	g.working.Add(1)
+	<-g.goOn
+	return nil
+}
+
+// TestTurns: many answers at once leave the guest room for other commands.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(t.Context(), nil, "")
+		g := &slowGuest{goOn: make(chan struct{})}
+		for range maxQuestions {
+			go func() { _ = r.pass(g, hyperstart.DNSMessage{}) }()
+		}
+		synctest.Wait()
+		if n := g.working.Load(); n != maxAnswers {
+			t.Errorf("%d answers at once", n)
+		}
+		close(g.goOn)
+		synctest.Wait()
+		if n := g.working.Load(); n != maxQuestions {
+			t.Errorf("%d answers in all", n)
+		}
+	})
 }
 
 // TestNoServer: the guest learns that nobody is there.
