@@ -19,7 +19,7 @@ import (
 
 // textFile is a program or a library that a process has mapped.
 type textFile struct {
-	id    string // device and inode
+	id    string // mount namespace, device and inode
 	text  bool
 	parts []mapping // the text first
 }
@@ -286,6 +286,9 @@ func textOf(pid int) ([]textFile, served, error) {
 		return nil, served{}, err
 	}
 	host := servedBy(mounts)
+	if host.namespace, err = os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid)); err != nil {
+		return nil, served{}, err
+	}
 	return textIn(maps, host), host, nil
 }
 
@@ -300,10 +303,13 @@ func readList(path string) ([]byte, error) {
 	return b[:bytes.LastIndexByte(b, '\n')+1], err
 }
 
-// served are mounts that the host serves, and the devices of their file systems.
+// served are mounts that the host serves, and the devices of their file systems. All root
+// file systems of a pod have one device, on which files of several have one number: those
+// of containers with the same image do.
 type served struct {
-	mounts  map[uint64]bool
-	devices map[string]bool
+	namespace string // whose mounts
+	mounts    map[uint64]bool
+	devices   map[string]bool
 }
 
 // servedBy finds them.
@@ -333,6 +339,7 @@ func textIn(maps []byte, host served) []textFile {
 		if !ok || !host.devices[device] {
 			continue
 		}
+		id = host.namespace + " " + id
 		i, known := index[id]
 		if !known {
 			i = len(all)

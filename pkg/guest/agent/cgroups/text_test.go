@@ -36,18 +36,19 @@ bad line
 bad line
 `
 	want := []textFile{
-		{id: "0:20 7", text: true, parts: []mapping{
+		{id: "mnt:[7] 0:20 7", text: true, parts: []mapping{
 			{name: "401000-403000", offset: 0x1000, length: 0x2000, text: true},
 			{name: "400000-401000", offset: 0, length: 0x1000},
 			{name: "403000-404000", offset: 0x3000, length: 0x1000},
 		}},
-		{id: "0:42 9", text: true, parts: []mapping{{name: "7f0000004000-7f0000005000", offset: 0x5000, length: 0x1000, text: true}}},
+		{id: "mnt:[7] 0:42 9", text: true, parts: []mapping{{name: "7f0000004000-7f0000005000", offset: 0x5000, length: 0x1000, text: true}}},
 	}
 	host := servedBy(bytes.ReplaceAll([]byte(mountinfo), []byte("0:2a"), []byte("0:42")))
 	all := served{mounts: map[uint64]bool{22: true, 24: true}, devices: map[string]bool{"0:20": true, "0:42": true}}
 	if diff := cmp.Diff(all, host, cmp.AllowUnexported(served{})); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
 	}
+	host.namespace = "mnt:[7]"
 	if diff := cmp.Diff(want, textIn([]byte(maps), host), cmp.AllowUnexported(textFile{}, mapping{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
