@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,10 +26,26 @@ type host struct {
 	pages    atomic.Int64 // files with data
 	open     atomic.Int64
 	looks    atomic.Int64
-	asked    []string
-	refuse   error
+	refuse   atomic.Bool
 	ended    atomic.Bool
 	overflow atomic.Bool // the limit was reached
+
+	mu   sync.Mutex // guards what the guest was asked for
+	told []string
+}
+
+// ask notes what the guest is asked for.
+func (h *host) ask(what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told = append(h.told, what)
+}
+
+// asked is what it was asked for.
+func (h *host) asked() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.told)
 }
 
 func (h *host) used() uint64 { return uint64(h.names.Load() + h.pages.Load() + h.open.Load()) }
@@ -42,16 +59,16 @@ func (h *host) Descriptors() (used, limit uint64, err error) {
 }
 
 func (h *host) DropCaches(_ context.Context, pages bool) error {
-	if h.refuse != nil {
-		return h.refuse
+	if h.refuse.Load() {
+		return errors.New("paused")
 	}
 	<-time.After(20 * time.Millisecond)
 	h.names.Store(0)
 	if !pages {
-		h.asked = append(h.asked, "names")
+		h.ask("names")
 		return nil
 	}
-	h.asked = append(h.asked, "all")
+	h.ask("all")
 	h.pages.Store(0)
 	return nil
 }
@@ -90,8 +107,8 @@ func TestWalk(t *testing.T) {
 			if h.overflow.Load() {
 				t.Errorf("limit %d: it was reached", limit)
 			}
-			if slices.Contains(h.asked, "all") {
-				t.Errorf("limit %d: data was dropped for nothing: %q", limit, h.asked)
+			if slices.Contains(h.asked(), "all") {
+				t.Errorf("limit %d: data was dropped for nothing: %q", limit, h.asked())
 			}
 		})
 	}
@@ -117,8 +134,8 @@ func TestPages(t *testing.T) {
 		for range 10 {
 			h.walk(&h.pages, 90_000)
 		}
-		if h.overflow.Load() || !slices.Contains(h.asked, "all") {
-			t.Errorf("limit reached: %v, asked %d times", h.overflow.Load(), len(h.asked))
+		if h.overflow.Load() || !slices.Contains(h.asked(), "all") {
+			t.Errorf("limit reached: %v, asked %d times", h.overflow.Load(), len(h.asked()))
 		}
 	})
 }
@@ -130,8 +147,8 @@ func TestOpen(t *testing.T) {
 	watch(t, h, func(t *testing.T) {
 		h.open.Store(14_000)
 		<-time.After(time.Minute)
-		if n := len(h.asked); n != 2 {
-			t.Errorf("asked %d times for what is open: %q", n, h.asked)
+		if n := len(h.asked()); n != 2 {
+			t.Errorf("asked %d times for what is open: %q", n, h.asked())
 		}
 		h.walk(&h.names, 30_000)
 		if h.overflow.Load() {
@@ -147,7 +164,7 @@ func TestFull(t *testing.T) {
 	watch(t, h, func(t *testing.T) {
 		h.open.Store(19_900)
 		<-time.After(time.Minute)
-		if n := len(h.asked); n < 20 || n > 130 {
+		if n := len(h.asked()); n < 20 || n > 130 {
 			t.Errorf("asked %d times in a minute", n)
 		}
 		h.names.Store(100)
@@ -190,11 +207,12 @@ func TestJustBelow(t *testing.T) {
 
 // TestRefused: a guest that cannot be asked, as it is paused, is asked later.
 func TestRefused(t *testing.T) {
-	h := &host{limit: 20_000, refuse: errors.New("paused")}
+	h := &host{limit: 20_000}
+	h.refuse.Store(true)
 	watch(t, h, func(t *testing.T) {
 		h.names.Store(19_000)
 		<-time.After(10 * time.Second)
-		h.refuse = nil
+		h.refuse.Store(false)
 		<-time.After(2 * time.Second)
 		if n := h.names.Load(); n != 0 {
 			t.Errorf("%d files are left", n)
