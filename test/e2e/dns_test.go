@@ -35,9 +35,10 @@ func answerTo(question []byte) []byte {
 	return append(answer, 0xc0, 12, 0, typeA, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7)
 }
 
-// nameServer serves both protocols at an address in the namespace, as the Engine of
+// nameServer serves both protocols at 127.0.0.11 in the namespace, as the Engine of
 // Docker does, and TCP on port 54, too.
-func (n netns) nameServer(address string) {
+func (n netns) nameServer() {
+	const address = "127.0.0.11"
 	n.tb.Helper()
 	n.ip("link set lo up")
 	var udp net.PacketConn
@@ -109,7 +110,7 @@ func askTCP(port int) string {
 func TestNameServerOfTheNamespace(t *testing.T) {
 	besideRunc(t, func(t *testing.T, runtime, id string) {
 		ns := newNetns(t)
-		ns.nameServer("127.0.0.11")
+		ns.nameServer()
 		_, mounted := resolvConf(t, "nameserver 127.0.0.11\n")
 		var out harness.Buffer
 		script := `for i in 1 2 3; do nslookup web.test 127.0.0.11 | tail -n +4 | grep -o 192.0.2.7; done; ` + askTCP(53)
@@ -127,7 +128,7 @@ func TestNameServerOfTheNamespace(t *testing.T) {
 func TestNameServerLater(t *testing.T) {
 	besideRunc(t, func(t *testing.T, runtime, id string) {
 		ns := newNetns(t)
-		ns.nameServer("127.0.0.11")
+		ns.nameServer()
 		path, mounted := resolvConf(t, "nameserver 192.0.2.1\n")
 		task := shared.RunningOn(t, runtime, id, harness.Streams{}, []string{"sleep", "1000"}, ns.with(), mounted)
 		if err := os.WriteFile(path, []byte("nameserver 127.0.0.11\n"), 0o644); err != nil {
@@ -149,7 +150,7 @@ func TestNameServerLater(t *testing.T) {
 func TestNothingElseOfTheNamespace(t *testing.T) {
 	shared.Watch(t)
 	ns := newNetns(t)
-	ns.nameServer("127.0.0.11")
+	ns.nameServer()
 	_, mounted := resolvConf(t, "nameserver 127.0.0.11\nnameserver 127.0.0.12\n")
 	task := shared.Running(t, "dns", harness.Streams{}, []string{"sleep", "1000"}, ns.with(), mounted)
 	for script, want := range map[string]string{
@@ -165,4 +166,23 @@ func TestNothingElseOfTheNamespace(t *testing.T) {
 		}
 	}
 	shared.KillTask(t, task)
+}
+
+// TestNameServerOfAnotherNamespace: in a network namespace that a container makes, as a
+// container engine does, the address is what listens there.
+func TestNameServerOfAnotherNamespace(t *testing.T) {
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		ns := newNetns(t)
+		ns.nameServer()
+		_, mounted := resolvConf(t, "nameserver 127.0.0.11\n")
+		var out harness.Buffer
+		script := `unshare -n sh -c 'ip link set lo up
+			echo own | nc -l -p 53 & i=0
+			until nc -w 5 127.0.0.11 53 2>/dev/null || [ $((i += 1)) -gt 200 ]; do :; done; kill $! 2>/dev/null'; ` + askTCP(53)
+		task := shared.RunningOn(t, runtime, id, harness.Streams{Stdout: &out, Stderr: os.Stderr}, []string{"sh", "-c", script}, ns.with(), mounted, oci.WithPrivileged)
+		shared.Finish(t, task)
+		if got := strings.Join(strings.Fields(out.String()), " "); got != "own 192 0 2 7" {
+			t.Errorf("the container found %q", got)
+		}
+	})
 }

@@ -32,8 +32,9 @@ var hooks = []hook{
 }
 
 // redirect turns what processes in the control groups below root send to port 53 of an
-// address to other ports of it, and lets them think that answers come from there. It ends
-// with the links.
+// address to other ports of it, and lets them think that answers come from there: processes
+// in the guest's network namespace. In those that containers make, as a container engine
+// does, the address is another's. It ends with the links.
 func redirect(root string, server netip.Addr, udp, tcp uint16) (links []link.Link, err error) {
 	for _, h := range hooks {
 		port := udp
@@ -72,6 +73,13 @@ func (h hook) change(server netip.Addr, from, to uint16) asm.Instructions {
 	const address, port, protocol = 4, 24, 36 // offsets in struct bpf_sock_addr
 	ip := server.As4()
 	return asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.FnGetNetnsCookie.Call(),
+		asm.Mov.Reg(asm.R7, asm.R0),
+		asm.Mov.Imm(asm.R1, 0), // of the first namespace
+		asm.FnGetNetnsCookie.Call(),
+		asm.JNE.Reg(asm.R0, asm.R7, "pass"),
+		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.LoadMem(asm.R2, asm.R1, address, asm.Word),
 		asm.JNE.Imm32(asm.R2, int32(binary.NativeEndian.Uint32(ip[:])), "pass"),
 		asm.LoadMem(asm.R2, asm.R1, port, asm.Word),
