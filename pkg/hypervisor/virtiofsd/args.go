@@ -11,10 +11,14 @@ const listenFD = 3
 
 // xattrMap has extended attributes of a guest's root, trusted.*, be user.virtiofs.trusted.*
 // of the host's files: the host's own take CAP_SYS_ADMIN, and file systems of the host
-// read some of them. The guest may not say the longer name itself.
+// read some of them. The guest may not say the longer name itself. Labels are the host's:
+// its SELinux or Smack would take the server for any process of containerd's. Others of
+// security.* take CAP_SYS_ADMIN, which the server has not, but for capabilities of programs.
 const xattrMap = ":prefix:all:trusted.:user.virtiofs.:" +
 	":bad:server::trusted.:" +
-	":bad:client:user.virtiofs.::"
+	":bad:client:user.virtiofs.::" +
+	":unsupported:all:security.selinux:security.selinux:" +
+	":unsupported:all:security.SMACK64:security.SMACK64:"
 
 // noLists refuses access control lists, which would be kept and not be obeyed: the
 // guest's kernel looks at them in the root of a device, not in what it mounts below.
