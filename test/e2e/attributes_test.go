@@ -163,6 +163,34 @@ umount m; mnt; ls m m/d; cat m/f; umount m`
 	}
 }
 
+// TestLabels: what security modules of the host read is the host's alone.
+func TestLabels(t *testing.T) {
+	shared.Watch(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	err := os.WriteFile(file, nil, 0o600)
+	for _, name := range []string{"security.selinux", "security.hosts"} {
+		if err == nil {
+			err = unix.Setxattr(file, name, []byte("host"), 0)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out harness.Buffer
+	task := shared.Running(t, "labels", harness.Streams{Stdout: &out, Stderr: &out}, []string{"/bin/attrs.d/attrs", "label", "/v/file"},
+		oci.WithMounts([]specs.Mount{bind(dir, "/v"), bind(program(t, "attrs"), "/bin/attrs.d", "ro")}), oci.WithPrivileged)
+	status := shared.Finish(t, task)
+	want := "file set security.selinux ENOTSUP\nfile get security.selinux ENOTSUP \nfile set security.SMACK64EXEC ENOTSUP\nfile get security.SMACK64EXEC ENOTSUP \n" +
+		"file set security.other EPERM\nfile get security.other ENODATA \nfile list ok [security.hosts]\n"
+	if got := out.String(); status != 0 || got != want {
+		t.Errorf("status %d, in the guest:\n%s\nwant:\n%s", status, got, want)
+	}
+	if names := attributes(t, file); len(names) != 2 {
+		t.Errorf("on the host: %q", names)
+	}
+}
+
 // TestRefusedAttributes: what a VM cannot keep in a volume is an error, not forgotten.
 // An access list that is kept and not obeyed would be worse than none.
 func TestRefusedAttributes(t *testing.T) {

@@ -106,6 +106,9 @@ func kernelArgs(spec hypervisor.Spec, host hostFacts) []string {
 		"rcupdate.rcu_expedited=1",
 		"random.trust_cpu=on",
 		"no_timer_check",
+		// Debian's without bpf, with which kernels before 6.10 let everybody set and
+		// remove attributes of security.*, capabilities of programs among them.
+		"lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,apparmor,selinux,smack,tomoyo",
 	}
 	if spec.Machine == hypervisor.MachineMicroVM {
 		args = append(args, "reboot=t") // there is nothing else to reset it with

@@ -2,7 +2,7 @@
 // comes of it, a line for each.
 //
 // usage: attrs DIRECTORY... | attrs as COMMAND FILE | attrs refused DIRECTORY |
-// attrs lists DIRECTORY
+// attrs lists DIRECTORY | attrs label FILE
 package main
 
 import (
@@ -33,6 +33,10 @@ func main() {
 	}
 	if len(os.Args) == 3 && os.Args[1] == "lists" {
 		try{filepath.Base(os.Args[2]), filepath.Join(os.Args[2], "file"), os.Args[2]}.lists()
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == "label" {
+		label(os.Args[2])
 		return
 	}
 	for _, dir := range os.Args[1:] {
@@ -147,6 +151,7 @@ func (t try) capabilities() {
 		{"chown", func() error { return os.Chown(t.file, other, other) }},
 		{"write", func() error { return write(t.file) }},
 		{"truncate", func() error { return os.Truncate(t.file, 1) }},
+		{"removal by another", func() error { return t.as("strip", "/proc/self/exe") }},
 		{"write by another", func() error { return t.as("write", "/proc/self/exe") }},
 	} {
 		t.fresh(0o777)
@@ -177,6 +182,21 @@ func (t try) mode(what string, err error) {
 	var st unix.Stat_t
 	_ = unix.Stat(t.file, &st)
 	t.say(what, err, fmt.Sprintf("%o", st.Mode))
+}
+
+// label gives a file what security modules read, and shows all that it has.
+func label(file string) {
+	t := try{name: filepath.Base(file), file: file}
+	for _, name := range []string{"security.selinux", "security.SMACK64EXEC", "security.other"} {
+		t.say("set "+name, unix.Setxattr(file, name, []byte("v"), 0))
+		value, err := get(file, name)
+		t.say("get "+name, err, value)
+	}
+	b := make([]byte, 1<<12)
+	n, err := unix.Listxattr(file, b)
+	names := strings.Split(strings.Trim(string(b[:max(n, 0)]), "\x00"), "\x00")
+	slices.Sort(names)
+	t.say("list", err, names)
 }
 
 // refused tries what a VM cannot do.
@@ -296,6 +316,8 @@ func change(what, file string) error {
 		return err
 	case "list":
 		return unix.Setxattr(file, accessList, list(6), 0)
+	case "strip":
+		return unix.Removexattr(file, "security.capability")
 	default:
 		return nil
 	}
