@@ -196,7 +196,7 @@ func (r *Relay) serveTCP(server string, l *net.TCPListener) {
 
 // exchange reads one question of a connection and writes the answer. An error ends the
 // connection.
-func (r *Relay) exchange(server string, conn *net.TCPConn) error {
+func (r *Relay) exchange(server string, conn net.Conn) error {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -206,6 +206,9 @@ func (r *Relay) exchange(server string, conn *net.TCPConn) error {
 	}
 	message := make([]byte, binary.BigEndian.Uint16(length[:]))
 	if _, err := io.ReadFull(conn, message); err != nil {
+		return err
+	}
+	if err := conn.SetDeadline(time.Now().Add(2 * patience)); err != nil { // for the answer, and who reads it
 		return err
 	}
 	answers := make(chan []byte, 1)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cilium/ebpf/link"
@@ -132,6 +133,32 @@ func TestTCP(t *testing.T) {
 	if rest, err := io.ReadAll(cut); err != nil || len(rest) > 0 {
 		t.Errorf("%q, %v", rest, err)
 	}
+}
+
+// TestSlowQuestion: who takes long to ask has as much time for the answer as others.
+func TestSlowQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		questions := make(chan hyperstart.DNSMessage, 1)
+		f := &fixture{Relay: New("", func(q hyperstart.DNSMessage) { questions <- q })}
+		client, server := net.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- f.exchange("127.0.0.11", server) }()
+		m := message("slow")
+		<-time.After(patience - time.Second)
+		if _, err := client.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)); err != nil {
+			t.Fatal(err)
+		}
+		q := <-questions
+		<-time.After(patience / 2)
+		f.answer(t, q, "answer")
+		got := make([]byte, 2+header+len("answer"))
+		if _, err := io.ReadFull(client, got); err != nil || string(got[2:]) != string(message("answer")) {
+			t.Errorf("answer %q, %v", got, err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestServe: what is no server is refused, what is served is not served twice, and what
