@@ -95,12 +95,13 @@ ctr run -d --runtime io.containerd.cc.v2 "$image" old sleep 1000
 $b grep -q 'processes of running pods' /tmp/upgrade || fail "the version of a running pod is removed"
 [ "$(ctr tasks exec --exec-id e old echo goes on)" = 'goes on' ] || fail "an upgrade ends a pod"
 [ "$(run "$image" two cat /proc/sys/kernel/ostype)" = Linux ] || fail "nothing runs after an upgrade"
-ccv2 uninstall >/dev/null 2>&1 && fail "an uninstall under a running pod" || true
+ccv2 uninstall >/tmp/refused 2>&1 && fail "an uninstall under a running pod" || true
+$b grep -q 'end these pods first' /tmp/refused || fail "an uninstall under a running pod: $($b cat /tmp/refused)"
 ctr tasks kill -s KILL old
 until ctr tasks ls | $b grep -q STOPPED; do $b usleep 50000; done
 ctr tasks rm old >/dev/null 2>&1 || true
 ctr containers rm old
-/test/next/bin/ccv2 uninstall
+ccv2 uninstall
 kill $pid
 wait $pid || true
 host >/tmp/after

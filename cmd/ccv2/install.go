@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/install"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 )
@@ -80,6 +82,12 @@ func (i *installer) run(name string, args []string, do func(*installer) error) e
 	if err := i.prepare(); err != nil {
 		return err
 	}
+	given := make(map[string]bool)
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if err := i.asBefore(given); err != nil {
+		return err
+	}
+	unix.Umask(0o022) // all that is made belongs to root, and everybody may read it
 	if err := do(i); err != nil {
 		return err
 	}
@@ -88,12 +96,13 @@ func (i *installer) run(name string, args []string, do func(*installer) error) e
 
 // prepare checks what can be checked before anything is done.
 func (i *installer) prepare() error {
-	for name, path := range map[string]string{
-		"root": i.host.Root, "prefix": i.host.Prefix, "bin": i.host.Bin, "config": i.host.Config, "containerd-config": i.host.Containerd,
+	for name, path := range map[string]*string{
+		"root": &i.host.Root, "prefix": &i.host.Prefix, "bin": &i.host.Bin, "config": &i.host.Config, "containerd-config": &i.host.Containerd,
 	} {
-		if !filepath.IsAbs(path) {
-			return fmt.Errorf("-%s must be an absolute path, not %q", name, path)
+		if !filepath.IsAbs(*path) {
+			return fmt.Errorf("-%s must be an absolute path, not %q", name, *path)
 		}
+		*path = filepath.Clean(*path)
 	}
 	if i.host.Root == "/" && os.Geteuid() != 0 && !i.dry {
 		return errors.New("root is needed; nothing was changed")
@@ -104,6 +113,22 @@ func (i *installer) prepare() error {
 	self, err := os.Executable()
 	i.bundle = filepath.Dir(filepath.Dir(self))
 	return err
+}
+
+// asBefore has the paths that were given when it was installed, where no others are.
+func (i *installer) asBefore(given map[string]bool) error {
+	before, err := i.host.Recorded()
+	if err != nil {
+		return err
+	}
+	for name, path := range map[string]struct{ to, from *string }{
+		"bin": {&i.host.Bin, &before.Bin}, "config": {&i.host.Config, &before.Config}, "containerd-config": {&i.host.Containerd, &before.Containerd},
+	} {
+		if !given[name] {
+			*path.to = *path.from
+		}
+	}
+	return nil
 }
 
 // finish does what comes after the files.
@@ -142,7 +167,7 @@ func (i *installer) writeRuntimeClass(ctx context.Context) error {
 	if err := c.boot(ctx); err != nil {
 		return fmt.Errorf("it is installed, but a VM does not boot; `ccv2 check` says more: %w", err)
 	}
-	path := filepath.Join(i.host.Prefix, "runtimeclass.yaml")
+	path := i.host.RuntimeClass()
 	text := fmt.Sprintf(runtimeClass, c.podFixed)
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write RuntimeClass: %w", err)

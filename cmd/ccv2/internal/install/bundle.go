@@ -67,8 +67,8 @@ func (b *bundle) copyTo(dir string) error {
 	if b.verify(dir) == nil {
 		return nil
 	}
-	part := dir + ".part"
-	if err := errors.Join(os.RemoveAll(part), os.RemoveAll(dir)); err != nil {
+	part := dir + partSuffix
+	if err := os.RemoveAll(part); err != nil {
 		return err
 	}
 	err := os.CopyFS(part, os.DirFS(b.dir))
@@ -76,12 +76,28 @@ func (b *bundle) copyTo(dir string) error {
 		err = syncDir(part)
 	}
 	if err == nil {
-		err = os.Rename(part, dir)
+		err = swap(part, dir)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("copy the bundle to %s: %w", dir, err), os.RemoveAll(part))
 	}
 	return nil
+}
+
+// partSuffix is added to the name of a tree that is not whole.
+const partSuffix = ".part"
+
+// swap puts a directory in the place of another one, if there is one. At each moment
+// there is one of them: pods are started meanwhile.
+func swap(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.ENOENT) {
+		return os.Rename(from, to)
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(from)
 }
 
 // syncDir writes back the file system of a directory: a version that is there after a

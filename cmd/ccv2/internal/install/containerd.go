@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -12,8 +13,8 @@ import (
 
 // What stands around the block at the end of containerd's configuration.
 const (
-	blockBegin = "# BEGIN ccv2: written by `ccv2 install`, removed by `ccv2 uninstall`\n"
-	blockEnd   = "# END ccv2\n"
+	blockBegin = "# BEGIN ccv2: written by `ccv2 install`, removed by `ccv2 uninstall`"
+	blockEnd   = "# END ccv2"
 )
 
 // runtimeName is that of the runtime in containerd's configuration, and of the
@@ -24,6 +25,7 @@ const runtimeName = "ccv2"
 type containerdConfig struct {
 	Version int            `toml:"version"`
 	Imports []string       `toml:"imports"`
+	Disable []string       `toml:"disabled_plugins"`
 	Plugins map[string]any `toml:"plugins"`
 }
 
@@ -43,6 +45,9 @@ func parseContainerd(path string, text []byte) (*containerdConfig, error) {
 	if c.Version == 0 {
 		c.Version = 1
 	}
+	if c.withoutPods() {
+		return &c, nil
+	}
 	if criPlugins[c.Version] == "" {
 		return nil, fmt.Errorf("containerd's configuration %s has format version %d, known are 2 to 4; "+
 			"convert it with `containerd config migrate`; nothing was changed", path, c.Version)
@@ -51,7 +56,23 @@ func parseContainerd(path string, text []byte) (*containerdConfig, error) {
 		return nil, fmt.Errorf("containerd's configuration %s has a runtime %q that ccv2 install did not write; "+
 			"remove it first; nothing was changed", path, runtimeName)
 	}
+	if inline.Match(text) {
+		return nil, fmt.Errorf("containerd's configuration %s has the runtimes, or what they are in, between braces, where no table can be added; "+
+			"write them as tables; nothing was changed", path)
+	}
 	return &c, nil
+}
+
+// inline is a value between braces of one of the keys that lead to the runtimes. TOML
+// does not allow a table to add to it.
+var inline = regexp.MustCompile(`(?m)^[^#\n]*(?:plugins|containerd|runtimes|["']?io\.containerd\.grpc\.v1\.cri["']?|["']?io\.containerd\.cri\.v1\.runtime["']?)\s*=\s*\{`)
+
+// withoutPods reports whether containerd's CRI is disabled, as in what Docker's package
+// of containerd brings: nobody reads of runtimes then.
+func (c *containerdConfig) withoutPods() bool {
+	return slices.ContainsFunc(c.Disable, func(name string) bool {
+		return name == "cri" || name == "io.containerd.grpc.v1.cri" || name == "io.containerd.cri.v1.runtime"
+	})
 }
 
 // templateVersion is the version of the configuration that k3s and RKE2 make of a
@@ -69,8 +90,9 @@ func templateVersion(path string) int {
 // actions are those of a template, which are no TOML.
 var actions = regexp.MustCompile(`\{\{[^}]*\}\}`)
 
-// newConfig is what there has to be beside our tables in a configuration that is not
-// there yet: its version or, for a template, all that k3s has by itself.
+// newConfig is what there has to be before our block in a configuration that is not
+// there yet: its version or, for a template, all that k3s has by itself. It is not in
+// the block, because others may write tables before that.
 func newConfig(path string) (text string, version int) {
 	if version = templateVersion(path); version != 0 {
 		return "{{ template \"base\" . }}\n", version
@@ -115,38 +137,59 @@ func runtimeBlock(version int, shim string) string {
 `, criPlugins[version], runtimeName, shim)
 }
 
+// findBlock finds our block: where its first line begins, where its last one ends, and
+// what is between, which an editor may have given other ends of lines.
+func findBlock(text []byte) (begin, end int, block []byte, ok bool) {
+	if begin = bytes.Index(text, []byte(blockBegin)); begin < 0 {
+		return 0, 0, nil, false
+	}
+	inside := begin + lineEnd(text[begin:])
+	length := bytes.Index(text[inside:], []byte(blockEnd))
+	if length < 0 {
+		return 0, 0, nil, false // somebody has cut its end off
+	}
+	end = inside + length + lineEnd(text[inside+length:])
+	return begin, end, bytes.ReplaceAll(text[inside:inside+length], []byte("\r\n"), []byte("\n")), true
+}
+
+// lineEnd is the length of the first line, with its end.
+func lineEnd(text []byte) int {
+	if i := bytes.IndexByte(text, '\n'); i >= 0 {
+		return i + 1
+	}
+	return len(text)
+}
+
 // withoutBlock cuts our block out of a file, and with it the end of the line before it,
 // if we had to add one; ok is false when there is none. block is what is in it.
 func withoutBlock(text []byte) (rest, block []byte, ok bool) {
-	begin := bytes.Index(text, []byte(blockBegin))
-	if begin < 0 {
+	begin, end, block, ok := findBlock(text)
+	if !ok {
 		return text, nil, false
 	}
-	length := bytes.Index(text[begin:], []byte(blockEnd))
-	if length < 0 {
-		return text, nil, false // somebody has cut its end off
-	}
-	block = text[begin+len(blockBegin) : begin+length]
-	after := text[begin+length+len(blockEnd):]
 	rest = bytes.Clone(text[:begin])
 	if before, ended := bytes.CutSuffix(rest, []byte(noNewline)); ended {
 		rest = before
-		if len(after) > 0 {
+		if end < len(text) {
 			rest = append(rest, '\n')
 		}
 	}
-	return append(rest, after...), block, true
+	return append(rest, text[end:]...), block, true
 }
 
 // noNewline is added to a file whose last line has no end, so that it can be given back
 // as it was. To TOML it is a comment.
 const noNewline = " # ccv2 install has ended this line\n"
 
-// withBlock puts a block at the end of a file that has none.
+// withBlock puts a block in the place of the one that a file has, or at its end.
 func withBlock(text []byte, block string) []byte {
+	block = blockBegin + "\n" + block + blockEnd + "\n"
+	if begin, end, _, ok := findBlock(text); ok {
+		return slices.Concat(text[:begin], []byte(block), text[end:])
+	}
 	out := bytes.Clone(text)
 	if n := len(out); n > 0 && out[n-1] != '\n' {
 		out = append(out, noNewline...)
 	}
-	return append(out, blockBegin+block+blockEnd...)
+	return append(out, block...)
 }

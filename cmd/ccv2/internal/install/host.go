@@ -41,12 +41,31 @@ func Defaults() Host {
 // at is where a path of the host is for this process.
 func (h Host) at(path string) string { return filepath.Join(h.Root, path) }
 
-func (h Host) recordPath() string  { return filepath.Join(h.Prefix, "installed.json") }
-func (h Host) currentPath() string { return filepath.Join(h.Prefix, "current") }
+func (h Host) recordPath() string { return filepath.Join(h.Prefix, "installed.json") }
+
+// RuntimeClass is the path of the RuntimeClass, which is written when it is known.
+func (h Host) RuntimeClass() string { return filepath.Join(h.Prefix, "runtimeclass.yaml") }
+func (h Host) currentPath() string  { return filepath.Join(h.Prefix, "current") }
+
+// file is the path of a file, where a symbolic link is there instead of it: what a link
+// points to is read and written, and the link stays.
+func (h Host) file(path string) string {
+	for range 40 { // as many as the kernel follows
+		target, err := os.Readlink(h.at(path))
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return path
+}
 
 // read reads a file, which is nil when there is none.
 func (h Host) read(path string) ([]byte, error) {
-	b, err := os.ReadFile(h.at(path))
+	b, err := os.ReadFile(h.at(h.file(path)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -56,21 +75,31 @@ func (h Host) read(path string) ([]byte, error) {
 	return b, err
 }
 
-// write replaces a file, whole or not at all. The permissions of one that is there stay.
+// newSuffix is added to the name of what is being made: what an interruption leaves has
+// a name that is known.
+const newSuffix = ".ccv2-new"
+
+// write replaces a file, whole or not at all. Owner and permissions of one that is there
+// stay.
 func (h Host) write(path string, data []byte) error {
 	if err := h.change(); err != nil {
 		return err
 	}
-	target := h.at(path)
-	mode := fs.FileMode(0o644)
-	if info, err := os.Stat(target); err == nil {
-		mode = info.Mode().Perm()
+	target := h.at(h.file(path))
+	if err := os.Remove(target + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(target), ".ccv2-*")
+	f, err := os.OpenFile(target+newSuffix, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
+	mode := fs.FileMode(0o644)
+	var st unix.Stat_t
+	if unix.Stat(target, &st) == nil {
+		mode = fs.FileMode(st.Mode & 0o777)
+		err = errors.Join(err, f.Chown(int(st.Uid), int(st.Gid)))
+	}
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), target)
@@ -83,7 +112,7 @@ func (h Host) write(path string, data []byte) error {
 
 // link makes a symbolic link, in the place of another one.
 func (h Host) link(path, target string) error {
-	temporary := h.at(path) + ".ccv2-new"
+	temporary := h.at(path) + newSuffix
 	if err := h.change(); err != nil {
 		return err
 	}
@@ -114,6 +143,12 @@ func (h Host) mkdirs(path string) error {
 	return os.MkdirAll(h.at(path), 0o755)
 }
 
+// removeTree removes one that an installation made, and what is left of making it.
+func (h Host) removeTree(name string) error {
+	path := h.at(filepath.Join(h.Prefix, name))
+	return errors.Join(h.change(), os.RemoveAll(path), os.RemoveAll(path+partSuffix))
+}
+
 // missing are a directory and those above it that are not there.
 func (h Host) missing(path string) []string {
 	var all []string
@@ -142,8 +177,13 @@ func sumOf(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// users are the pids of processes whose executable is below a directory of the host.
+// users are the pids of processes whose executable is below a directory of the host, but
+// for those of the tool, of which this is one. The kernel's paths have no symbolic links.
 func (h Host) users(dir string) []string {
+	dir = filepath.Clean(dir)
+	if path, err := filepath.EvalSymlinks(h.at(dir)); err == nil {
+		dir = filepath.Join("/", strings.TrimPrefix(path, filepath.Clean(h.Root)))
+	}
 	links, err := filepath.Glob(filepath.Join(h.at("/proc"), "[0-9]*", "exe"))
 	if err != nil {
 		return nil
@@ -151,7 +191,8 @@ func (h Host) users(dir string) []string {
 	var pids []string
 	for _, link := range links {
 		path, err := os.Readlink(link)
-		if err == nil && strings.HasPrefix(path, dir+"/") {
+		path = strings.TrimSuffix(path, " (deleted)")
+		if err == nil && strings.HasPrefix(path, dir+"/") && filepath.Base(path) != "ccv2" {
 			pids = append(pids, filepath.Base(filepath.Dir(link)))
 		}
 	}

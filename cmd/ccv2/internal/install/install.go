@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -26,14 +27,15 @@ func Install(h Host, dir string, dry bool, out io.Writer) error {
 	if dry {
 		return p.print(out)
 	}
-	if err := p.apply(); err != nil {
+	will := p.record()
+	if err := p.apply(will); err != nil {
 		return fmt.Errorf("%w; run it again: what is done stays, what is left is done then", err)
 	}
 	for _, note := range p.notes {
 		fmt.Fprintln(out, note)
 	}
 	fmt.Fprintf(out, "installed ccv2 %s in %s\n", b.version, filepath.Join(h.Prefix, b.version))
-	return p.prune(out)
+	return p.prune(will, out)
 }
 
 // Installed is the version that is installed, "" for none.
@@ -46,8 +48,7 @@ func Installed(h Host) (string, error) {
 }
 
 // apply makes the host what the plan says.
-func (p *plan) apply() error {
-	will := p.record()
+func (p *plan) apply(will *record) error {
 	// From here on an interruption leaves what the record tells.
 	if err := p.host.save(joined(p.is, will)); err != nil {
 		return err
@@ -102,41 +103,48 @@ func (p *plan) removeOld(will *record) error {
 			return err
 		}
 		if p.is.ours(path, data) {
-			if err := p.host.remove(path); err != nil {
+			if err := p.host.remove(p.host.file(path)); err != nil {
 				return err
 			}
 		}
 	}
+	if err := p.host.removeLinks(p.is.Links, will.Links); err != nil {
+		return err
+	}
 	for path := range p.is.Blocks {
 		if _, ok := will.Blocks[path]; !ok {
-			if _, err := p.host.cutBlock(path, p.is); err != nil {
+			cut, err := p.host.cutBlock(path, p.is)
+			if err != nil {
 				return err
+			}
+			if !cut {
+				p.notes = append(p.notes, fmt.Sprintf("the block of ccv2 in %s was changed by hand and stays", path))
 			}
 		}
 	}
 	return nil
 }
 
-// prune removes the trees of versions that no process runs from.
-func (p *plan) prune(out io.Writer) error {
-	entries, err := os.ReadDir(p.host.at(p.host.Prefix))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		path := filepath.Join(p.host.Prefix, e.Name())
-		if !e.IsDir() || e.Name() == p.bundle.version {
+// prune removes the trees of versions that no process runs from. What else there is below
+// the prefix is not ours.
+func (p *plan) prune(will *record, out io.Writer) error {
+	kept := []string{p.bundle.version}
+	for _, version := range will.Trees {
+		if version == p.bundle.version {
 			continue
 		}
+		path := filepath.Join(p.host.Prefix, version)
 		if pids := p.host.users(path); len(pids) > 0 {
 			fmt.Fprintf(out, "%s stays: %d processes of running pods are from there; the next upgrade removes it\n", path, len(pids))
+			kept = append(kept, version)
 			continue
 		}
-		if err := os.RemoveAll(p.host.at(path)); err != nil {
+		if err := p.host.removeTree(version); err != nil {
 			return err
 		}
 	}
-	return nil
+	will.Trees = kept
+	return p.host.save(will)
 }
 
 // Uninstall takes away all that installations have made. Pods that run keep it from
@@ -179,23 +187,15 @@ func (h Host) takeAway(r *record, out io.Writer) error {
 			fmt.Fprintf(out, "the block of ccv2 in %s was changed by hand and stays\n", path)
 		}
 	}
-	if err := errors.Join(h.removeFiles(r, out), h.removeLinks(r)); err != nil {
+	if err := errors.Join(h.removeFiles(r, out), h.removeLinks(r.Links, nil), h.removeNew(r)); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(h.at(h.Prefix))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		path := filepath.Join(h.Prefix, e.Name())
-		if path == h.recordPath() {
-			continue
-		}
-		if err := errors.Join(h.change(), os.RemoveAll(h.at(path))); err != nil {
+	for _, version := range r.Trees {
+		if err := h.removeTree(version); err != nil {
 			return err
 		}
 	}
-	if err := h.remove(h.recordPath()); err != nil {
+	if err := errors.Join(h.remove(h.RuntimeClass()), h.remove(h.recordPath())); err != nil {
 		return err
 	}
 	for _, dir := range slices.Backward(r.Dirs) {
@@ -221,16 +221,33 @@ func (h Host) removeFiles(r *record, out io.Writer) error {
 			fmt.Fprintf(out, "%s was changed by hand and stays\n", path)
 			continue
 		}
-		if err := h.remove(path); err != nil {
+		if err := h.remove(h.file(path)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeLinks removes the links of a record that point where we had them point.
-func (h Host) removeLinks(r *record) error {
-	for path, want := range r.Links {
+// removeNew removes what an interruption has left of making a file or a link.
+func (h Host) removeNew(r *record) error {
+	paths := slices.Concat(slices.Collect(maps.Keys(r.Files)), slices.Collect(maps.Keys(r.Blocks)), []string{h.recordPath()})
+	for i, path := range paths {
+		paths[i] = h.file(path)
+	}
+	for _, path := range slices.Concat(paths, slices.Collect(maps.Keys(r.Links))) {
+		if err := os.Remove(h.at(path) + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeLinks removes links that point where we had them point, but for those to keep.
+func (h Host) removeLinks(links, keep map[string]string) error {
+	for path, want := range links {
+		if keep[path] != "" {
+			continue
+		}
 		if target, err := h.target(path); err == nil && (target == want || path == h.currentPath()) {
 			if err := h.remove(path); err != nil {
 				return err
@@ -249,12 +266,13 @@ func (h Host) cutBlock(path string, r *record) (cut bool, err error) {
 	}
 	rest, old, had := withoutBlock(text)
 	switch {
-	case !had:
-		return true, nil
+	case !had: // unless somebody has cut its end off
+		return !bytes.Contains(text, []byte(blockBegin)), nil
 	case !r.oursBlock(path, old):
 		return false, nil
-	case r.Blocks[path].Created && len(rest) == 0:
-		return true, h.remove(path)
+	}
+	if head, _ := newConfig(path); r.Blocks[path].Created && string(rest) == head {
+		return true, h.remove(h.file(path))
 	}
 	return true, h.write(path, rest)
 }

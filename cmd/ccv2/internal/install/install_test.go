@@ -103,7 +103,7 @@ func uninstall(t *testing.T, h Host) string {
 
 // containerds are configurations as they are found, and where the runtime gets to.
 var containerds = []struct{ name, text, in, want string }{
-	{"none", "-", "/etc/containerd/config.toml", "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ccv2]"},
+	{"none", "-", "/etc/containerd/config.toml", "version = 2\n# BEGIN ccv2: written by `ccv2 install`, removed by `ccv2 uninstall`\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ccv2]"},
 	{"empty of version 2", "version = 2\n", "/etc/containerd/config.toml", "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ccv2]"},
 	{
 		"with other runtimes and no end of its last line",
@@ -154,8 +154,8 @@ func TestInstall(t *testing.T) {
 func TestTemplates(t *testing.T) {
 	const dir = "/var/lib/rancher/k3s/agent/etc/containerd/"
 	for _, c := range []struct{ name, text, want string }{
-		{"config.toml.tmpl", "-", "{{ template \"base\" . }}\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ccv2]"},
-		{"config-v3.toml.tmpl", "-", "{{ template \"base\" . }}\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.ccv2]"},
+		{"config.toml.tmpl", "-", "{{ template \"base\" . }}\n# BEGIN ccv2: written by `ccv2 install`, removed by `ccv2 uninstall`\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ccv2]"},
+		{"config-v3.toml.tmpl", "-", "{{ template \"base\" . }}\n# BEGIN ccv2: written by `ccv2 install`, removed by `ccv2 uninstall`\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.ccv2]"},
 		{"config-v3.toml.tmpl", "{{ template \"base\" . }}\n[metrics]\n  address = \"{{ .Node }}\"\n", "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.ccv2]"},
 	} {
 		h := hostWith(t, "-")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ type plan struct {
 	files   map[string][]byte
 	links   map[string]string
 	blocks  map[string]string // by the path of the file that gets one
-	created map[string]bool   // of these the ones that are not there
+	heads   map[string]string // what is before the block in a file that is not there
+	created map[string]bool   // of these files the ones that were made for it
 	stays   []string          // paths of files that were changed by hand
 	notes   []string          // for the operator
 }
@@ -30,14 +32,14 @@ func newPlan(h Host, b *bundle) (*plan, error) {
 		return nil, err
 	}
 	p := &plan{
-		host: h, bundle: b, is: is, files: make(map[string][]byte), blocks: make(map[string]string), created: make(map[string]bool),
+		host: h, bundle: b, is: is, files: make(map[string][]byte), blocks: make(map[string]string), heads: make(map[string]string), created: make(map[string]bool),
 		links: map[string]string{
 			h.currentPath(): b.version,
 			filepath.Join(h.Bin, "containerd-shim-cc-v2"): filepath.Join(h.currentPath(), "bin/containerd-shim-ccv2"),
 			filepath.Join(h.Bin, "ccv2"):                  filepath.Join(h.currentPath(), "bin/ccv2"),
 		},
 	}
-	for _, step := range []func() error{p.planLinks, p.planConfig, p.planContainerd} {
+	for _, step := range []func() error{p.planTree, p.planLinks, p.planConfig, p.planContainerd} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -45,11 +47,26 @@ func newPlan(h Host, b *bundle) (*plan, error) {
 	return p, nil
 }
 
+// planTree refuses what is at the place of the tree and is somebody else's.
+func (p *plan) planTree() error {
+	path := filepath.Join(p.host.Prefix, p.bundle.version)
+	if p.is != nil && slices.Contains(p.is.Trees, p.bundle.version) {
+		return nil
+	}
+	if _, err := os.Lstat(p.host.at(path)); err == nil {
+		return fmt.Errorf("%s is there and not ccv2's; move it away first; nothing was changed", path)
+	}
+	return nil
+}
+
 // planLinks refuses what is at the place of a link and is somebody else's.
 func (p *plan) planLinks() error {
 	for path, want := range p.links {
 		if path == p.host.currentPath() {
-			continue // in our own directory, with whatever version was installed last
+			if p.is != nil {
+				continue // with whatever version was installed last
+			}
+			want = ""
 		}
 		target, err := p.host.target(path)
 		if err != nil {
@@ -83,9 +100,25 @@ func (p *plan) planConfig() error {
 		p.files[p.host.Config] = []byte(text)
 		return nil
 	}
-	p.files[p.host.Config+".new"] = []byte(text)
 	p.stays = append(p.stays, p.host.Config)
 	p.notes = append(p.notes, fmt.Sprintf("%s was changed by hand and stays; what this version brings is in %s.new", p.host.Config, p.host.Config))
+	return p.planFile(p.host.Config+".new", []byte(text))
+}
+
+// planFile has a file written, unless there is one that is not as we wrote it.
+func (p *plan) planFile(path string, data []byte) error {
+	there, err := p.host.read(path)
+	switch {
+	case err != nil:
+		return err
+	case there == nil || p.is.ours(path, there) || bytes.Equal(there, data):
+		p.files[path] = data
+	case p.is == nil || p.is.Files[path] == nil:
+		return fmt.Errorf("%s is there and not ccv2's; move it away first; nothing was changed", path)
+	default:
+		p.stays = append(p.stays, path)
+		p.notes = append(p.notes, path+" was changed by hand and stays")
+	}
 	return nil
 }
 
@@ -97,33 +130,39 @@ func (p *plan) planContainerd() error {
 		return err
 	}
 	bare, old, had := withoutBlock(there)
+	shim := filepath.Join(p.host.currentPath(), "bin/containerd-shim-ccv2")
+	if there == nil {
+		head, version := newConfig(path)
+		p.heads[path], p.created[path] = head, true
+		p.blocks[path] = runtimeBlock(version, shim)
+		return nil
+	}
 	if had && !p.is.oursBlock(path, old) {
 		p.stays = append(p.stays, path)
 		p.notes = append(p.notes, fmt.Sprintf("the block of ccv2 in %s was changed by hand and stays", path))
-		return nil
-	}
-	shim := filepath.Join(p.host.currentPath(), "bin/containerd-shim-ccv2")
-	if there == nil || had && p.is.Blocks[path].Created {
-		text, version := newConfig(path)
-		p.blocks[path], p.created[path] = text+runtimeBlock(version, shim), true
 		return nil
 	}
 	config, err := parseContainerd(path, bare)
 	if err != nil {
 		return err
 	}
-	dir := config.dropIns()
-	if dir == "" {
-		p.blocks[path] = runtimeBlock(config.Version, shim)
+	if config.withoutPods() {
+		p.notes = append(p.notes, path+" disables containerd's CRI and stays: there are no pods, and other clients find the shim by its link")
 		return nil
 	}
-	p.files[filepath.Join(dir, "ccv2.toml")] = fmt.Appendf(nil, "version = %d\n\n%s", config.Version, runtimeBlock(config.Version, shim))
+	if dir := config.dropIns(); dir != "" {
+		return p.planFile(filepath.Join(dir, "ccv2.toml"), fmt.Appendf(nil, "version = %d\n\n%s", config.Version, runtimeBlock(config.Version, shim)))
+	}
+	p.blocks[path], p.created[path] = runtimeBlock(config.Version, shim), had && p.is.Blocks[path].Created
 	return nil
 }
 
 // record is what there will be.
 func (p *plan) record() *record {
-	r := &record{Version: p.bundle.version, Files: make(map[string][]string), Links: p.links, Blocks: make(map[string]block)}
+	r := &record{
+		Version: p.bundle.version, Trees: []string{p.bundle.version}, Bin: p.host.Bin, Config: p.host.Config, Containerd: p.host.Containerd,
+		Files: make(map[string][]string), Links: p.links, Blocks: make(map[string]block),
+	}
 	for path, data := range p.files {
 		r.Files[path] = []string{sumOf(data)}
 	}
@@ -138,6 +177,7 @@ func (p *plan) record() *record {
 		}
 	}
 	if p.is != nil {
+		r.Trees = append(r.Trees, slices.DeleteFunc(slices.Clone(p.is.Trees), func(v string) bool { return v == p.bundle.version })...)
 		for _, dir := range p.is.Dirs {
 			if !slices.Contains(r.Dirs, dir) {
 				r.Dirs = append(r.Dirs, dir)
@@ -179,8 +219,11 @@ func (p *plan) edited(path string) (is, will []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	bare, _, _ := withoutBlock(is)
-	return is, withBlock(bare, p.blocks[path]), nil
+	before := is
+	if is == nil {
+		before = []byte(p.heads[path])
+	}
+	return is, withBlock(before, p.blocks[path]), nil
 }
 
 // print says what would be done, as a diff.

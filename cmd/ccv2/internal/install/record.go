@@ -14,6 +14,12 @@ import (
 // record is what an installation has made on the host.
 type record struct {
 	Version string `json:"version"`
+	// Trees are the versions whose trees are there, or are being made.
+	Trees []string `json:"trees"`
+	// Bin, Config and Containerd are those of the Host.
+	Bin        string `json:"bin"`
+	Config     string `json:"config"`
+	Containerd string `json:"containerd"`
 	// Files are those that it wrote, by their path: the checksum, or more than one
 	// after an interruption between two versions.
 	Files map[string][]string `json:"files"`
@@ -42,6 +48,15 @@ func (h Host) load() (*record, error) {
 	return r, nil
 }
 
+// Recorded has the paths that what is installed below the prefix was installed with.
+func (h Host) Recorded() (Host, error) {
+	r, err := h.load()
+	if r != nil && r.Bin != "" {
+		h.Bin, h.Config, h.Containerd = r.Bin, r.Config, r.Containerd
+	}
+	return h, err
+}
+
 // save writes the record. A directory for it comes to be with the record in it: without
 // that nobody would know afterwards whose it is.
 func (h Host) save(r *record) error {
@@ -58,7 +73,7 @@ func (h Host) save(r *record) error {
 		return err
 	}
 	top := h.at(missing[0])
-	part := top + ".ccv2-new"
+	part := top + newSuffix
 	path := filepath.Join(part, strings.TrimPrefix(h.at(h.recordPath()), top))
 	return errors.Join(os.RemoveAll(part), os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o644), os.Rename(part, top))
 }
@@ -79,7 +94,8 @@ func joined(is, will *record) *record {
 	if is == nil {
 		return will
 	}
-	both := &record{Version: will.Version, Files: maps.Clone(is.Files), Links: maps.Clone(is.Links), Blocks: maps.Clone(is.Blocks), Dirs: slices.Clone(is.Dirs)}
+	both := *will
+	both.Files, both.Links, both.Blocks, both.Dirs = maps.Clone(is.Files), maps.Clone(is.Links), maps.Clone(is.Blocks), slices.Clone(is.Dirs)
 	for path, sums := range will.Files {
 		both.Files[path] = slices.Concat(both.Files[path], sums)
 	}
@@ -96,5 +112,5 @@ func joined(is, will *record) *record {
 			both.Dirs = append(both.Dirs, dir)
 		}
 	}
-	return both
+	return &both
 }
