@@ -101,7 +101,11 @@ func (c *compat) CreateContainer(_ context.Context, s Session, r Container) erro
 	if !ok {
 		return errForeignSession
 	}
-	if err := c.lacks(compatspec.Missing(r.Spec, c.dialect)); err != nil {
+	missing := compatspec.Missing
+	if r.Pause {
+		missing = compatspec.MissingOfPause
+	}
+	if err := c.lacks(missing(r.Spec, c.dialect)); err != nil {
 		return err
 	}
 	created := &compatContainer{session: session, request: hyperstart.NewContainerRequest{

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +37,11 @@ func TestCompatStart(t *testing.T) {
 			}
 			if err := f.CreateContainer(t.Context(), s, c); err != nil {
 				t.Fatal(err)
+			}
+			pause := client.Container{ID: "pause", Spec: newSpec(), Pause: true}
+			pause.Spec.Root.Readonly = true
+			if err := errors.Join(f.CreateContainer(t.Context(), s, pause), f.RemoveContainer(t.Context(), "pause")); err != nil {
+				t.Errorf("a pause container: %v", err)
 			}
 			if err := f.CreateContainer(t.Context(), s, c); !errdefs.IsAlreadyExists(err) {
 				t.Errorf("second create: %v", err)

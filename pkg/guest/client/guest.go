@@ -146,6 +146,8 @@ type Container struct {
 	// Binds are the bind mounts of Spec whose source is in the share, for
 	// guests that do not read specifications.
 	Binds []Bind
+	// Pause is set for the container of a pod that does nothing.
+	Pause bool
 }
 
 // Bind is a file or directory of the share in a container.

@@ -61,8 +61,8 @@ func (b *Bundle) PodUID() string {
 	return ""
 }
 
-// isPodSandbox reports whether the bundle is that of a pod's pause container.
-func (b *Bundle) isPodSandbox() bool {
+// IsPodSandbox reports whether the bundle is that of a pod's pause container.
+func (b *Bundle) IsPodSandbox() bool {
 	for _, key := range typeAnnotations {
 		if b.Spec.Annotations[key] == "sandbox" {
 			return true

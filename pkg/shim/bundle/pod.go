@@ -80,7 +80,7 @@ func hostname(spec *specs.Spec) string {
 
 func (b *Bundle) hostLimits() *specs.LinuxResources {
 	switch {
-	case b.isPodSandbox():
+	case b.IsPodSandbox():
 		return nil
 	case b.Spec.Linux.Resources == nil:
 		return new(specs.LinuxResources)
@@ -137,7 +137,7 @@ func isShared(sysctl string) bool {
 // was asked for, and it is refused; a container that is no pod's says nothing
 // by that as a rule, and gets one of its own.
 func (b *Bundle) network() Network {
-	pod := b.isPodSandbox()
+	pod := b.IsPodSandbox()
 	for _, ns := range b.Spec.Linux.Namespaces {
 		if ns.Type == specs.NetworkNamespace {
 			return Network{Path: ns.Path, Own: pod}

@@ -26,8 +26,31 @@ func Missing(spec *specs.Spec, dialect hyperstart.Dialect) string {
 		{"a device", len(linux.Devices) > 0},
 		{"a personality", linux.Personality != nil},
 		{"an offset of a clock", len(linux.TimeOffsets) > 0},
-		{"a limit by its name in cgroup v2", linux.Resources != nil && len(linux.Resources.Unified) > 0},
+		{"a limit by its name in cgroup v2", linux.Resources != nil && asksUnified(linux.Resources.Unified)},
 	}), MissingOfProcess(spec.Process, dialect))
+}
+
+// asksUnified reports whether there is a limit that the kubelet does not give every
+// container of a node with cgroup v2.
+func asksUnified(unified map[string]string) bool {
+	for name := range unified {
+		if name != "memory.swap.max" && name != "memory.oom.group" {
+			return true
+		}
+	}
+	return false
+}
+
+// MissingOfPause is the same for the container of a pod that does nothing. It writes
+// nothing, and can be of any user: every client's is of an own one, and has a root file
+// system that is read-only.
+func MissingOfPause(spec *specs.Spec, dialect hyperstart.Dialect) string {
+	pause := *spec
+	pause.Root = nil
+	process := *spec.Process
+	process.User.UID, process.User.GID = 0, 0
+	pause.Process = &process
+	return Missing(&pause, dialect)
 }
 
 // MissingOfProcess is the same for a process. Hyperstart 0.7.0 runs everything as root.

@@ -40,6 +40,33 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestKubernetes: what containerd's CRI gives the pause container of every pod, and the
+// kubelet every container, is not asked for.
+func TestKubernetes(t *testing.T) {
+	pause := &specs.Spec{Root: &specs.Root{Readonly: true}, Process: &specs.Process{User: specs.User{UID: 65535, GID: 65535}}, Linux: new(specs.Linux)}
+	app := &specs.Spec{Process: new(specs.Process), Linux: &specs.Linux{Resources: &specs.LinuxResources{
+		Unified: map[string]string{"memory.swap.max": "0", "memory.oom.group": "1"},
+	}}}
+	for _, dialect := range []hyperstart.Dialect{hyperstart.DialectClearC, hyperstart.DialectHyperhq, hyperstart.DialectClearGo} {
+		if got := MissingOfPause(pause, dialect); got != "" {
+			t.Errorf("%s, pause: %q", dialect, got)
+		}
+		if got := Missing(pause, dialect); got == "" {
+			t.Errorf("%s: a read-only root file system is not refused", dialect)
+		}
+		if got := Missing(app, dialect); got != "" {
+			t.Errorf("%s: %q", dialect, got)
+		}
+	}
+	if !pause.Root.Readonly || pause.Process.User.UID != 65535 {
+		t.Error("the specification was changed")
+	}
+	pause.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.UserNamespace}}
+	if got := MissingOfPause(pause, hyperstart.DialectClearC); got != "a user namespace" {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestMissingUser: one guest runs everything as root.
 func TestMissingUser(t *testing.T) {
 	for dialect, want := range map[hyperstart.Dialect]string{
