@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -62,9 +63,29 @@ func (b *bundle) verify(tree string) error {
 	return nil
 }
 
+// sameLinks reports whether a tree has the bundle's symbolic links, of which there are no
+// checksums.
+func (b *bundle) sameLinks(tree string) bool {
+	err := filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type() != fs.ModeSymlink {
+			return err
+		}
+		want, err := os.Readlink(path)
+		if err != nil {
+			return err
+		}
+		is, err := os.Readlink(filepath.Join(tree, strings.TrimPrefix(path, b.dir)))
+		if err == nil && is != want {
+			err = fs.ErrInvalid
+		}
+		return err
+	})
+	return err == nil
+}
+
 // copyTo copies the tree to a directory that is there when all of it is.
 func (b *bundle) copyTo(dir string) error {
-	if b.verify(dir) == nil {
+	if b.verify(dir) == nil && b.sameLinks(dir) {
 		return nil
 	}
 	part := dir + partSuffix

@@ -219,3 +219,24 @@ func TestContainerdsOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestRepair: a tree that lacks something, or has something else, is replaced.
+func TestRepair(t *testing.T) {
+	h := hostWith(t, "-")
+	bundle := bundleOf(t, "1.0")
+	install(t, h, bundle)
+	whole := tree(t, h)
+	for name, damage := range map[string]func() error{
+		"link":  func() error { return os.Remove(h.at("/opt/ccv2/1.0/bin/containerd-shim-cc-v2")) },
+		"file":  func() error { return os.Truncate(h.at("/opt/ccv2/1.0/bin/ccv2"), 1) },
+		"other": func() error { return os.Rename(h.at("/opt/ccv2/1.0/bin"), h.at("/opt/ccv2/1.0.part")) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		install(t, h, bundle)
+		if diff := cmp.Diff(whole, tree(t, h)); diff != "" {
+			t.Errorf("%s (-whole +repaired):\n%s", name, diff)
+		}
+	}
+}
