@@ -16,9 +16,10 @@ var invalid = []rule{
 	{"process.cwd", func(s *specs.Spec) string {
 		return first([]string{s.Process.Cwd}, func(dir string) bool { return !filepath.IsAbs(dir) })
 	}, "it must be an absolute path"},
+	{"process.args", func(s *specs.Spec) string { return first(s.Process.Args, hasNUL) }, "it must not have a zero byte"},
 	{"process.env", func(s *specs.Spec) string {
-		return first(s.Process.Env, func(v string) bool { return strings.Index(v, "=") < 1 })
-	}, "it must be NAME=VALUE"},
+		return first(s.Process.Env, func(v string) bool { return strings.Index(v, "=") < 1 || hasNUL(v) })
+	}, "it must be NAME=VALUE, without a zero byte"},
 	{"hostname", func(s *specs.Spec) string { return withoutUTS(s, s.Hostname) }, "it needs a UTS namespace"},
 	{"domainname", func(s *specs.Spec) string { return withoutUTS(s, s.Domainname) }, "it needs a UTS namespace"},
 	{"linux.namespaces", func(s *specs.Spec) string {
@@ -36,10 +37,10 @@ var invalid = []rule{
 		return ""
 	}, "a device is one of c, u, b and p"},
 	{"linux.rootfsPropagation", func(s *specs.Spec) string {
-		if slices.Contains([]string{"", "shared", "slave", "private", "unbindable"}, strings.TrimPrefix(s.Linux.RootfsPropagation, "r")) {
+		if slices.Contains([]string{"shared", "slave", "private", "unbindable"}, strings.TrimPrefix(s.Linux.RootfsPropagation, "r")) {
 			return ""
 		}
-		return quoted(s.Linux.RootfsPropagation)
+		return quoted(s.Linux.RootfsPropagation) // "" is the default
 	}, "it is one of shared, slave, private and unbindable, or one of these with an r before it"},
 	{"linux.resources.memory.swappiness", func(s *specs.Spec) string {
 		if swappiness := valueOf(memory(s).Swappiness); swappiness > 100 {
@@ -59,6 +60,9 @@ var invalid = []rule{
 		return ""
 	}, "there is no such flag"},
 }
+
+// hasNUL reports whether a text is one that C ends in the middle.
+func hasNUL(text string) bool { return strings.ContainsRune(text, 0) }
 
 func withoutUTS(s *specs.Spec, name string) string {
 	if bundle.HasNamespace(s, specs.UTSNamespace) {
