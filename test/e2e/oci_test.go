@@ -171,12 +171,15 @@ func TestOCIExec(t *testing.T) {
 func TestOCIUnified(t *testing.T) {
 	shared.Watch(t)
 	var out harness.Buffer
-	task := shared.RunningOn(t, harness.Runtime, "unified", harness.Streams{Stdout: &out, Stderr: &out}, []string{"cat", "/sys/fs/cgroup/memory.high", "/sys/fs/cgroup/pids.max"},
+	task := shared.RunningOn(t, harness.Runtime, "unified", harness.Streams{Stdout: &out, Stderr: &out}, []string{
+		"cat", "/sys/fs/cgroup/memory.high", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/memory.swap.max", "/sys/fs/cgroup/memory.oom.group",
+	},
 		edited(func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}})
-			s.Linux.Resources.Unified = map[string]string{"memory.high": "50003968", "pids.max": "77"}
+			// The last two are what the kubelet gives every container.
+			s.Linux.Resources.Unified = map[string]string{"memory.high": "50003968", "pids.max": "77", "memory.swap.max": "0", "memory.oom.group": "1"}
 		}))
-	if status := shared.Finish(t, task); status != 0 || out.String() != "50003968\n77\n" {
+	if status := shared.Finish(t, task); status != 0 || out.String() != "50003968\n77\n0\n1\n" {
 		t.Errorf("status %d, %q", status, out.String())
 	}
 }
