@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +39,8 @@ func run(args, env []string) error {
 	if err != nil {
 		return err
 	}
+	// What is said to the host's loader is about its libraries, which are others.
+	env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "LD_") || strings.HasPrefix(v, "GCONV_PATH=") })
 	if err := unix.Exec(loader, argv, env); err != nil {
 		return fmt.Errorf("start %s: %w", loader, err)
 	}
@@ -55,6 +59,6 @@ func command(root string, args []string) (loader string, argv []string, err erro
 			return "", nil, fmt.Errorf("the bundle has no program %s: %w", name, err)
 		}
 	}
-	argv = append([]string{args[0], "--library-path", filepath.Join(root, "lib"), "--argv0", args[0], program}, args[1:]...)
+	argv = append([]string{args[0], "--inhibit-cache", "--library-path", filepath.Join(root, "lib"), "--argv0", args[0], program}, args[1:]...)
 	return loader, argv, nil
 }

@@ -26,7 +26,7 @@ func TestCommand(t *testing.T) {
 	if err != nil || loader != filepath.Join(root, "loader", "qemu") {
 		t.Fatalf("%s, %v", loader, err)
 	}
-	want := []string{"/opt/x/bin/qemu", "--library-path", filepath.Join(root, "lib"), "--argv0", "/opt/x/bin/qemu", filepath.Join(root, "libexec", "qemu"), "-a", "b"}
+	want := []string{"/opt/x/bin/qemu", "--inhibit-cache", "--library-path", filepath.Join(root, "lib"), "--argv0", "/opt/x/bin/qemu", filepath.Join(root, "libexec", "qemu"), "-a", "b"}
 	if diff := cmp.Diff(want, argv); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -103,6 +104,9 @@ func (i *installer) prepare() error {
 			return fmt.Errorf("-%s must be an absolute path, not %q", name, *path)
 		}
 		*path = filepath.Clean(*path)
+	}
+	if i.restart && (i.host.Root != "/" || strings.Contains(i.host.Containerd, "/rancher/")) {
+		return errors.New("-restart is for this host's unit containerd: restart that of the other host, or of k3s, yourself; nothing was changed")
 	}
 	if i.host.Root == "/" && os.Geteuid() != 0 && !i.dry {
 		return errors.New("root is needed; nothing was changed")

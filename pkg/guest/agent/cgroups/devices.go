@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -31,16 +32,18 @@ func CheckDevices(linux map[string]json.RawMessage, has func(major, minor int64)
 			continue
 		}
 		return hyperstart.Errorf(hyperstart.ClassNotImplemented,
-			"device %s (%s %d:%d) is the host's, and the guest has no such driver: a container in a VM cannot be given it yet", d.Path, d.Type, d.Major, d.Minor)
+			"device %s (%s %d:%d) is the host's, and the guest has none that is the same: a container in a VM cannot be given it yet; leave it out, or use another runtime", d.Path, d.Type, d.Major, d.Minor)
 	}
 	return nil
 }
 
-// named reports whether a rule allows just this device.
+// named reports whether a rule that names the device, or all of its driver, lets it be
+// read or written.
 func named(d specs.LinuxDevice, rules []specs.LinuxDeviceCgroup) bool {
 	for _, r := range rules {
 		sameType := r.Type == d.Type || d.Type == "u" && r.Type == "c"
-		if r.Allow && sameType && r.Major != nil && *r.Major == d.Major && r.Minor != nil && *r.Minor == d.Minor {
+		sameNumber := r.Major != nil && *r.Major == d.Major && (r.Minor == nil || *r.Minor == d.Minor)
+		if r.Allow && sameType && sameNumber && (r.Access == "" || strings.ContainsAny(r.Access, "rw")) {
 			return true
 		}
 	}
