@@ -45,11 +45,11 @@ func sameAsRunc(t *testing.T, args, wants []string, before func(t *testing.T), o
 	}
 }
 
-// program builds one of testdata, for a container without any library.
-func program(t *testing.T, name string) (dir string) {
+// attrsProgram builds testdata/attrs, for a container without any library.
+func attrsProgram(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, name), "./testdata/"+name)
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "attrs"), "./testdata/attrs")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
@@ -89,7 +89,7 @@ func empty(t *testing.T) (dir string, again func(*testing.T)) {
 // set-user-id bit of a file, in the root file system and in a volume.
 func TestAttributes(t *testing.T) {
 	dir, again := empty(t)
-	mounts := []specs.Mount{bind(dir, "/v"), bind(program(t, "attrs"), "/bin/attrs.d", "ro")}
+	mounts := []specs.Mount{bind(dir, "/v"), bind(attrsProgram(t), "/bin/attrs.d", "ro")}
 	sameAsRunc(t, []string{"/bin/attrs.d/attrs", "/tmp", "/v"}, []string{
 		"v set user.a.a of file ok", "v set trusted.a.a of file EPERM", "v user.size3000 ok 3000", "CapEff:\t0000000000002000",
 		"v 4777 truncating by another ok 100777", "v 4777 truncating by root ok 104777", "v 4777 write by another ok 100777",
@@ -101,7 +101,7 @@ func TestAttributes(t *testing.T) {
 func TestAccessLists(t *testing.T) {
 	sameAsRunc(t, []string{"/bin/attrs.d/attrs", "lists", "/tmp"}, []string{
 		"tmp give 6 ok\ntmp keep ok true\ntmp mode ok 100770\ntmp write by another ok\n", "tmp default inherited ok true",
-	}, nil, oci.WithMounts([]specs.Mount{bind(program(t, "attrs"), "/bin/attrs.d", "ro")}))
+	}, nil, oci.WithMounts([]specs.Mount{bind(attrsProgram(t), "/bin/attrs.d", "ro")}))
 }
 
 // TestAttributeTools does the same with the programs that people use: a package whose
@@ -179,7 +179,7 @@ func TestLabels(t *testing.T) {
 	}
 	var out harness.Buffer
 	task := shared.Running(t, "labels", harness.Streams{Stdout: &out, Stderr: &out}, []string{"/bin/attrs.d/attrs", "label", "/v/file"},
-		oci.WithMounts([]specs.Mount{bind(dir, "/v"), bind(program(t, "attrs"), "/bin/attrs.d", "ro")}), oci.WithPrivileged)
+		oci.WithMounts([]specs.Mount{bind(dir, "/v"), bind(attrsProgram(t), "/bin/attrs.d", "ro")}), oci.WithPrivileged)
 	status := shared.Finish(t, task)
 	want := "file set security.selinux ENOTSUP\nfile get security.selinux ENOTSUP \nfile set security.SMACK64EXEC ENOTSUP\nfile get security.SMACK64EXEC ENOTSUP \n" +
 		"file set security.other EPERM\nfile get security.other ENODATA \nfile list ok [security.hosts]\n"
@@ -198,7 +198,7 @@ func TestRefusedAttributes(t *testing.T) {
 	dir := t.TempDir()
 	var out harness.Buffer
 	task := shared.Running(t, "refused", harness.Streams{Stdout: &out, Stderr: &out}, []string{"/bin/attrs.d/attrs", "refused", "/v"},
-		oci.WithMounts([]specs.Mount{bind(dir, "/v"), bind(program(t, "attrs"), "/bin/attrs.d", "ro")}))
+		oci.WithMounts([]specs.Mount{bind(dir, "/v"), bind(attrsProgram(t), "/bin/attrs.d", "ro")}))
 	status := shared.Finish(t, task)
 	want := fmt.Sprintln("v access list ENOTSUP") + fmt.Sprintln("v default access list ENOTSUP") + fmt.Sprintln("v O_TMPFILE ENOTSUP") + fmt.Sprintln("v chattr ENOTTY")
 	if got := out.String(); got != want || status != 0 {
