@@ -59,6 +59,18 @@ build >"$work/build.log" 2>&1 || {
 }
 strip crun
 install -m 755 crun "$out/crun"
-"$out/crun" --version | sed -n 's/^crun version //p' >"$out/version"
+# What is in it, for the bill of materials.
+rm -rf "$out/licenses"
+mkdir "$out/licenses"
+cp COPYING COPYING.libcrun "$out/licenses/"
+{
+	"$out/crun" --version | sed -n 's/^crun version /crun /p'
+	for deb in "$work"/debs/*.deb; do
+		name=$(dpkg-deb -f "$deb" Package)
+		echo "$name $(dpkg-deb -f "$deb" Version)"
+		cp "$work/dev/usr/share/doc/$name/copyright" "$out/licenses/$name"
+	done
+	echo "libc6 $(dpkg-query -W -f '${Version}' libc6-dev)"
+} >"$out/parts"
 rm -rf "$work"
 "$out/crun" --version

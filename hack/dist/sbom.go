@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
+	"compress/gzip"
 	"context"
-	"debug/buildinfo"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,43 +23,53 @@ type component struct {
 	Version  string `json:"versionInfo"`
 	Download string `json:"downloadLocation"`
 	Origin   string `json:"sourceInfo"`
+	Analyzed bool   `json:"filesAnalyzed"` // never
 }
 
 // document adds the bill of materials, in the format of SPDX 2.3, and the licences.
 func (b *bundle) document() error {
-	components, err := b.packages()
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{"containerd-shim-ccv2", "ccv2", "ccv2-exec", "ccv2-agent"} {
-		of, err := b.goModules(filepath.Join(b.build, "bin", name))
+	var components []component
+	for _, find := range []func() ([]component, error){b.packages, b.goModules, b.crates, b.crun} {
+		found, err := find()
 		if err != nil {
 			return err
 		}
-		maps.Copy(components, of)
+		components = append(components, found...)
 	}
-	crun, err := os.ReadFile(filepath.Join(b.build, "crun-static", "version"))
-	if err != nil {
-		return fmt.Errorf("version of crun: %w", err)
-	}
-	components["crun"] = component{Name: "crun", Version: strings.TrimSpace(string(crun)), Origin: "in share/ccv2/initrd.img"}
-	names := slices.Sorted(maps.Keys(components))
-	all := make([]component, len(names))
-	for i, name := range names {
-		all[i] = components[name]
-		all[i].SPDXID, all[i].Download = fmt.Sprintf("SPDXRef-%d", i), "NOASSERTION"
+	slices.SortFunc(components, func(x, y component) int {
+		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Version, y.Version))
+	})
+	components = slices.CompactFunc(components, func(x, y component) bool { return x.Name == y.Name && x.Version == y.Version })
+	relations := make([]map[string]string, len(components))
+	for i := range components {
+		c := &components[i]
+		c.SPDXID, c.Download = fmt.Sprintf("SPDXRef-%d", i), "NOASSERTION"
+		relations[i] = map[string]string{"spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": c.SPDXID}
 	}
 	encoded, err := json.MarshalIndent(map[string]any{
 		"spdxVersion": "SPDX-2.3", "dataLicense": "CC0-1.0", "SPDXID": "SPDXRef-DOCUMENT", "name": b.name(),
 		"documentNamespace": "https://github.com/ccv2/containerd-shim-ccv2/" + b.name(),
-		"creationInfo":      map[string]any{"created": b.time.Format(time.RFC3339), "creators": []string{"Tool: ccv2-dist"}}, "packages": all,
+		"creationInfo":      map[string]any{"created": b.time.Format(time.RFC3339), "creators": []string{"Tool: ccv2-dist"}},
+		"packages":          components, "relationships": relations,
 	}, "", "\t")
 	b.files["sbom.spdx.json"] = file{data: append(encoded, '\n'), mode: 0o644}
-	return err
+	b.files["licenses/SOURCES"] = file{data: []byte(sources), mode: 0o644}
+	return errors.Join(err, b.addLicenses("common", "/usr/share/common-licenses"))
 }
 
-// packages are those of the distribution that files come from; their licences are added.
-func (b *bundle) packages() (map[string]component, error) {
+// sources says where the source of what is here is.
+const sources = `sbom.spdx.json names each part with its version. Their sources:
+
+a package of the distribution   Debian's source package of that version
+crun                            Debian 13's source package, with the patches in hack/ of ccv2
+crate                           the crate of that version; virtiofsd with the patch in hack/ of ccv2
+Go module                       the module of that version
+
+What the copyright files of packages refer to is in licenses/common.
+`
+
+// packages are those of the distribution that files come from.
+func (b *bundle) packages() ([]component, error) {
 	names := make(map[string]bool)
 	for source := range b.sources {
 		owner, err := ownerOf(source)
@@ -67,25 +78,46 @@ func (b *bundle) packages() (map[string]component, error) {
 		}
 		names[owner] = true
 	}
-	// In the guest.
-	kernels, err := filepath.Glob(filepath.Join(b.build, "linux-image-*"))
-	if err != nil || len(kernels) == 0 {
-		return nil, fmt.Errorf("package of the guest's kernel: %v, %w", kernels, err)
+	kernel, err := b.kernel()
+	if err != nil {
+		return nil, err
 	}
-	components := make(map[string]component)
-	kernel := filepath.Base(kernels[len(kernels)-1])
-	components[kernel] = component{Name: kernel, Version: strings.TrimPrefix(kernel, "linux-image-"), Origin: "share/ccv2/vmlinux, and modules in initrd.img"}
-	b.add("licenses/"+kernel, filepath.Join(kernels[len(kernels)-1], "usr/share/doc", kernel, "copyright"), 0o644)
+	components := []component{kernel}
 	for name := range names {
 		out, err := exec.CommandContext(context.Background(), "dpkg-query", "-W", "-f", "${Version}", name).Output()
 		if err != nil {
 			return nil, fmt.Errorf("version of package %s: %w", name, err)
 		}
 		bare, _, _ := strings.Cut(name, ":")
-		components[bare] = component{Name: bare, Version: string(out), Origin: "a package of the distribution"}
+		components = append(components, component{Name: bare, Version: string(out), Origin: "a package of the distribution"})
 		b.add("licenses/"+bare, filepath.Join("/usr/share/doc", bare, "copyright"), 0o644)
 	}
 	return components, nil
+}
+
+// kernel is the package of the guest's kernel: the newest one that was unpacked, as
+// hack/guest.sh takes it.
+func (b *bundle) kernel() (component, error) {
+	dirs, err := filepath.Glob(filepath.Join(b.build, "linux-image-*"))
+	if err != nil || len(dirs) != 1 {
+		return component{}, fmt.Errorf("package of the guest's kernel: there has to be one, and there are %v, %w", dirs, err)
+	}
+	name := filepath.Base(dirs[0])
+	doc := filepath.Join(dirs[0], "usr/share/doc", name)
+	b.add("licenses/"+name, filepath.Join(doc, "copyright"), 0o644)
+	f, err := os.Open(filepath.Join(doc, "changelog.gz"))
+	if err != nil {
+		return component{}, fmt.Errorf("version of %s: %w", name, err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return component{}, fmt.Errorf("version of %s: %w", name, err)
+	}
+	first, err := bufio.NewReader(z).ReadString('\n') // "source (version) release; …"
+	_, version, _ := strings.Cut(first, "(")
+	version, _, _ = strings.Cut(version, ")")
+	return component{Name: name, Version: version, Origin: "a package of the distribution: share/ccv2/vmlinux, and modules in initrd.img"}, err
 }
 
 // ownerOf is the package that a file of the host comes from. With merged directories
@@ -101,20 +133,4 @@ func ownerOf(path string) (string, error) {
 		errs = append(errs, err)
 	}
 	return "", fmt.Errorf("package of %s: %w", path, errors.Join(errs...))
-}
-
-// goModules are those that a program is built of.
-func (b *bundle) goModules(program string) (map[string]component, error) {
-	info, err := buildinfo.ReadFile(program)
-	if err != nil {
-		return nil, fmt.Errorf("modules of %s: %w", program, err)
-	}
-	components := map[string]component{"go": {Name: "go", Version: info.GoVersion, Origin: "toolchain and standard library"}}
-	for _, d := range info.Deps {
-		if d.Replace != nil {
-			d = d.Replace
-		}
-		components[d.Path] = component{Name: d.Path, Version: d.Version, Origin: "Go module"}
-	}
-	return components, nil
 }
