@@ -109,3 +109,23 @@ $b diff /tmp/before /tmp/after || fail "the host is not what it was"
 echo "bundle-test: passed"
 END
 unshare --mount --pid --ipc --net --fork --kill-child --propagation private -- "$0" --inside "$dir/root"
+
+# The image: what is in it installs on a host that is mounted in it.
+mkdir -p "$dir"/{oci,image,host/etc/containerd}
+printf "version = 3\nimports = ['/etc/containerd/conf.d/*.toml']\n" >"$dir/host/etc/containerd/config.toml"
+before=$(find "$dir/host" | sort)
+tar -C "$dir/oci" -xf "${bundle%.tar.zst}.oci.tar"
+layer=$(find "$dir/oci/blobs" -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+tar -C "$dir/image" -xzf "$layer"
+mkdir -p "$dir/image"/{host,proc}
+# shellcheck disable=SC2016 # for the shell in the namespace
+unshare --mount --propagation private sh -euc 'cd "$1"; mount -t proc proc image/proc; mount --bind host image/host
+	chroot image /ccv2/bin/ccv2 install -root /host >/dev/null
+	grep -q runtimes.ccv2 host/etc/containerd/conf.d/ccv2.toml
+	test -x host/opt/ccv2/current/bin/containerd-shim-ccv2
+	chroot image /ccv2/bin/ccv2 uninstall -root /host >/dev/null' sh "$dir"
+[ "$before" = "$(find "$dir/host" | sort)" ] || {
+	echo "bundle-test: the image leaves something on the host" >&2
+	exit 1
+}
+echo "bundle-test: the image passed"

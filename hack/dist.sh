@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the bundle of what was built: build/dist/ccv2-VERSION-linux-amd64.tar.zst, and
-# its checksum. The time of all files is that of the commit, so that two of them are
+# Makes the bundle of what was built: build/dist/ccv2-VERSION-linux-amd64.tar.zst, its
+# checksum, and the same as an OCI image, …oci.tar. The time of all files is that of the commit, so that two of them are
 # the same.
 #
 # usage: hack/dist.sh BUILD-DIR VERSION
@@ -14,5 +14,5 @@ archive=$(go run -buildvcs=false ./hack/dist -build "$build" -version "$version"
 zstd -q -19 --long=27 -T1 -f --rm "$archive"
 cd "$(dirname "$archive")"
 name=$(basename "$archive").zst
-sha256sum "$name" >"$name.sha256"
-ls -l "$name"
+sha256sum "$name" "${name%.tar.zst}.oci.tar" >"$name.sha256"
+ls -l "$name" "${name%.tar.zst}.oci.tar"

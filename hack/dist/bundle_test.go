@@ -54,6 +54,23 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// TestWriteImage: the image has the same files, below a directory of its own.
+func TestWriteImage(t *testing.T) {
+	b := &bundle{version: "1", files: map[string]file{"bin/x": {data: []byte("x"), mode: 0o755}, "bin/y": {link: "x"}}}
+	var out, again bytes.Buffer
+	if err := errors.Join(b.writeImage(&out), b.writeImage(&again)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(out.Bytes(), again.Bytes()) {
+		t.Error("two images of the same files differ")
+	}
+	for _, want := range []string{`"ccv2.io/ccv2:1"`, `"Entrypoint":["/ccv2/bin/ccv2"]`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the image has no %s", want)
+		}
+	}
+}
+
 // TestClosure: what the loader lists for a program is found, and no more.
 func TestClosure(t *testing.T) {
 	program, err := exec.LookPath("bash")

@@ -1,6 +1,7 @@
 // Command dist makes the bundle: one archive with all that ccv2 needs on a host, QEMU
 // and virtiofsd with the libraries that they are linked with among it. It runs on any
-// Linux of this architecture, whatever C library that has, wherever it is unpacked.
+// Linux of this architecture, whatever C library that has, wherever it is unpacked. The
+// same tree is an OCI image as well, which installs it on a host that is mounted at /host.
 //
 //	dist -build build -version 1.2.3 -time 1767225600 -out build/dist
 //
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -20,7 +22,7 @@ import (
 func main() {
 	var b bundle
 	seconds := flag.Int64("time", 0, "time of all files, in seconds since 1970")
-	out := flag.String("out", "", "directory of the archive")
+	out := flag.String("out", "", "directory of the archives")
 	flag.StringVar(&b.build, "build", "build", "directory of what make has built")
 	flag.StringVar(&b.version, "version", "devel", "version in the names")
 	flag.StringVar(&b.qemu, "qemu", "/usr/bin/qemu-system-x86_64", "the distribution's QEMU")
@@ -42,14 +44,16 @@ func run(b *bundle, out string) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	path := filepath.Join(out, b.name()+".tar")
-	f, err := os.Create(path)
-	if err != nil {
-		return err
+	for ending, write := range map[string]func(io.Writer) error{".tar": b.write, ".oci.tar": b.writeImage} {
+		path := filepath.Join(out, b.name()+ending)
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(write(f), f.Close()); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
 	}
-	if err := errors.Join(b.write(f), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	fmt.Println(path)
+	fmt.Println(filepath.Join(out, b.name()+".tar"))
 	return nil
 }
