@@ -79,7 +79,7 @@ var ociFields = []field{
 		s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/proc/version", "/usr", "/no/such")
 		s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, "/var", "/no/such")
 	}, "cat /proc/version; ls -A /usr; touch /var/x"},
-	{"linux.rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "shared" }, "grep -c 'shared:' /proc/self/mountinfo | sed 's/[1-9][0-9]*/some/'; sed -n '/ \\/ \\/ /p' /proc/self/mountinfo | grep -o shared"},
+	{"linux.rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "shared" }, "grep -c 'shared:' /proc/self/mountinfo | sed 's/[1-9][0-9]*/some/'; awk '$5 == \"/\"' /proc/self/mountinfo | grep -o shared"},
 	{"linux.personality", func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} }, "uname -m; cat /proc/1/personality"},
 	{"linux.seccomp", func(s *specs.Spec) {
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
