@@ -50,6 +50,7 @@ need() {
 
 have() { command -v "$1"; }
 virtiofsd_is_there() { [ -x /usr/lib/qemu/virtiofsd ] || [ -x /usr/libexec/virtiofsd ] || [ -x /usr/libexec/qemu/virtiofsd ]; }
+library() { ls /usr/lib/*/"$1"; }
 header() { [ -e "$1" ] || ls /usr/include/*/"${1#/usr/include/}"; }
 
 # virtiofsd is part of QEMU up to 7.2 and a package of its own afterwards.
@@ -175,8 +176,9 @@ virtiofsd)
 	need libc6-dev header /usr/include/stdio.h
 	need binutils have strip
 	need patch have patch
-	need libseccomp-dev header /usr/include/seccomp.h
-	need libcap-ng-dev header /usr/include/cap-ng.h
+	# The kernel has a header of the same name.
+	need libseccomp-dev library libseccomp.so
+	need libcap-ng-dev library libcap-ng.so
 	need "$(cargo_package)" cargo_is_new
 	install_missing
 	;;
