@@ -104,11 +104,33 @@ func TestLockText(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.close)
-	child := exec.Command("sleep", "1000")
+	child := exec.CommandContext(t.Context(), "sleep", "1000")
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	pid := child.Process.Pid
+	lockedText(t, k, child.Process.Pid)
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait() // it was killed
+	k.remove("a container")
+	defer takeTurn(k)()
+	if len(k.holders) != 0 {
+		t.Errorf("after the end of the process: %v", k.holders)
+	}
+}
+
+// takeTurn is for who calls what the goroutines of the keeper do in their turn, and
+// returns what ends it.
+func takeTurn(k *textKeeper) func() {
+	k.turn <- struct{}{}
+	return func() { <-k.turn }
+}
+
+// lockedText locks the text of a process, with room for a part of it and for all.
+func lockedText(t *testing.T, k *textKeeper, pid int) {
+	t.Helper()
+	defer takeTurn(k)()
 	files, host := everyText(t, pid)
 	page := os.Getpagesize()
 	for _, room := range []int{page, 64 << 20} {
@@ -129,14 +151,6 @@ func TestLockText(t *testing.T) {
 		if room == page {
 			k.drop(pid)
 		}
-	}
-	if err := child.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = child.Wait() // it was killed
-	k.remove("a container")
-	if len(k.holders) != 0 {
-		t.Errorf("after the end of the process: %v", k.holders)
 	}
 }
 
@@ -201,6 +215,7 @@ func TestManyMappings(t *testing.T) {
 		mapped(t, int(f.Fd()), 1, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_SHARED)
 	}
 	files, host := everyText(t, os.Getpid())
+	defer takeTurn(k)()
 	if _, err := k.lockFiles("c", os.Getpid(), files, host, 1<<40); err != nil {
 		t.Fatal(err)
 	}
