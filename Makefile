@@ -178,6 +178,7 @@ dist: deps build guest virtiofsd ## an archive with all that a host needs, QEMU 
 
 dist-test: dist stack $(BUILD)/busybox.tar ## try it on hosts with none of its libraries: an empty one, and a Debian; needs root
 	@$(STEP) "the bundle on an empty host" hack/bundle-test.sh $(BUILD)
+	@[ ! -x $(BUILD)/docker/dockerd ] || $(STEP) "the bundle on nodes of kind" hack/bundle-kind-test.sh $(BUILD)
 	@hack/deps.sh host $(BUILD)
 	@$(STEP) "make a root file system of Debian" hack/debian.sh $(BUILD)/debian
 	@$(STEP) "the bundle on Debian" hack/bundle-test.sh $(BUILD) $(BUILD)/debian/root

@@ -25,6 +25,7 @@ type installer struct {
 	bundle         string
 	dry, restart   bool
 	noProbe        bool
+	kind, nodes    string
 	stdout, stderr io.Writer
 	restartDaemon  func(ctx context.Context) error
 }
@@ -67,6 +68,8 @@ func (i *installer) run(name string, args []string, do func(*installer) error) e
 	fs.StringVar(&i.host.Containerd, "containerd-config", i.host.Containerd, "containerd's configuration `file`")
 	fs.BoolVar(&i.dry, "dry-run", false, "print what would be changed, as a diff")
 	fs.BoolVar(&i.restart, "restart", false, "restart containerd afterwards, with systemctl")
+	fs.StringVar(&i.kind, "kind", "", "do it on the nodes of a kind `cluster`, through Docker Engine")
+	fs.StringVar(&i.nodes, "nodes", "", "`names` of the nodes of that cluster, with commas (default all)")
 	if !i.noProbe {
 		fs.StringVar(&i.bundle, "bundle", "", "`directory` of an unpacked bundle (default the one that this tool is in)")
 		fs.BoolVar(&i.noProbe, "no-probe", false, "do not boot a VM to measure the overhead for the RuntimeClass")
@@ -80,11 +83,14 @@ func (i *installer) run(name string, args []string, do func(*installer) error) e
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
+	given := make(map[string]bool)
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if given["kind"] || given["nodes"] {
+		return i.onKind(name, fs)
+	}
 	if err := i.prepare(); err != nil {
 		return err
 	}
-	given := make(map[string]bool)
-	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if err := i.asBefore(given); err != nil {
 		return err
 	}
@@ -111,6 +117,11 @@ func (i *installer) prepare() error {
 	if i.host.Root == "/" && os.Geteuid() != 0 && !i.dry {
 		return errors.New("root is needed; nothing was changed")
 	}
+	return i.findBundle()
+}
+
+// findBundle has the bundle that the tool is in, where no other one is given.
+func (i *installer) findBundle() error {
 	if i.bundle != "" {
 		return nil
 	}

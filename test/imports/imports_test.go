@@ -127,6 +127,18 @@ var rules = []rule{
 		why: "the agent runs in the guest",
 	},
 	{
+		from: "cmd/containerd-shim-ccv2/...", not: []string{"github.com/moby/moby/..."},
+		why: "the shim is started for each pod, and asks no engine",
+	},
+	{
+		from: "cmd/ccv2/internal/...", not: []string{module + "pkg/...", module + "config/...", module + "cmd/..."}, except: []string{module + "cmd/ccv2/internal/..."},
+		why: "installing knows nothing of VMs; the command boots and measures one",
+	},
+	{
+		from: "cmd/ccv2/internal/kind/...", not: []string{module + "cmd/ccv2/internal/install/..."},
+		why: "what is changed in a node is the tool's that runs there",
+	},
+	{
 		from: "cmd/...", not: []string{"testing", module + "pkg/guest/guesttest/...", module + "pkg/guest/agent/ociruntime/fake/...", module + "pkg/hypervisor/fake/..."},
 		why: "test helpers do not belong in binaries",
 	},

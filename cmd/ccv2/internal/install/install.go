@@ -38,6 +38,12 @@ func Install(h Host, dir string, dry bool, out io.Writer) error {
 	return p.prune(will, out)
 }
 
+// Verify reads an unpacked bundle, and finds what is missing or damaged.
+func Verify(dir string) error {
+	_, err := openBundle(dir)
+	return err
+}
+
 // Installed is the version that is installed, "" for none.
 func Installed(h Host) (string, error) {
 	r, err := h.load()
