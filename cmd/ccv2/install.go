@@ -61,11 +61,7 @@ func newInstaller(stdout, stderr io.Writer) *installer {
 func (i *installer) run(name string, args []string, do func(*installer) error) error {
 	fs := flag.NewFlagSet("ccv2 "+name, flag.ContinueOnError)
 	fs.SetOutput(i.stderr)
-	fs.StringVar(&i.host.Root, "root", i.host.Root, "`directory` with the root file system of the host")
-	fs.StringVar(&i.host.Prefix, "prefix", i.host.Prefix, "`directory` of the host that gets the files")
-	fs.StringVar(&i.host.Bin, "bin", i.host.Bin, "`directory` in containerd's PATH, for links")
-	fs.StringVar(&i.host.Config, "config", i.host.Config, "ccv2's configuration `file`")
-	fs.StringVar(&i.host.Containerd, "containerd-config", i.host.Containerd, "containerd's configuration `file`")
+	i.hostFlags(fs)
 	fs.BoolVar(&i.dry, "dry-run", false, "print what would be changed, as a diff")
 	fs.BoolVar(&i.restart, "restart", false, "restart containerd afterwards, with systemctl")
 	fs.StringVar(&i.kind, "kind", "", "do it on the nodes of a kind `cluster`, through Docker Engine")
@@ -101,8 +97,17 @@ func (i *installer) run(name string, args []string, do func(*installer) error) e
 	return i.finish()
 }
 
-// prepare checks what can be checked before anything is done.
-func (i *installer) prepare() error {
+// hostFlags adds the flags that say where things are.
+func (i *installer) hostFlags(fs *flag.FlagSet) {
+	fs.StringVar(&i.host.Root, "root", i.host.Root, "`directory` with the root file system of the host")
+	fs.StringVar(&i.host.Prefix, "prefix", i.host.Prefix, "`directory` of the host that gets the files")
+	fs.StringVar(&i.host.Bin, "bin", i.host.Bin, "`directory` in containerd's PATH, for links")
+	fs.StringVar(&i.host.Config, "config", i.host.Config, "ccv2's configuration `file`")
+	fs.StringVar(&i.host.Containerd, "containerd-config", i.host.Containerd, "containerd's configuration `file`")
+}
+
+// absolute checks the paths of these flags.
+func (i *installer) absolute() error {
 	for name, path := range map[string]*string{
 		"root": &i.host.Root, "prefix": &i.host.Prefix, "bin": &i.host.Bin, "config": &i.host.Config, "containerd-config": &i.host.Containerd,
 	} {
@@ -110,6 +115,14 @@ func (i *installer) prepare() error {
 			return fmt.Errorf("-%s must be an absolute path, not %q", name, *path)
 		}
 		*path = filepath.Clean(*path)
+	}
+	return nil
+}
+
+// prepare checks what can be checked before anything is done.
+func (i *installer) prepare() error {
+	if err := i.absolute(); err != nil {
+		return err
 	}
 	if i.restart && (i.host.Root != "/" || strings.Contains(i.host.Containerd, "/rancher/")) {
 		return errors.New("-restart is for this host's unit containerd: restart that of the other host, or of k3s, yourself; nothing was changed")
@@ -182,12 +195,10 @@ func (i *installer) writeRuntimeClass(ctx context.Context) error {
 	if err := c.boot(ctx); err != nil {
 		return fmt.Errorf("it is installed, but a VM does not boot; `ccv2 check` says more: %w", err)
 	}
-	path := i.host.RuntimeClass()
-	text := fmt.Sprintf(runtimeClass, c.podFixed)
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return fmt.Errorf("write RuntimeClass: %w", err)
+	if err := install.WriteRuntimeClass(i.host, fmt.Sprintf(runtimeClass, c.podFixed)); err != nil {
+		return err
 	}
-	fmt.Fprintf(i.stdout, "a pod costs %d MiB beside its containers; kubectl apply -f %s\n", c.podFixed, path)
+	fmt.Fprintf(i.stdout, "a pod costs %d MiB beside its containers; kubectl apply -f %s\n", c.podFixed, i.host.RuntimeClass())
 	return nil
 }
 

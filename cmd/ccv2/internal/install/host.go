@@ -79,8 +79,8 @@ func (h Host) read(path string) ([]byte, error) {
 // a name that is known.
 const newSuffix = ".ccv2-new"
 
-// write replaces a file, whole or not at all. Owner and permissions of one that is there
-// stay.
+// write replaces a file, whole or not at all. Owner, permissions and extended attributes of
+// one that is there stay.
 func (h Host) write(path string, data []byte) error {
 	if err := h.change(); err != nil {
 		return err
@@ -94,13 +94,7 @@ func (h Host) write(path string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	mode := fs.FileMode(0o644)
-	var st unix.Stat_t
-	if unix.Stat(target, &st) == nil {
-		mode = fs.FileMode(st.Mode & 0o777)
-		err = errors.Join(err, f.Chown(int(st.Uid), int(st.Gid)))
-	}
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	err = errors.Join(err, likeFile(f, target), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), target)
 	}
@@ -109,6 +103,9 @@ func (h Host) write(path string, data []byte) error {
 	}
 	return nil
 }
+
+// WriteRuntimeClass writes the RuntimeClass.
+func WriteRuntimeClass(h Host, text string) error { return h.write(h.RuntimeClass(), []byte(text)) }
 
 // link makes a symbolic link, in the place of another one.
 func (h Host) link(path, target string) error {

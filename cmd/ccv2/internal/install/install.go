@@ -27,6 +27,15 @@ func Install(h Host, dir string, dry bool, out io.Writer) error {
 	if dry {
 		return p.print(out)
 	}
+	unlock, err := lock(h)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// What another one has done until now counts.
+	if p, err = newPlan(h, b); err != nil {
+		return err
+	}
 	will := p.record()
 	if err := p.apply(will); err != nil {
 		return fmt.Errorf("%w; run it again: what is done stays, what is left is done then", err)
@@ -35,7 +44,24 @@ func Install(h Host, dir string, dry bool, out io.Writer) error {
 		fmt.Fprintln(out, note)
 	}
 	fmt.Fprintf(out, "installed ccv2 %s in %s\n", b.version, filepath.Join(h.Prefix, b.version))
-	return p.prune(will, out)
+	return h.prune(will, out)
+}
+
+// Prune removes the trees of earlier versions whose last pod has ended.
+func Prune(h Host, out io.Writer) error {
+	r, err := h.load()
+	if err != nil || r == nil || len(r.Trees) < 2 {
+		return err
+	}
+	unlock, err := lock(h)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r, err = h.load(); err != nil || r == nil {
+		return err
+	}
+	return h.prune(r, out)
 }
 
 // Verify reads an unpacked bundle, and finds what is missing or damaged.
@@ -71,7 +97,12 @@ func (p *plan) apply(will *record) error {
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(p.files)) {
-		if err := p.host.write(path, p.files[path]); err != nil {
+		// One that is as it is to be keeps its time: containerd has read it.
+		there, err := p.host.read(path)
+		if err == nil && (there == nil || !bytes.Equal(there, p.files[path])) {
+			err = p.host.write(path, p.files[path])
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -133,29 +164,49 @@ func (p *plan) removeOld(will *record) error {
 
 // prune removes the trees of versions that no process runs from. What else there is below
 // the prefix is not ours.
-func (p *plan) prune(will *record, out io.Writer) error {
-	kept := []string{p.bundle.version}
-	for _, version := range will.Trees {
-		if version == p.bundle.version {
+func (h Host) prune(r *record, out io.Writer) error {
+	kept := []string{r.Version}
+	for _, version := range r.Trees {
+		if version == r.Version {
 			continue
 		}
-		path := filepath.Join(p.host.Prefix, version)
-		if pids := p.host.users(path); len(pids) > 0 {
+		path := filepath.Join(h.Prefix, version)
+		if pids := h.users(path); len(pids) > 0 {
 			fmt.Fprintf(out, "%s stays: %d processes of running pods are from there; the next upgrade removes it\n", path, len(pids))
 			kept = append(kept, version)
 			continue
 		}
-		if err := p.host.removeTree(version); err != nil {
+		if err := h.removeTree(version); err != nil {
 			return err
 		}
 	}
-	will.Trees = kept
-	return p.host.save(will)
+	if slices.Equal(kept, r.Trees) {
+		return nil
+	}
+	r.Trees = kept
+	return h.save(r)
+}
+
+// InUseError says that pods run, whose files would be taken away.
+type InUseError struct {
+	Prefix string
+	Pids   []string // of processes
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("%d processes of pods run from %s (such as %s): end these pods first; nothing was changed", len(e.Pids), e.Prefix, e.Pids[0])
 }
 
 // Uninstall takes away all that installations have made. Pods that run keep it from
 // doing anything.
 func Uninstall(h Host, dry bool, out io.Writer) error {
+	if !dry {
+		unlock, err := lock(h)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	r, err := h.load()
 	if err != nil {
 		return err
@@ -164,7 +215,7 @@ func Uninstall(h Host, dry bool, out io.Writer) error {
 		return fmt.Errorf("there is no %s: nothing is installed", h.recordPath())
 	}
 	if pids := h.users(h.Prefix); len(pids) > 0 {
-		return fmt.Errorf("%d processes of pods run from %s (such as %s): end these pods first; nothing was changed", len(pids), h.Prefix, pids[0])
+		return &InUseError{Prefix: h.Prefix, Pids: pids}
 	}
 	if dry {
 		for _, path := range slices.Sorted(maps.Keys(r.Blocks)) {
@@ -236,7 +287,7 @@ func (h Host) removeFiles(r *record, out io.Writer) error {
 
 // removeNew removes what an interruption has left of making a file or a link.
 func (h Host) removeNew(r *record) error {
-	paths := slices.Concat(slices.Collect(maps.Keys(r.Files)), slices.Collect(maps.Keys(r.Blocks)), []string{h.recordPath()})
+	paths := slices.Concat(slices.Collect(maps.Keys(r.Files)), slices.Collect(maps.Keys(r.Blocks)), []string{h.recordPath(), h.RuntimeClass()})
 	for i, path := range paths {
 		paths[i] = h.file(path)
 	}

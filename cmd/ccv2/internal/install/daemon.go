@@ -1,0 +1,107 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// HasRead reports whether a containerd of the host was started after the runtime was
+// written into its configuration.
+func HasRead(h Host) (bool, error) {
+	at, err := written(h)
+	if err != nil {
+		return false, err
+	}
+	names, err := filepath.Glob(h.at("/proc/[0-9]*/comm"))
+	if err != nil {
+		return false, err
+	}
+	host, err := os.Readlink(h.at("/proc/1/ns/mnt"))
+	if err != nil {
+		return false, err
+	}
+	runs := false
+	for _, name := range names {
+		comm, err := os.ReadFile(name)
+		if err != nil || string(comm) != "containerd\n" {
+			continue
+		}
+		// That of a container is not the host's.
+		if mounts, err := os.Readlink(filepath.Join(filepath.Dir(name), "ns/mnt")); err != nil || mounts != host {
+			continue
+		}
+		started, err := startOf(filepath.Dir(name))
+		if err == nil && started.After(at) {
+			return true, nil
+		}
+		runs = runs || err == nil
+	}
+	if !runs {
+		return false, errors.New("no containerd runs on this host")
+	}
+	return false, nil
+}
+
+// written is when the runtime was written into containerd's configuration.
+func written(h Host) (time.Time, error) {
+	r, err := h.load()
+	if err != nil {
+		return time.Time{}, err
+	}
+	var last time.Time
+	if r == nil {
+		return last, errors.New("nothing is installed")
+	}
+	paths := make([]string, 0, 1)
+	for path := range r.Blocks {
+		paths = append(paths, path)
+	}
+	for path := range r.Files {
+		if path != h.Config && filepath.Base(path) == runtimeName+".toml" {
+			paths = append(paths, path) // a drop-in
+		}
+	}
+	for _, path := range paths {
+		info, err := os.Stat(h.at(h.file(path)))
+		if err != nil {
+			return last, err
+		}
+		if info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	return last, nil
+}
+
+// ticks are what the kernel counts the time of processes in, in a second.
+const ticks = 100
+
+// startOf is when a process was started, to a hundredth of a second.
+func startOf(proc string) (time.Time, error) {
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	const start = 19 // of those after the name
+	if len(fields) <= start {
+		return time.Time{}, fmt.Errorf("%s/stat has %d fields", proc, len(fields))
+	}
+	since, err := strconv.ParseInt(fields[start], 10, 64)
+	if err != nil {
+		return time.Time{}, err
+	}
+	var boot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		return time.Time{}, err
+	}
+	age := time.Duration(boot.Nano()) - time.Duration(since)*(time.Second/ticks)
+	return time.Now().Add(-age), nil
+}

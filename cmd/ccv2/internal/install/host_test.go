@@ -1,0 +1,185 @@
+package install
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestLock: of two at once the second one changes nothing, and says which process the
+// first one is.
+func TestLock(t *testing.T) {
+	h := hostWith(t, "version = 2\n")
+	install(t, h, bundleOf(t, "1.0"))
+	before := tree(t, h)
+	unlock, err := lock(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("process %d is changing this installation", os.Getpid())
+	next := bundleOf(t, "1.1")
+	for name, do := range map[string]func() error{
+		"install": func() error { return Install(h, next, false, io.Discard) }, "uninstall": func() error { return Uninstall(h, false, io.Discard) },
+	} {
+		if err := do(); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "nothing was changed") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if after := tree(t, h); len(after) != len(before) {
+			t.Errorf("%s has changed files", name)
+		}
+	}
+	if err := Install(h, next, true, io.Discard); err != nil {
+		t.Errorf("a dry run: %v", err)
+	}
+	unlock()
+	install(t, h, next)
+}
+
+// accessList is a POSIX access control list as the kernel has it: of the owner, of user 12,
+// of the group, the mask, of others.
+func accessList() []byte {
+	b := binary.LittleEndian.AppendUint32(nil, 2)
+	for _, e := range []struct {
+		tag, perm uint16
+		id        uint32
+	}{{1, 6, 1<<32 - 1}, {2, 4, 12}, {4, 0, 1<<32 - 1}, {16, 4, 1<<32 - 1}, {32, 0, 1<<32 - 1}} {
+		b = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(b, e.tag), e.perm)
+		b = binary.LittleEndian.AppendUint32(b, e.id)
+	}
+	return b
+}
+
+// TestAttributes: a configuration that is edited is the same file to its owner, with the
+// runtime in it and without it.
+func TestAttributes(t *testing.T) {
+	h := hostWith(t, "version = 2\n")
+	path := h.at(h.Containerd)
+	long := bytes.Repeat([]byte("x"), 1000)
+	attributes := map[string][]byte{"trusted.long": long, "trusted.empty": {}, "system.posix_acl_access": accessList()}
+	err := errors.Join(os.Chown(path, 12, 34), os.Chmod(path, 0o640))
+	for name, value := range attributes {
+		err = errors.Join(err, unix.Setxattr(path, name, value, 0))
+	}
+	if err != nil {
+		t.Skip("not with these rights, or on this file system:", err)
+	}
+	var before unix.Stat_t
+	if err := unix.Stat(path, &before); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []func(){func() { install(t, h, bundleOf(t, "1.0")) }, func() { uninstall(t, h) }} {
+		step()
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Uid != 12 || st.Gid != 34 || st.Mode != before.Mode {
+			t.Errorf("%v, owner %d:%d, mode %o, before %o", err, st.Uid, st.Gid, st.Mode, before.Mode)
+		}
+		for name, want := range attributes {
+			if got, err := attribute(path, name); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: %q, %v", name, got, err)
+			}
+		}
+	}
+}
+
+// TestUnchanged: what is as it is to be is not written again, so that it is known whether
+// containerd has read it.
+func TestUnchanged(t *testing.T) {
+	for _, text := range []string{"version = 2\n", "version = 3\nimports = ['/etc/containerd/conf.d/*.toml']\n"} {
+		h := hostWith(t, text)
+		install(t, h, bundleOf(t, "1.0"))
+		before, err := written(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		install(t, h, bundleOf(t, "1.1"))
+		if after, err := written(h); err != nil || !after.Equal(before) {
+			t.Errorf("%q: written at %v and at %v, %v", text, before, after, err)
+		}
+	}
+}
+
+// TestHasRead: containerd's start decides, and only that of the host's containerd.
+func TestHasRead(t *testing.T) {
+	h := hostWith(t, "version = 2\n")
+	install(t, h, bundleOf(t, "1.0"))
+	at, err := written(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := func(pid int, comm, mounts string, started time.Time) {
+		var boot unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+			t.Fatal(err)
+		}
+		dir := h.at(fmt.Sprint("/proc/", pid))
+		since := (time.Duration(boot.Nano()) - time.Since(started)) / (time.Second / ticks)
+		write(t, dir+"/comm", comm+"\n")
+		write(t, dir+"/stat", fmt.Sprintf("%d (a ) b) S%s %d 0 0", pid, strings.Repeat(" 0", 18), since))
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "ns"), 0o755), os.Symlink(mounts, filepath.Join(dir, "ns/mnt"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	process(1, "systemd", "mnt:[1]", at.Add(-time.Hour))
+	process(2, "containerd", "mnt:[2]", at.Add(time.Minute))
+	process(3, "dockerd", "mnt:[1]", at.Add(time.Minute))
+	if read, err := HasRead(h); err == nil || read {
+		t.Errorf("without one: %v, %v", read, err)
+	}
+	process(4, "containerd", "mnt:[1]", at.Add(-time.Second))
+	if read, err := HasRead(h); err != nil || read {
+		t.Errorf("started before: %v, %v", read, err)
+	}
+	process(5, "containerd", "mnt:[1]", at.Add(time.Second))
+	if read, err := HasRead(h); err != nil || !read {
+		t.Errorf("started after: %v, %v", read, err)
+	}
+}
+
+// TestStartOf: of this process it is before now, and after the one that started it.
+func TestStartOf(t *testing.T) {
+	self, err := startOf("/proc/self")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, err := startOf(fmt.Sprint("/proc/", os.Getppid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := time.Now(); self.After(now) || now.Sub(self) > time.Hour || parent.After(self.Add(time.Second/ticks)) {
+		t.Errorf("parent %v, self %v, now %v", parent, self, now)
+	}
+}
+
+// TestPrune: the tree of an earlier version goes when its last process has ended, without
+// another upgrade.
+func TestPrune(t *testing.T) {
+	h := hostWith(t, "version = 2\n")
+	install(t, h, bundleOf(t, "1.0"))
+	write(t, h.at("/proc/77/comm"), "qemu\n")
+	if err := os.Symlink("/opt/ccv2/1.0/libexec/qemu", h.at("/proc/77/exe")); err != nil {
+		t.Fatal(err)
+	}
+	install(t, h, bundleOf(t, "1.1"))
+	has := func() bool { return tree(t, h)["/opt/ccv2/1.0"] != "" }
+	if err := Prune(h, io.Discard); err != nil || !has() {
+		t.Errorf("%v, the tree of a pod is there: %v", err, has())
+	}
+	if err := os.RemoveAll(h.at("/proc/77")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Prune(h, io.Discard); err != nil || has() {
+		t.Errorf("%v, the tree of no pod is there: %v", err, has())
+	}
+	if r, err := h.load(); err != nil || len(r.Trees) != 1 {
+		t.Errorf("%v, %v", r, err)
+	}
+}
