@@ -86,3 +86,42 @@ func TestUpgradeWithoutFlags(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// TestNodeRefuses: what is missing is said before anything is done.
+func TestNodeRefuses(t *testing.T) {
+	t.Setenv("NODE_NAME", "")
+	root := t.TempDir()
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-root", root}, "NODE_NAME and POD_NAMESPACE"},
+		{[]string{"-root", "host"}, "-root must be an absolute path"},
+		{[]string{"-ready"}, readyFile},
+		{[]string{"now"}, `unexpected argument "now"`},
+	} {
+		if err := runNode(tt.args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: %v", tt.args, err)
+		}
+	}
+}
+
+// TestKindRefuses likewise.
+func TestKindRefuses(t *testing.T) {
+	bundle := unpacked(t, "1.0")
+	t.Setenv("DOCKER_HOST", "unix:///nothing")
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-kind", "", "-bundle", bundle}, "-kind needs the name of a cluster"},
+		{[]string{"-nodes", "a", "-bundle", bundle}, "-kind needs the name of a cluster"},
+		{[]string{"-kind", "a", "-root", "/x", "-bundle", bundle}, "-root is for the file system of another host"},
+		{[]string{"-kind", "a", "-bundle", t.TempDir()}, "is no unpacked bundle"},
+		{[]string{"-kind", "a", "-bundle", bundle}, "name its socket in DOCKER_HOST"},
+	} {
+		if err := runInstall(tt.args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: %v", tt.args, err)
+		}
+	}
+}

@@ -22,6 +22,7 @@ var commands = []command{
 	{"install", "put the bundle that this tool is in on a host", runInstall},
 	{"upgrade", "put it in the place of what is installed", runUpgrade},
 	{"uninstall", "take away what was installed", runUninstall},
+	{"node", "install on the node of this pod, label it, and clean up when the DaemonSet is deleted", runNode},
 	{"image", "build the guest's kernel and initramfs", runImage},
 	{"version", "print the version", runVersion},
 }

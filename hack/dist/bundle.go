@@ -2,10 +2,12 @@ package main
 
 import (
 	"archive/tar"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -64,11 +66,27 @@ func (b *bundle) collect() error {
 	}
 	b.add("share/ccv2/config.toml", "config/config.toml", 0o644)
 	b.add("LICENSE", "LICENSE", 0o644)
+	if err := b.addManifests("deploy"); err != nil {
+		return err
+	}
 	b.files["VERSION"] = file{data: []byte(b.version + "\n"), mode: 0o644}
 	if err := b.document(); err != nil {
 		return err
 	}
 	return b.sum()
+}
+
+// addManifests adds the manifests for a cluster, with this version of the image.
+func (b *bundle) addManifests(dir string) error {
+	tree := os.DirFS(dir)
+	return fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(tree, name)
+		b.files["deploy/"+name] = file{data: bytes.ReplaceAll(text, []byte("newTag: devel"), []byte("newTag: "+b.version)), mode: 0o644}
+		return err
+	})
 }
 
 // addPrograms adds QEMU and virtiofsd, each to be started by ccv2-exec with the loader

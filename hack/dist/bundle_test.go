@@ -71,6 +71,18 @@ func TestWriteImage(t *testing.T) {
 	}
 }
 
+// TestManifests: those of a bundle are for its own image.
+func TestManifests(t *testing.T) {
+	t.Chdir("../..")
+	b := &bundle{version: "1.2-3", files: make(map[string]file)}
+	if err := b.addManifests("deploy"); err != nil {
+		t.Fatal(err)
+	}
+	if text := string(b.files["deploy/base/kustomization.yaml"].data); !strings.Contains(text, "\n    newTag: 1.2-3\n") {
+		t.Errorf("%s", text)
+	}
+}
+
 // TestClosure: what the loader lists for a program is found, and no more.
 func TestClosure(t *testing.T) {
 	program, err := exec.LookPath("bash")

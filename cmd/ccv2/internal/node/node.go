@@ -1,0 +1,179 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/install"
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/kube"
+)
+
+// handler is the name of the runtime in containerd's configuration.
+const handler = "ccv2"
+
+// API is what is asked of the cluster.
+type API interface {
+	Label(ctx context.Context, on bool) error
+	Handlers(ctx context.Context) ([]string, error)
+	Deleted(ctx context.Context) (bool, error)
+}
+
+// Agent is the program of a pod.
+type Agent struct {
+	API    API
+	Host   install.Host
+	Bundle string // an unpacked one
+	Out    io.Writer
+
+	// Restart restarts the host's containerd; nil when that is left to the operator.
+	Restart func(ctx context.Context) error
+	// Probe boots a VM with what is installed.
+	Probe func(ctx context.Context) error
+	// Ready is told when the node has its label.
+	Ready func() error
+	// Every is how often is looked at what nobody tells: whether containerd has been
+	// restarted, whether pods have ended.
+	Every time.Duration
+}
+
+// Run does all of it. It returns when the context has ended, or when something does not
+// work.
+func (a *Agent) Run(ctx context.Context) error {
+	err := a.bringUp(ctx)
+	if err == nil {
+		a.tend(ctx)
+	}
+	if ctx.Err() == nil {
+		return err
+	}
+	return a.end(context.WithoutCancel(ctx))
+}
+
+// bringUp does everything until the node has its label.
+func (a *Agent) bringUp(ctx context.Context) error {
+	if err := install.Install(a.Host, a.Bundle, false, a.Out); err != nil {
+		return err
+	}
+	if err := a.await(ctx); err != nil {
+		return err
+	}
+	if err := a.Probe(ctx); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return errors.Join(fmt.Errorf("it is installed, but no VM boots on this node: %w", err), a.API.Label(ctx, false))
+	}
+	if err := a.API.Label(ctx, true); err != nil {
+		return fmt.Errorf("label the node: %w", err)
+	}
+	fmt.Fprintln(a.Out, "a VM has booted, and the node has the label: pods with runtimeClassName ccv2 may come")
+	return a.Ready()
+}
+
+// await waits until containerd knows of the runtime, and restarts it if that is allowed.
+func (a *Agent) await(ctx context.Context) error {
+	known, err := a.known(ctx)
+	if err != nil || known {
+		return err
+	}
+	if a.Restart != nil {
+		fmt.Fprintln(a.Out, "containerd does not know of the runtime yet, and is restarted")
+		if err := a.Restart(ctx); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(a.Out, "containerd does not know of the runtime until it is restarted, which this DaemonSet may not do: restart it on this node")
+	}
+	for tick := time.NewTicker(a.Every); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if known, err := a.known(ctx); err != nil || known {
+			return err
+		}
+	}
+}
+
+// known reports whether containerd has read of the runtime. A kubelet that lists the
+// runtimes of containerd knows best; without that the time of containerd's start has to do.
+func (a *Agent) known(ctx context.Context) (bool, error) {
+	names, err := a.API.Handlers(ctx)
+	if err != nil {
+		return false, fmt.Errorf("ask for the node's runtimes: %w", err)
+	}
+	if len(names) > 0 {
+		return slices.Contains(names, handler), nil
+	}
+	return install.HasRead(a.Host)
+}
+
+// tend removes the files of earlier versions when their last pods have ended.
+func (a *Agent) tend(ctx context.Context) {
+	for tick := time.NewTicker(a.Every); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := install.Prune(a.Host, io.Discard); err != nil {
+			fmt.Fprintln(a.Out, "files of earlier versions stay for now:", err)
+		}
+	}
+}
+
+// end takes everything away when the DaemonSet is deleted.
+func (a *Agent) end(ctx context.Context) error {
+	deleted, err := a.API.Deleted(ctx)
+	switch {
+	case kube.NoRights(err):
+		// `kubectl delete -k` deletes the service account with the DaemonSet.
+		fmt.Fprintln(a.Out, "the rights of this pod are deleted, and so is the DaemonSet; the label of the node stays:", err)
+	case err != nil:
+		return fmt.Errorf("whether the DaemonSet is deleted is not known, and all stays: %w", err)
+	case !deleted:
+		fmt.Fprintln(a.Out, "the DaemonSet is there: what is installed stays")
+		return nil
+	default:
+		// No pod is to come meanwhile.
+		if err := a.API.Label(ctx, false); err != nil {
+			fmt.Fprintln(a.Out, "the label of the node stays:", err)
+		}
+	}
+	if err := a.uninstall(ctx); err != nil {
+		return err
+	}
+	if a.Restart != nil {
+		return a.Restart(ctx)
+	}
+	return nil
+}
+
+// uninstall waits for the end of the pods that run in VMs, until this pod is killed.
+func (a *Agent) uninstall(ctx context.Context) error {
+	if version, err := install.Installed(a.Host); err != nil || version == "" {
+		return err
+	}
+	waits := false
+	for tick := time.NewTicker(a.Every); ; {
+		err := install.Uninstall(a.Host, false, a.Out)
+		var used *install.InUseError
+		if !errors.As(err, &used) {
+			return err
+		}
+		if !waits {
+			waits = true
+			fmt.Fprintf(a.Out, "%d processes of pods run in VMs: it waits for their end, as long as terminationGracePeriodSeconds\n", len(used.Pids))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
