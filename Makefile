@@ -176,12 +176,17 @@ dist: deps build guest virtiofsd ## an archive with all that a host needs, QEMU 
 	@hack/deps.sh dist $(BUILD)
 	@$(STEP) "make the bundle" hack/dist.sh $(BUILD) '$(VERSION)'
 
-dist-test: dist stack $(BUILD)/busybox.tar ## try it on hosts with none of its libraries: an empty one, and a Debian; needs root
+dist-test: dist stack-test $(BUILD)/busybox.tar ## try it on hosts with none of its libraries, and with Docker, nerdctl and kind's nodes after make client-docker client-nerdctl; needs root
 	@$(STEP) "the bundle on an empty host" hack/bundle-test.sh $(BUILD)
-	@[ ! -x $(BUILD)/docker/dockerd ] || $(STEP) "the bundle on nodes of kind" hack/bundle-kind-test.sh $(BUILD)
+	@[ ! -x $(BUILD)/docker/dockerd ] || $(STEP) "the bundle with Docker Engine" hack/bundle-engine-test.sh $(BUILD)
 	@hack/deps.sh host $(BUILD)
 	@$(STEP) "make a root file system of Debian" hack/debian.sh $(BUILD)/debian
-	@$(STEP) "the bundle on Debian" hack/bundle-test.sh $(BUILD) $(BUILD)/debian/root
+	@$(STEP) "the bundle on Debian 12" hack/bundle-test.sh $(BUILD) $(BUILD)/debian/root
+	@$(STEP) "make a root file system of Debian 13" hack/debian.sh $(BUILD)/debian-trixie kmod trixie
+	@$(STEP) "the bundle on Debian 13" hack/bundle-test.sh $(BUILD) $(BUILD)/debian-trixie/root
+
+dist-bench: dist stack $(BUILD)/busybox.tar ## `ctr run … true` from the bundle, beside the distribution's QEMU; PAIRS=20; needs root
+	@$(STEP) "the bundle beside the distribution's QEMU" hack/bundle-bench.sh $(BUILD) $(PAIRS)
 
 fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files
 	@$(BIN)/golangci-lint fmt
@@ -207,4 +212,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions conformance bench dist dist-test fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions conformance bench dist dist-test dist-bench fmt install clean distclean help

@@ -78,6 +78,18 @@ host >/tmp/before
 /test/bundle/bin/ccv2 install -dry-run >/tmp/dry
 host >/tmp/now && $b cmp -s /tmp/before /tmp/now || fail "a dry run changes files"
 $b grep -q '^+.*runtimes.ccv2' /tmp/dry || fail "a dry run does not show the runtime"
+# On a disk that is too small, and again when there is room.
+$b mkdir /run/small
+mount -t tmpfs -o size=60m tmpfs /run/small
+/test/bundle/bin/ccv2 install -no-probe -prefix /run/small/ccv2 >/tmp/full 2>&1 && fail "installed where there is no room" || true
+$b grep -q 'copy the bundle to /run/small/ccv2/.*no space left on device; run it again' /tmp/full || fail "no room: $($b cat /tmp/full)"
+mount -o remount,size=400m /run/small
+/test/bundle/bin/ccv2 install -no-probe -prefix /run/small/ccv2 >/dev/null
+[ "$($b readlink /usr/local/bin/ccv2)" = /run/small/ccv2/current/bin/ccv2 ] || fail "not installed when there is room"
+ccv2 uninstall -prefix /run/small/ccv2 >/dev/null
+[ -z "$(ls -A /run/small)" ] || fail "left where there was no room: $(ls -A /run/small)"
+umount /run/small
+host >/tmp/now && $b cmp -s /tmp/before /tmp/now || fail "the host is not what it was after a full disk"
 # Killed in the middle, and run again.
 /test/bundle/bin/ccv2 install -no-probe >/dev/null &
 $b usleep 30000

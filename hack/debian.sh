@@ -1,14 +1,14 @@
 #!/bin/sh
-# Makes a root file system of Debian with the programs that the tests of workloads
-# run in a container. Needs root and what `hack/deps.sh host` installs.
+# Makes a root file system of Debian: with the programs that the tests of workloads
+# run in a container, or with other packages. Needs root and what `hack/deps.sh host` installs.
 #
-# usage: hack/debian.sh OUTPUT-DIR     (in the Makefile build/debian); the root is below it
+# usage: hack/debian.sh OUTPUT-DIR [PACKAGE,… [RELEASE]]     (in the Makefile build/debian); the root is below it
 set -eu
 
-dir=${1:?usage: hack/debian.sh OUTPUT-DIR}
+dir=${1:?usage: hack/debian.sh OUTPUT-DIR [PACKAGE,… [RELEASE]]}
 out=$dir/root
-release=bookworm
-packages=acl,apt,attr,ca-certificates,e2fsprogs,fio,gcc,git,iproute2,iptables,libc6-dev,libcap2-bin,make,nginx-light,openssh-client,openssh-server,postgresql,procps,python3,redis-server,rsync,sqlite3,tmux
+release=${3:-bookworm}
+packages=${2:-acl,apt,attr,ca-certificates,e2fsprogs,fio,gcc,git,iproute2,iptables,libc6-dev,libcap2-bin,make,nginx-light,openssh-client,openssh-server,postgresql,procps,python3,redis-server,rsync,sqlite3,tmux}
 
 [ "$(id -u)" = 0 ] || {
 	echo "debian: needs root: debootstrap makes device nodes" >&2

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// fakeEngine has nodes, and a cluster that kubectl speaks of. hack/bundle-kind-test.sh
+// fakeEngine has nodes, and a cluster that kubectl speaks of. hack/bundle-engine-test.sh
 // tries a real one.
 type fakeEngine struct {
 	all      []node

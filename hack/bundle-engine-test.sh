@@ -1,14 +1,15 @@
 #!/bin/bash
-# Tries `ccv2 install -kind` with the bundle of `make dist` and a real engine: a dockerd of
-# its own on a private machine. Its nodes stand in for those of kind: privileged containers
-# with kind's labels and no network, in which a containerd runs, and nothing that is ours.
-# What is not real in them is systemctl, and kubectl, which writes down what it is told.
+# Tries the bundle of `make dist` with Docker Engine on a private machine: what
+# docs/install.md says of docker and nerdctl, and `ccv2 install -kind`. The nodes stand in for
+# those of kind: privileged containers with kind's labels and no network, in which a
+# containerd runs, and nothing that is ours. What is not real in them is systemctl, and
+# kubectl, which writes down what it is told.
 #
-# usage: hack/bundle-kind-test.sh BUILD-DIR
+# usage: hack/bundle-engine-test.sh BUILD-DIR
 set -euo pipefail
 
 fail() {
-	echo "bundle-kind-test: $*" >&2
+	echo "bundle-engine-test: $*" >&2
 	tail -n 20 "$dir"/log/* >&2 || true
 	exit 1
 }
@@ -91,20 +92,54 @@ runs() {
 	[ "$(client "$1" run --rm --runtime io.containerd.cc.v2 "$image" one sh -c 'echo in a VM')" = 'in a VM' ] || fail "nothing runs in $1"
 }
 
+# clients: with the bundle on the machine both find the shim, and no other file of ours.
+clients() {
+	local command
+	"$ccv2" install -no-probe >/dev/null
+	for command in docker nerdctl; do
+		[ -x "$build/$command/$command" ] || continue
+		[ "$("$command" run --rm --runtime io.containerd.cc.v2 "$image" uname -r)" = "$(guest)" ] || fail "$command runs nothing in a VM"
+		"$command" run -d --runtime io.containerd.cc.v2 --name stays "$image" sleep 1000 >/dev/null
+		for process in containerd-shim-ccv2 qemu-system-x86_64 virtiofsd; do
+			uses "$process" || fail "$process of $command is not the bundle's"
+		done
+		refused 'end these pods first' ccv2 uninstall
+		"$command" rm -f stays >/dev/null
+	done
+	ccv2 uninstall >/dev/null
+	[ -z "$(find /opt/ccv2 /usr/local/bin/ccv2 /usr/local/bin/containerd-shim-cc-v2 /etc/ccv2 2>/dev/null)" ] || fail "files of the bundle are left"
+}
+# uses PROGRAM: a process of the bundle's runs, and none of another one.
+uses() {
+	local all
+	all=$(for exe in /proc/[0-9]*/exe; do readlink "$exe" || true; done | grep -E "/(loader/)?$1\$" | sort -u)
+	[[ -n $all && $all == /opt/ccv2/* && $all != *$'\n'* ]]
+}
+# guest: the release of the guest's kernel.
+guest() { sed -n 's/.*"kernelVersion": "\(.*\)".*/\1/p' "$dir/bundle/share/ccv2/manifest.json"; }
+
 inside() {
 	build=$1 dir=$2
-	export PATH=$build/bin:$build/docker:$PATH
-	mkdir -p "$dir/log"
+	# Not all of build/bin: the shim that was built is there.
+	mkdir -p "$dir/log" "$dir/bin"
+	for name in containerd ctr runc containerd-shim-runc-v2; do ln -s "$build/bin/$name" "$dir/bin/"; done
+	export PATH=$dir/bin:$build/docker:$build/nerdctl:/usr/local/bin:$PATH
+	ccv2=$dir/bundle/bin/ccv2
 	containerd >"$dir/log/containerd" 2>&1 &
 	await ctr version
-	dockerd --containerd /run/containerd/containerd.sock --data-root "$dir/docker" --userland-proxy=false --bridge none --iptables=false --ip6tables=false \
+	dockerd --containerd /run/containerd/containerd.sock --data-root "$dir/docker" --userland-proxy=false \
 		>"$dir/log/dockerd" 2>&1 &
 	await docker version
+	docker load -qi "$build/busybox.tar" >/dev/null
+	ctr images import "$build/busybox.tar" >/dev/null 2>>"$dir/log/ctr"
+	image=$(ctr images ls -q 2>>"$dir/log/ctr" | head -n 1)
+	clients
+
 	image "$dir/node"
 	tar -C "$dir/node" -c . | docker import - node >/dev/null
 	node testing-control-plane control-plane
 	node testing-worker worker
-	ccv2=$dir/bundle/bin/ccv2 cp=testing-control-plane
+	cp=testing-control-plane
 	files $cp >"$dir/before"
 
 	refused 'no kind cluster "other"; it has testing' "$ccv2" install -kind other
@@ -143,16 +178,16 @@ inside() {
 	[ -z "$(docker exec $cp ls /var/nodes)" ] || fail "a label stays"
 	docker exec $cp ls /var/runtimeclass >/dev/null 2>&1 && fail "the RuntimeClass stays"
 	docker rm -f -v $cp testing-worker open >/dev/null
-	echo "bundle-kind-test: passed"
+	echo "bundle-engine-test: passed"
 }
 
 if [ "${1:-}" = --inside ]; then
 	inside "${@:2}"
 	exit
 fi
-build=$(cd "${1:?usage: hack/bundle-kind-test.sh BUILD-DIR}" && pwd)
+build=$(cd "${1:?usage: hack/bundle-engine-test.sh BUILD-DIR}" && pwd)
 [ "$(id -u)" = 0 ] || {
-	echo "bundle-kind-test: needs root" >&2
+	echo "bundle-engine-test: needs root" >&2
 	exit 1
 }
 bundle=$(find "$build/dist" -name 'ccv2-*.tar.zst' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
@@ -160,4 +195,4 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/ccv2-kind-XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 mkdir "$dir/bundle"
 zstd -qdc --long=27 "$bundle" | tar -C "$dir/bundle" --strip-components 1 -xf -
-sh test/suites/machine.sh "$dir" "$PWD/hack/bundle-kind-test.sh" --inside "$build" "$dir"
+sh test/suites/machine.sh "$dir" "$PWD/hack/bundle-engine-test.sh" --inside "$build" "$dir"
