@@ -20,6 +20,12 @@ work=$out/work
 rm -rf "$work"
 mkdir -p "$work"
 
+# Messages name sources: not by where they are here, so that the same source is the same
+# program. The character between the flags may be in no path.
+crates=${CARGO_HOME:-$HOME/.cargo}
+CARGO_ENCODED_RUSTFLAGS=$(printf -- '--remap-path-prefix=%s=/virtiofsd\037--remap-path-prefix=%s=/cargo' "$work/virtiofsd" "$crates")
+export CARGO_ENCODED_RUSTFLAGS
+
 # Of a package that needs the crate, cargo gets its source.
 build() {
 	mkdir "$work/src"
