@@ -56,6 +56,11 @@ func runningContainerds(proc string) []string {
 	if err != nil {
 		return nil
 	}
+	// That of a host, where a pod of the DaemonSet has this run in the host's files.
+	host, err := os.Readlink(filepath.Join(proc, "1", "ns", "mnt"))
+	if err != nil {
+		host = self
+	}
 	var found []string
 	for _, name := range names {
 		dir := filepath.Dir(name)
@@ -63,7 +68,7 @@ func runningContainerds(proc string) []string {
 		if err != nil || strings.TrimSpace(string(comm)) != "containerd" {
 			continue
 		}
-		if mounts, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err != nil || mounts != self {
+		if mounts, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err != nil || mounts != self && mounts != host {
 			continue
 		}
 		program := filepath.Join(dir, "exe")

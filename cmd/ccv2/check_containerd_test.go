@@ -49,6 +49,18 @@ func TestCheckContainerd(t *testing.T) {
 	}
 }
 
+// TestCheckContainerdOfHost: in a pod of the DaemonSet it is the host's that counts.
+func TestCheckContainerdOfHost(t *testing.T) {
+	dir := t.TempDir()
+	process(t, dir, "self", "ccv2", "mnt:[3]", "")
+	process(t, dir, "1", "systemd", "mnt:[1]", "")
+	process(t, dir, "7", "containerd", "mnt:[1]", "v2.4.2 x")
+	process(t, dir, "9", "containerd", "mnt:[2]", "v0.1.0 x") // in a container
+	if got := checkContainerd(t.Context(), dir); got.verdict != verdictOK || got.detail != "v2.4.2 runs" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestCheckContainerds: the worst of several counts, and all are told.
 func TestCheckContainerds(t *testing.T) {
 	dir := t.TempDir()

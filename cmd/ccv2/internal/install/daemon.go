@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrNoContainerd says that none runs, as while it is restarted.
+var ErrNoContainerd = errors.New("no containerd runs on this host")
+
 // HasRead reports whether a containerd of the host was started after the runtime was
 // written into its configuration.
 func HasRead(h Host) (bool, error) {
@@ -44,7 +47,7 @@ func HasRead(h Host) (bool, error) {
 		runs = runs || err == nil
 	}
 	if !runs {
-		return false, errors.New("no containerd runs on this host")
+		return false, ErrNoContainerd
 	}
 	return false, nil
 }

@@ -94,23 +94,27 @@ func (a *Agent) await(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if known, err := a.known(ctx); err != nil || known {
+		known, err := a.known(ctx)
+		if known || err != nil && !errors.Is(err, install.ErrNoContainerd) {
 			return err
 		}
 	}
 }
 
-// known reports whether containerd has read of the runtime. A kubelet that lists the
-// runtimes of containerd knows best; without that the time of containerd's start has to do.
+// known reports whether containerd has read of the runtime: it was started since that was
+// written. The kubelet of newer clusters says as well whether containerd has it, some time
+// later: that it is there may be news of yesterday, that it is not means that containerd
+// does not read what was written.
 func (a *Agent) known(ctx context.Context) (bool, error) {
+	read, err := install.HasRead(a.Host)
+	if err != nil || !read {
+		return false, err
+	}
 	names, err := a.API.Handlers(ctx)
 	if err != nil {
 		return false, fmt.Errorf("ask for the node's runtimes: %w", err)
 	}
-	if len(names) > 0 {
-		return slices.Contains(names, handler), nil
-	}
-	return install.HasRead(a.Host)
+	return len(names) == 0 || slices.Contains(names, handler), nil
 }
 
 // tend removes the files of earlier versions when their last pods have ended.
@@ -133,17 +137,16 @@ func (a *Agent) end(ctx context.Context) error {
 	switch {
 	case kube.NoRights(err):
 		// `kubectl delete -k` deletes the service account with the DaemonSet.
-		fmt.Fprintln(a.Out, "the rights of this pod are deleted, and so is the DaemonSet; the label of the node stays:", err)
+		fmt.Fprintln(a.Out, "rights of this pod are deleted, and so is the DaemonSet:", err)
 	case err != nil:
 		return fmt.Errorf("whether the DaemonSet is deleted is not known, and all stays: %w", err)
 	case !deleted:
 		fmt.Fprintln(a.Out, "the DaemonSet is there: what is installed stays")
 		return nil
-	default:
-		// No pod is to come meanwhile.
-		if err := a.API.Label(ctx, false); err != nil {
-			fmt.Fprintln(a.Out, "the label of the node stays:", err)
-		}
+	}
+	// No pod is to come meanwhile.
+	if err := a.API.Label(ctx, false); err != nil {
+		fmt.Fprintln(a.Out, "the label of the node stays:", err)
 	}
 	if err := a.uninstall(ctx); err != nil {
 		return err

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/install"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/kube"
 )
@@ -64,10 +66,12 @@ func agentOn(t *testing.T, c *cluster) (a *Agent, ready chan struct{}) {
 	h := install.Defaults()
 	h.Root = t.TempDir()
 	ready = make(chan struct{})
+	containerd(t, h, -time.Hour)
 	return &Agent{
 		API: c, Host: h, Bundle: bundle(t), Out: c, Every: time.Millisecond,
 		Restart: func(context.Context) error {
 			c.event("restart")
+			containerd(t, h, time.Second) // after what was written a moment ago
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.handlers = []string{"", "runc", "ccv2"}
@@ -76,6 +80,25 @@ func agentOn(t *testing.T, c *cluster) (a *Agent, ready chan struct{}) {
 		Probe: func(context.Context) error { c.event("probe"); return nil },
 		Ready: func() error { close(ready); return nil },
 	}, ready
+}
+
+// containerd runs on the host, started some time from now.
+func containerd(t *testing.T, h install.Host, since time.Duration) {
+	t.Helper()
+	var boot unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot)
+	start := (time.Duration(boot.Nano()) + since) / (time.Second / 100)
+	for path, text := range map[string]string{"4/comm": "containerd\n", "4/stat": fmt.Sprintf("4 (containerd) S%s %d", strings.Repeat(" 0", 18), start)} {
+		path = filepath.Join(h.Root, "proc", path)
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
+	}
+	for _, pid := range []string{"1", "4"} {
+		link := filepath.Join(h.Root, "proc", pid, "ns/mnt")
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(link), 0o755), os.RemoveAll(link), os.Symlink("mnt:[1]", link))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func bundle(t *testing.T) string {
@@ -100,6 +123,9 @@ func left(t *testing.T, a *Agent) int {
 	t.Helper()
 	n := 0
 	err := filepath.WalkDir(a.Host.Root, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "proc" {
+			return filepath.SkipDir
+		}
 		if err == nil && !d.IsDir() {
 			n++
 		}
@@ -170,13 +196,53 @@ func TestStays(t *testing.T) {
 		a, ready := agentOn(t, c)
 		stop := start(t, a)
 		<-ready
+		c.mu.Lock()
+		c.events = nil
+		c.mu.Unlock()
 		err := stop()
-		if (err != nil) != (tt.fails != nil && !tt.goes) || (left(t, a) == 0) != tt.goes || c.has("label false") {
+		if (err != nil) != (tt.fails != nil && !tt.goes) || (left(t, a) == 0) != tt.goes || c.has("label false") != tt.goes {
 			t.Errorf("%s: %v, %d files, %q", name, err, left(t, a), c.events)
 		}
 		if tt.goes != c.has("restart") {
 			t.Errorf("%s: %q", name, c.events)
 		}
+	}
+}
+
+// TestYesterdaysNews: a kubelet that still lists the runtime, of an installation before this
+// one, does not keep containerd from being restarted; one that does not list it yet is
+// waited for, also where a containerd is too old to be listed.
+func TestYesterdaysNews(t *testing.T) {
+	for name, handlers := range map[string][]string{"of before": {"", "ccv2"}, "not yet": {"", "runc"}, "too old": nil} {
+		c := &cluster{handlers: handlers}
+		a, ready := agentOn(t, c)
+		if name == "too old" {
+			restart := a.Restart
+			a.Restart = func(ctx context.Context) error {
+				err := restart(ctx)
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.handlers = nil
+				return err
+			}
+		}
+		stop := start(t, a)
+		<-ready
+		if err := stop(); err != nil || !c.has("restart") {
+			t.Errorf("%s: %v, %q", name, err, c.events)
+		}
+	}
+}
+
+// TestNoContainerd: a host without it is said to be one.
+func TestNoContainerd(t *testing.T) {
+	c := &cluster{}
+	a, _ := agentOn(t, c)
+	if err := os.RemoveAll(filepath.Join(a.Host.Root, "proc/4")); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context()); !errors.Is(err, install.ErrNoContainerd) || c.has("label") {
+		t.Errorf("%v, %q", err, c.events)
 	}
 }
 
