@@ -71,6 +71,17 @@ func TestWriteImage(t *testing.T) {
 	}
 }
 
+// TestDistinct: the order of parts is that of all that is said of them, whatever the order
+// in which they are found.
+func TestDistinct(t *testing.T) {
+	one, two, three := component{Name: "a", Version: "1", Origin: "x"}, component{Name: "a", Version: "1", Origin: "y"}, component{Name: "a", Version: "2", Origin: "x"}
+	for _, found := range [][]component{{one, two, three, one}, {two, one, one, three}, {three, two, one}} {
+		if diff := cmp.Diff([]component{one, two, three}, distinct(found)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
 // TestManifests: those of a bundle are for its own image.
 func TestManifests(t *testing.T) {
 	t.Chdir("../..")

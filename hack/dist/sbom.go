@@ -36,10 +36,7 @@ func (b *bundle) document() error {
 		}
 		components = append(components, found...)
 	}
-	slices.SortFunc(components, func(x, y component) int {
-		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Version, y.Version))
-	})
-	components = slices.CompactFunc(components, func(x, y component) bool { return x.Name == y.Name && x.Version == y.Version })
+	components = distinct(components)
 	relations := make([]map[string]string, len(components))
 	for i := range components {
 		c := &components[i]
@@ -55,6 +52,15 @@ func (b *bundle) document() error {
 	b.files["sbom.spdx.json"] = file{data: append(encoded, '\n'), mode: 0o644}
 	b.files["licenses/SOURCES"] = file{data: []byte(sources), mode: 0o644}
 	return errors.Join(err, b.addLicenses("common", "/usr/share/common-licenses"))
+}
+
+// distinct sorts components. What comes from two places is there twice: a library that a
+// package has brought, and that is linked into another program.
+func distinct(components []component) []component {
+	slices.SortFunc(components, func(x, y component) int {
+		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Version, y.Version), cmp.Compare(x.Origin, y.Origin))
+	})
+	return slices.Compact(components)
 }
 
 // sources says where the source of what is here is.
