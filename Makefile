@@ -164,6 +164,46 @@ e2e-host: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## a short s
 	@hack/deps.sh host $(BUILD)
 	@$(STEP) "end-to-end tests on a host in a VM" hack/host.sh $(BUILD) '$(RUN)' '$(LAYOUT)'
 
+# What a cluster is made of: Kubernetes, and what kind's images have beside it.
+KUBERNETES  = kubeadm kubectl kubelet kube-apiserver kube-controller-manager kube-proxy kube-scheduler
+KUBE_LD     = -s -w -X k8s.io/component-base/version.gitVersion=$(KUBE) -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBE))) \
+	-X k8s.io/component-base/version.gitTreeState=clean -X k8s.io/component-base/version.gitCommit=unknown -X k8s.io/component-base/version.buildDate=2026-01-01T00:00:00Z
+KUBE       := $(shell sed -n 's/^\tk8s.io\/kubernetes \(v[^ ]*\).*/\1/p' tools/kubernetes/go.mod 2>/dev/null)
+KINDBIN    := $(BUILD)/kind/bin
+KINDBUILD   = @mkdir -p $(KINDBIN) && $(STEP) "build $(@F)" env CGO_ENABLED=0 $(GO) -C tools/$(1) build -trimpath -buildvcs=false -ldflags "$(3)" -o $(abspath $@) $(2) && touch $@
+
+$(KUBERNETES:%=$(KINDBIN)/%): tools/kubernetes/go.mod tools/kubernetes/go.sum
+	$(call KINDBUILD,kubernetes,k8s.io/kubernetes/cmd/$(@F),$(KUBE_LD))
+$(KINDBIN)/agnhost: tools/kubernetes/go.mod tools/kubernetes/go.sum
+	$(call KINDBUILD,kubernetes,k8s.io/kubernetes/test/images/agnhost,-s -w)
+$(KINDBIN)/kind: tools/kind/go.mod tools/kind/go.sum
+	$(call KINDBUILD,kind,sigs.k8s.io/kind,-s -w)
+$(KINDBIN)/etcd: tools/kind/go.mod tools/kind/go.sum
+	$(call KINDBUILD,kind,go.etcd.io/etcd/server/v3,-s -w)
+$(KINDBIN)/coredns: tools/kind/go.mod tools/kind/go.sum tools/kind/coredns/main.go
+	$(call KINDBUILD,kind,./coredns,-s -w)
+$(KINDBIN)/local-path-provisioner: tools/kind/go.mod tools/kind/go.sum
+	$(call KINDBUILD,kind,github.com/rancher/local-path-provisioner,-s -w)
+$(KINDBIN)/metrics-server: tools/kind/go.mod tools/kind/go.sum
+	$(call KINDBUILD,kind,sigs.k8s.io/metrics-server/cmd/metrics-server,-s -w)
+# Static, as the nodes' C library is not this machine's.
+$(KINDBIN)/runc: tools/stack/go.mod tools/stack/go.sum
+	@mkdir -p $(KINDBIN)
+	@$(STEP) "get what building runc needs from the distribution" hack/deps.sh runc $(BUILD)
+	@$(STEP) "build a static runc" env CGO_ENABLED=1 $(GO) -C tools/stack build -tags seccomp,osusergo,netgo -trimpath -buildvcs=false \
+		-ldflags "-s -w -linkmode external -extldflags -static" -o $(abspath $@) github.com/opencontainers/runc
+	@touch $@
+
+kind-node: deps-test stack-test client-docker $(addprefix $(KINDBIN)/,$(KUBERNETES) agnhost kind etcd coredns local-path-provisioner metrics-server runc)
+	@hack/deps.sh kind $(BUILD)
+	@$(STEP) "build busybox" hack/build-busybox.sh $(BUILD)/suites/busybox
+	@$(STEP) "make the nodes' image" hack/kind-node.sh $(BUILD)
+
+e2e-kind: kind-node dist ## a cluster of kind with ccv2, and what its users do beside runc; SHORT=1, RUN=TestRows/exec; needs root or a Docker Engine
+	@$(STEP) "make a cluster of kind" hack/kind.sh up $(BUILD)
+	@status=0; CCV2_SHORT=$(SHORT) $(STEP) "Kubernetes beside runc" $(GO) -C test/e2e test -tags kind -exec '$(abspath hack/kind.sh) run $(abspath $(BUILD))' \
+		-count=1 -timeout 55m -run '$(or $(RUN),.)' ./kind || status=$$?; $(STEP) "delete it, and look for what is left" hack/kind.sh down $(BUILD) || status=$$?; exit $$status
+
 conformance: deps-test guest virtiofsd stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## third-party test suites with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
 	@mkdir -p $(BUILD)/suites
 	@[ -n '$(filter-out pjdfstest,$(SUITE))$(if $(SUITE),,$(RUN))' ] || $(MAKE) --no-print-directory workloads RUN=TestPjdfstest
@@ -212,4 +252,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions conformance bench dist dist-test dist-bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind conformance bench dist dist-test dist-bench fmt install clean distclean help

@@ -4,7 +4,7 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host|dist [BUILD-DIR]
+# usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host|dist|kind [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
 #   virtiofsd  to build the file server (hack/build-virtiofsd.sh)
@@ -15,9 +15,10 @@
 #   clients  for nerdctl and Docker
 #   dist  to make the bundle
 #   host  to run tests on a host in a VM
+#   kind  to make the nodes of a cluster, and an Engine to run them
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host|dist [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host|dist|kind [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -225,6 +226,14 @@ clients)
 host)
 	need debootstrap have debootstrap
 	need e2fsprogs have mkfs.ext4
+	install_missing
+	;;
+kind)
+	need debootstrap have debootstrap
+	need zstd have zstd # unpacks the bundle
+	need jq have jq
+	need iptables have iptables # the networks of the Engine
+	need procps have pgrep
 	install_missing
 	;;
 *) die "unknown kind $kind" ;;

@@ -1,15 +1,21 @@
-// Command mkimage writes the busybox image that the demonstration runs.
+// Command mkimage writes an image of one layer: the busybox that the
+// demonstration runs, or a directory.
 //
 //	mkimage BUSYBOX OUTPUT.tar
+//	mkimage -name REFERENCE [-entrypoint PATH] DIRECTORY OUTPUT.tar
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/ociimage"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func main() {
@@ -20,16 +26,72 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: mkimage BUSYBOX OUTPUT.tar")
+	flags := flag.NewFlagSet("mkimage", flag.ContinueOnError)
+	name := flags.String("name", "", "the image's reference; what it is made of is then a directory")
+	entrypoint := flags.String("entrypoint", "", "the program that it runs")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
-	img, err := ociimage.Busybox(ctx, args[0])
+	if flags.NArg() != 2 {
+		return errors.New("usage: mkimage [-name REFERENCE [-entrypoint PATH]] BUSYBOX-OR-DIRECTORY OUTPUT.tar")
+	}
+	source, output := flags.Arg(0), flags.Arg(1)
+	img, err := ociimage.Busybox(ctx, source)
+	if *name != "" {
+		img, err = directory(source, *name, *entrypoint)
+	}
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(args[1])
+	f, err := os.Create(output)
 	if err != nil {
 		return err
 	}
 	return errors.Join(ociimage.Write(f, img), f.Close())
+}
+
+// directory makes an image of a directory's files, all of them root's.
+func directory(dir, name, entrypoint string) (ociimage.Image, error) {
+	img := ociimage.Image{
+		Name: name, Files: map[string]ociimage.File{},
+		Config: v1.ImageConfig{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
+	}
+	if entrypoint != "" {
+		img.Config.Entrypoint = []string{entrypoint}
+	}
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		img.Files[rel], err = file(path, entry)
+		return err
+	})
+	return img, err
+}
+
+func file(path string, entry fs.DirEntry) (ociimage.File, error) {
+	info, err := entry.Info()
+	if err != nil {
+		return ociimage.File{}, err
+	}
+	mode := int64(info.Mode().Perm())
+	if info.Mode()&fs.ModeSticky != 0 {
+		mode |= 0o1000
+	}
+	switch info.Mode().Type() {
+	case fs.ModeDir:
+		return ociimage.File{Dir: true, Mode: mode}, nil
+	case fs.ModeSymlink:
+		link, err := os.Readlink(path)
+		return ociimage.File{Link: link}, err
+	case 0:
+		data, err := os.ReadFile(path)
+		return ociimage.File{Data: data, Mode: mode}, err
+	default:
+		return ociimage.File{}, fmt.Errorf("%s is neither a file nor a directory nor a link", path)
+	}
 }

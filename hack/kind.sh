@@ -1,0 +1,182 @@
+#!/bin/bash
+# A cluster of kind with ccv2, for tests and to try it. It is made with the Engine that
+# is there (DOCKER_HOST, or the one that docker finds), else with one of its own, which
+# lives in namespaces of its own with all that it makes.
+#
+# usage: hack/kind.sh up BUILD-DIR               the Engine, the cluster, ccv2 on its workers
+#        hack/kind.sh run BUILD-DIR COMMAND...   a command with docker, kind and kubectl for it
+#        hack/kind.sh down BUILD-DIR             deletes all of it, and says what is left
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+command=${1:?usage: hack/kind.sh up|run|down BUILD-DIR}
+build=$(cd "${2:?usage: hack/kind.sh $command BUILD-DIR}" && pwd)
+shift 2
+dir=$build/kind
+cluster=${CCV2_KIND_CLUSTER:-ccv2}
+state=$dir/$cluster
+own=$state/machine # its first process's pid, if the Engine is ours
+export PATH=$dir/bin:$build/docker:$PATH KUBECONFIG=$state/kubeconfig
+die() {
+	echo "kind: $*" >&2
+	exit 1
+}
+
+# ours runs a command where our own Engine is, and any other's here.
+ours() {
+	if [ -e "$own" ]; then
+		DOCKER_HOST=unix:///run/docker.sock nsenter --target "$(cat "$own")" --mount --net --pid --ipc --cgroup --wdns="$PWD" "$@"
+	else
+		"$@"
+	fi
+}
+
+# engine is the first process of the machine: it starts dockerd, and ends with it.
+engine() {
+	data=$dir/engine
+	mkdir -p "$data" /run/ccv2-kind
+	printf 'version = 3\nroot = "%s/containerd"\nstate = "/run/ccv2-kind/containerd"\ndisabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "/run/ccv2-kind/containerd.sock"\n' \
+		"$data" >/run/ccv2-kind/containerd.toml
+	echo 1 >/proc/sys/net/ipv4/ip_forward
+	export PATH=$build/bin:$PATH
+	containerd --config /run/ccv2-kind/containerd.toml >"$state/containerd.log" 2>&1 &
+	until [ -S /run/ccv2-kind/containerd.sock ]; do
+		kill -0 $! || exit 1
+		sleep 0.1
+	done
+	echo $PPID >/run/ccv2-kind/parent
+	dockerd --containerd /run/ccv2-kind/containerd.sock --data-root "$data/docker" --exec-root /run/ccv2-kind/docker \
+		--host unix:///run/docker.sock --userland-proxy=false >"$state/dockerd.log" 2>&1
+}
+
+# start_engine returns once it answers.
+start_engine() {
+	[ "$(id -u)" = 0 ] || die "no Docker Engine is there (DOCKER_HOST), and one of our own needs root"
+	local scratch
+	scratch=$(mktemp -d "${TMPDIR:-/tmp}/ccv2-kind-XXXXXX")
+	echo "$scratch" >"$state/scratch"
+	setsid nohup sh "$here/test/suites/machine.sh" "$scratch" "$here/hack/kind.sh" engine "$build" </dev/null >"$state/machine.log" 2>&1 &
+	echo $! >"$state/outer"
+	local tries=0 init
+	until init=$(first "$(cat "$state/outer")") && echo "$init" >"$own" && ours docker info >/dev/null 2>&1; do
+		if [ $((tries += 1)) -gt 300 ] || ! kill -0 "$(cat "$state/outer")" 2>/dev/null; then
+			tail -n 20 "$state"/{machine,containerd,dockerd}.log >&2 || true
+			rm -f "$own"
+			die "the Engine does not answer"
+		fi
+		sleep 0.2
+	done
+}
+
+# first finds the first process of the namespaces that a process's descendants are in.
+first() {
+	local pid=$1 child
+	while :; do
+		child=$(pgrep -o -P "$pid") || return
+		[ "$(sed -n 's/^NSpid:.*\t//p' "/proc/$child/status")" = 1 ] && [ "$child" != 1 ] && {
+			echo "$child"
+			return
+		}
+		pid=$child
+	done
+}
+
+stop_engine() {
+	kill -TERM "$(cat "$own")" 2>/dev/null || true # nobody but init's own death ends it
+	kill -KILL "$(cat "$own")" 2>/dev/null || true
+	local tries=0
+	while kill -0 "$(cat "$state/outer")" 2>/dev/null; do
+		[ $((tries += 1)) -lt 300 ] || die "the Engine's machine does not end"
+		sleep 0.2
+	done
+	rm -rf "$(cat "$state/scratch")" "$own" "$state/outer" "$state/scratch"
+}
+
+# configuration of the cluster; cgroups v1 and a machine without the right to lower a
+# process's score for the killer of the kernel need words of their own.
+configuration() {
+	cat <<-END
+		kind: Cluster
+		apiVersion: kind.x-k8s.io/v1alpha4
+		nodes:
+		  - role: control-plane
+		  - role: worker
+		  - role: worker
+		networking:
+		  disableDefaultCNI: true # its image is in no module; see below
+		kubeadmConfigPatches:
+		  - |
+		    kind: KubeletConfiguration
+		    failCgroupV1: false
+		    evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%, imagefs.inodesFree: 1%}
+		    imageGCHighThresholdPercent: 100
+		containerdConfigPatches:
+		  - |
+		    [plugins."io.containerd.grpc.v1.cri"]
+		      restrict_oom_score_adj = true
+	END
+}
+
+# network does what kind's own plugin does: a bridge for the pods of each node, and
+# routes to those of the others.
+network() {
+	local nodes node other
+	nodes=$(ours kubectl get nodes -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.podCIDR} {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}')
+	while read -r node cidr _; do
+		ours docker exec -i "$node" sh -c 'cat >/etc/cni/net.d/10-bridge.conflist' <<-END
+			{"cniVersion": "1.0.0", "name": "bridge", "plugins": [
+			  {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+			   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$cidr"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+			  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+		END
+		while read -r other cidr address; do
+			[ "$node" = "$other" ] || ours docker exec "$node" ip route replace "$cidr" via "$address"
+		done <<<"$nodes"
+	done <<<"$nodes"
+}
+
+# install puts the bundle on a worker as an operator would.
+install() {
+	local bundle
+	bundle=$(find "$build/dist" -name 'ccv2-*.tar.zst' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+	[ -n "$bundle" ] || die "no bundle in $build/dist; run make dist"
+	zstd -dc --long=27 "$bundle" | ours docker exec -i "$1" tar -C /root -xf -
+	ours docker exec "$1" sh -c '/root/ccv2-*/bin/ccv2 install -restart && rm -rf /root/ccv2-*'
+	ours kubectl label node "$1" ccv2.io/runtime=true
+	ours docker exec "$1" cat /opt/ccv2/runtimeclass.yaml | ours kubectl apply -f -
+}
+
+up() {
+	[ ! -e "$state" ] || die "$state is there: run hack/kind.sh down $build first"
+	mkdir -p "$state"
+	unset HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy # nothing is downloaded, and nodes would get them
+	if [ -z "${DOCKER_HOST:-}" ] && ! docker info >/dev/null 2>&1; then
+		start_engine
+	fi
+	local node
+	node=$(cat "$dir/node")
+	ours docker image inspect "ccv2.test/kind:$node" >/dev/null 2>&1 ||
+		ours docker import -c 'ENV container=docker' -c 'STOPSIGNAL SIGRTMIN+3' -c 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' \
+			"$dir/$node.tar" "ccv2.test/kind:$node" >/dev/null
+	configuration >"$state/cluster.yaml"
+	ours kind create cluster --name "$cluster" --config "$state/cluster.yaml" --image "ccv2.test/kind:$node" --kubeconfig "$KUBECONFIG" --retain
+	network
+	install "$cluster-worker"
+	ours kubectl wait --for=condition=Ready node --all --timeout=5m
+}
+
+down() {
+	ours kind delete cluster --name "$cluster"
+	if [ -e "$own" ]; then
+		ours docker network rm kind >/dev/null 2>&1 || true
+		stop_engine
+	fi
+	rm -rf "$state"
+}
+
+case $command in
+engine) engine ;;
+up | down) $command ;;
+run) ours "$@" ;;
+*) die "unknown command $command" ;;
+esac

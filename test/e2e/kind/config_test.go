@@ -1,0 +1,124 @@
+//go:build kind
+
+package kind_test
+
+// configRows give a container its environment and configuration.
+var configRows = []row{
+	{name: "environment", short: true, want: "KEY_one=1\n", manifest: `
+		apiVersion: v1
+		kind: ConfigMap
+		metadata: {name: c}
+		data: {one: "1", two: "2"}
+		---
+		apiVersion: v1
+		kind: Secret
+		metadata: {name: s}
+		stringData: {password: "p w"}
+		---
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a, labels: {l: v}, annotations: {note: "a note"}}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  enableServiceLinks: false
+		  containers:
+		    - name: main
+		      image: busybox:1.37
+		      command: [sh, -c, "env | grep -v ^KUBERNETES_ | sort; cat /info/*; echo; ls -l /info/labels"]
+		      resources: {limits: {cpu: "1", memory: 64Mi}}
+		      envFrom: [{prefix: KEY_, configMapRef: {name: c}}, {configMapRef: {name: none, optional: true}}]
+		      env:
+		        - {name: PLAIN, value: "$(PASSWORD) $$(x)"}
+		        - {name: PASSWORD, valueFrom: {secretKeyRef: {name: s, key: password}}}
+		        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+		        - {name: LABEL, valueFrom: {fieldRef: {fieldPath: "metadata.labels['l']"}}}
+		        - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+		        - {name: CPU, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}
+		        - {name: MEMORY, valueFrom: {resourceFieldRef: {resource: limits.memory}}}
+		      volumeMounts: [{name: info, mountPath: /info}]
+		  volumes:
+		    - name: info
+		      downwardAPI:
+		        items:
+		          - {path: labels, fieldRef: {fieldPath: metadata.labels}}
+		          - {path: annotation, fieldRef: {fieldPath: "metadata.annotations['note']"}}
+		          - {path: cpu, resourceFieldRef: {containerName: main, resource: limits.cpu}}`, script: `
+		apply && ended a
+		k logs a`},
+	{name: "configMaps and secrets", want: "-r--------", manifest: `
+		apiVersion: v1
+		kind: ConfigMap
+		metadata: {name: c}
+		data: {one: "1", two: "2"}
+		binaryData: {bytes: AAEC}
+		---
+		apiVersion: v1
+		kind: Secret
+		metadata: {name: s}
+		stringData: {key: secret}
+		---
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  containers:
+		    - name: main
+		      image: busybox:1.37
+		      command: [sh, -c, "cd /etc/c; cat one deep/er/two; wc -c <bytes; stat -L -c '%A %u' /etc/s/key one; cat /etc/s/key; ls /etc/none; cat /etc/single; echo x >one; ls -A /all"]
+		      volumeMounts:
+		        - {name: c, mountPath: /etc/c}
+		        - {name: s, mountPath: /etc/s}
+		        - {name: none, mountPath: /etc/none}
+		        - {name: c, mountPath: /etc/single, subPath: one}
+		        - {name: all, mountPath: /all}
+		  volumes:
+		    - {name: c, configMap: {name: c, items: [{key: one, path: one}, {key: two, path: deep/er/two}, {key: bytes, path: bytes}]}}
+		    - {name: s, secret: {secretName: s, defaultMode: 0400}}
+		    - {name: none, secret: {secretName: none, optional: true}}
+		    - name: all
+		      projected:
+		        sources: [{configMap: {name: c}}, {secret: {name: s}}, {downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}, {serviceAccountToken: {path: token, expirationSeconds: 600}}]`, script: `
+		apply && ended a
+		k logs a`},
+	{name: "configMap updated live", short: true, want: "the event came\nnew\n", manifest: `
+		apiVersion: v1
+		kind: ConfigMap
+		metadata: {name: c}
+		data: {key: old}
+		---
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  containers:
+		    - name: main
+		      image: busybox:1.37
+		      command: [sh, -c, "printf '#!/bin/sh\\necho $@ >>/tmp/events\\n' >/tmp/note; chmod 755 /tmp/note; touch /tmp/events; inotifyd /tmp/note /etc/c:yndcwe & sleep 1; touch /tmp/watching; wait"]
+		      readinessProbe: {exec: {command: [test, -e, /tmp/watching]}, periodSeconds: 1, timeoutSeconds: 10}
+		      volumeMounts: [{name: c, mountPath: /etc/c}]
+		  volumes: [{name: c, configMap: {name: c}}]`, script: `
+		apply && ready a
+		k exec a -- cat /etc/c/key; echo
+		k create configmap c --from-literal=key=new --dry-run=client -o yaml | k apply -f - >/dev/null 2>&1
+		k annotate pod a touch=1 >/dev/null
+		await new k exec a -- cat /etc/c/key
+		await data k exec a -- cat /tmp/events && echo the event came
+		k exec a -- cat /etc/c/key; echo`},
+	{name: "service account", want: "system:serviceaccount", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  containers:
+		    - name: main
+		      image: registry.k8s.io/e2e-test-images/agnhost:2.63.0
+		      command: [agnhost, pause]`, script: `
+		apply && ready a
+		k cp a:/var/run/secrets/kubernetes.io/serviceaccount/token token >/dev/null 2>&1; cut -d. -f2 token | base64 -d 2>/dev/null | jq -r .sub
+		k exec a -- ls /var/run/secrets/kubernetes.io/serviceaccount 2>/dev/null || true`},
+}

@@ -1,0 +1,79 @@
+//go:build kind
+
+package kind_test
+
+// nodeRows do to a node what its operators do.
+var nodeRows = []row{
+	{name: "kubelet and containerd restarted", want: "goes on\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  nodeName: ccv2-worker
+		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "i=0; while :; do i=$((i+1)); echo $i; sleep 1; done"]}]`, script: `
+		apply && ready a
+		on ccv2-worker systemctl restart containerd
+		await 'goes on' k exec a -- echo goes on; k exec a -- echo goes on
+		on ccv2-worker systemctl restart kubelet
+		k wait --for=condition=Ready node/ccv2-worker --timeout=60s; await 'goes on' k exec a -- echo goes on
+		timeout 20 kubectl -n $ns logs -f a --tail=1 | head -n 3 | wc -l
+		k get pod a -o 'jsonpath={.status.phase} {.status.containerStatuses[0].restartCount}{"\n"}'
+		k delete pod a --grace-period=1 --timeout=60s`},
+	{name: "summary of a node", want: "true true true\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  nodeName: ccv2-worker
+		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "head -c 30000000 /dev/urandom >/tmp/x; while :; do :; done"], resources: {limits: {cpu: 300m, memory: 96Mi}}}]`, script: `
+		apply && ready a
+		summary() { kubectl get --raw /api/v1/nodes/ccv2-worker/proxy/stats/summary | jq -r --arg ns $ns '.pods[] | select(.podRef.namespace==$ns) | "\(.containers[0].cpu.usageNanoCores>50000000) \(.containers[0].memory.workingSetBytes>1000000) \(.network.rxBytes!=null)"'; }
+		await 'true true true' summary; summary`},
+	{name: "events that name the cause", only: true, want: "kernel", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  nodeName: ccv2-worker
+		  containers: [{name: main, image: "busybox:1.37", command: [sleep, "1000000"]}]`, script: `
+		on ccv2-worker sh -c 'f=$(readlink -f /opt/ccv2/current)/guest; mv $f $f.away'
+		apply; await kernel k get events --field-selector reason=FailedCreatePodSandBox -o 'jsonpath={.items[0].message}'
+		k get events --field-selector reason=FailedCreatePodSandBox -o 'jsonpath={.items[0].message}{"\n"}'
+		on ccv2-worker sh -c 'f=$(readlink -f /opt/ccv2/current)/guest; mv $f.away $f'
+		ready a`},
+	{name: "node drained", want: "moved\n", manifest: `
+		apiVersion: apps/v1
+		kind: Deployment
+		metadata: {name: d}
+		spec:
+		  selector: {matchLabels: {app: d}}
+		  template:
+		    metadata: {labels: {app: d}}
+		    spec:
+		      runtimeClassName: ccv2
+		      nodeSelector: {kubernetes.io/hostname: ccv2-worker}
+		      terminationGracePeriodSeconds: 1
+		      containers: [{name: main, image: "busybox:1.37", command: [sleep, "1000000"]}]`, script: `
+		apply; k rollout status deployment/d --timeout=100s | tail -n 1
+		kubectl drain ccv2-worker --ignore-daemonsets --delete-emptydir-data --force --timeout=100s 2>/dev/null | grep -c "evicted"
+		await Pending k get pods -l app=d && echo moved
+		kubectl uncordon ccv2-worker
+		k rollout status deployment/d --timeout=100s | tail -n 1`},
+	{name: "node rebooted", want: "running again\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  nodeName: ccv2-worker
+		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "echo start >>/v/log; exec sleep 1000000"], volumeMounts: [{name: v, mountPath: /v}]}]
+		  volumes: [{name: v, hostPath: {path: /var/tmp/reboot, type: DirectoryOrCreate}}]`, script: `
+		apply && ready a
+		docker restart -t 20 ccv2-worker >/dev/null
+		await '^2$' sh -c 'docker exec ccv2-worker grep -c start /var/tmp/reboot/log'
+		ready a; k exec a -- echo running again
+		k delete pod a --grace-period=1 --timeout=60s >/dev/null; on ccv2-worker rm -r /var/tmp/reboot`},
+}

@@ -1,0 +1,153 @@
+//go:build kind
+
+package kind_test
+
+// volumeRows mount all kinds of volumes.
+var volumeRows = []row{
+	{name: "emptyDir", short: true, want: "from two", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  securityContext: {fsGroup: 2000}
+		  containers:
+		    - name: one
+		      image: busybox:1.37
+		      command: [sh, -c, "until [ -e /disk/two ]; do usleep 100000; done; cat /disk/two; stat -c '%a %g' /disk /memory; df -k /memory | awk 'END{print $2}'; awk '$2==\"/memory\"{print $3}' /proc/mounts; cat /memory/two"]
+		      volumeMounts: &mounts [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]
+		    - name: two
+		      image: busybox:1.37
+		      command: [sh, -c, "echo in memory >/memory/two; echo from two >/disk/part; mv /disk/part /disk/two"]
+		      volumeMounts: *mounts
+		  volumes: [{name: disk, emptyDir: {}}, {name: memory, emptyDir: {medium: Memory, sizeLimit: 16Mi}}]`, script: `
+		apply && ended a
+		k logs a -c one`},
+	{name: "hostPath", want: "made by the pod", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  nodeName: ccv2-worker
+		  containers:
+		    - name: main
+		      image: busybox:1.37
+		      command: [sh, -c, "echo made by the pod >/host/file; exec sleep 1000000"]
+		      volumeMounts: [{name: host, mountPath: /host}, {name: file, mountPath: /etc/of-node}]
+		  volumes:
+		    - {name: host, hostPath: {path: /var/tmp/row, type: DirectoryOrCreate}}
+		    - {name: file, hostPath: {path: /etc/hostname, type: File}}`, script: `
+		apply && ready a
+		await made on ccv2-worker cat /var/tmp/row/file; on ccv2-worker cat /var/tmp/row/file
+		on ccv2-worker sh -c 'echo made by the host >/var/tmp/row/other'
+		await made k exec a -- cat /host/other; k exec a -- cat /host/other
+		k exec a -- cat /etc/of-node
+		k delete pod a --grace-period=0 --force >/dev/null 2>&1; on ccv2-worker rm -r /var/tmp/row`},
+	{name: "persistent volume", want: "kept\n", manifest: `
+		apiVersion: v1
+		kind: PersistentVolumeClaim
+		metadata: {name: p}
+		spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Mi}}}
+		---
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  containers:
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "echo kept >/data/file; ln /data/file /data/link; mkfifo /data/pipe; sync"], volumeMounts: [{name: p, mountPath: /data}]}
+		  volumes: [{name: p, persistentVolumeClaim: {claimName: p}}]
+		---
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: b}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  initContainers:
+		    - {name: wait, image: "busybox:1.37", command: [sh, -c, "until [ -e /data/pipe ]; do usleep 100000; done"], volumeMounts: [{name: p, mountPath: /data}]}
+		  containers:
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "cat /data/link; ls -A /data; touch /data/x"], volumeMounts: [{name: p, mountPath: /data, readOnly: true}]}
+		  volumes: [{name: p, persistentVolumeClaim: {claimName: p}}]`, script: `
+		apply && ended a && ended b
+		k logs b`},
+	{
+		name: "raw block volume", want: "block special", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  containers:
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "stat -c %F /dev/disk; head -c 5 /dev/disk"], volumeDevices: [{name: p, devicePath: /dev/disk}]}
+		  volumes: [{name: p, persistentVolumeClaim: {claimName: p}}]`, script: `
+		on ccv2-worker sh -c 'echo block >/var/tmp/disk; truncate -s 1M /var/tmp/disk; losetup -f --show /var/tmp/disk' >loop
+		printf 'apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: %s}\nspec: {volumeMode: Block, capacity: {storage: 1Mi}, accessModes: [ReadWriteOnce], storageClassName: none, local: {path: %s}, nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [ccv2-worker]}]}]}}}\n---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: p}\nspec: {volumeMode: Block, volumeName: %s, storageClassName: none, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}\n' $ns $(cat loop) $ns | k apply -f - >/dev/null
+		apply; ended a >phase; k logs a
+		k get events --field-selector involvedObject.name=a,reason=Failed -o 'jsonpath={.items[0].message}' | grep -o 'device.*' | head -n 1
+		k delete pod a pvc/p >/dev/null 2>&1; k delete pod/a pvc/p pv/$ns >/dev/null 2>&1; on ccv2-worker sh -c "losetup -d $(cat loop); rm /var/tmp/disk"`,
+		differs: "a disk of the host is refused", wantVM: "device",
+	},
+	{name: "image volume", want: "busybox\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  containers:
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "ls /image/bin/busybox | xargs basename; touch /image/x; ls /part | head -n 3"], volumeMounts: [{name: i, mountPath: /image}, {name: i, mountPath: /part, subPath: etc}]}
+		  volumes: [{name: i, image: {reference: "busybox:1.37"}}]`, script: `
+		apply && ended a
+		k logs a`},
+	{name: "subPath", want: "one two\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  initContainers:
+		    - {name: make, image: "busybox:1.37", command: [sh, -c, "mkdir /v/dir; echo one >/v/dir/file; echo two >/v/two"], volumeMounts: [{name: v, mountPath: /v}]}
+		  containers:
+		    - name: main
+		      image: busybox:1.37
+		      command: [sh, -c, "echo $(cat /dir/file) $(cat /file); echo more >>/file; cat /expanded/a; ls /v"]
+		      env: [{name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+		      lifecycle: {postStart: {exec: {command: [sh, -c, "echo post >/expanded/post"]}}}
+		      volumeMounts: [{name: v, mountPath: /dir, subPath: dir}, {name: v, mountPath: /file, subPath: two}, {name: v, mountPath: /expanded, subPathExpr: "$(NAME)/x"}, {name: v, mountPath: /v}]
+		  volumes: [{name: v, emptyDir: {}}]`, script: `
+		apply && ended a
+		k logs a`},
+	{name: "unix socket in a volume", want: "through the socket", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  initContainers:
+		    - {name: server, image: "busybox:1.37", restartPolicy: Always, command: [sh, -c, "echo through the socket | nc -lU /v/s"], volumeMounts: &m [{name: v, mountPath: /v}]}
+		  containers:
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "until [ -S /v/s ]; do usleep 100000; done; nc -U /v/s </dev/null"], volumeMounts: *m}
+		  volumes: [{name: v, emptyDir: {}}]`, script: `
+		apply && ended a
+		k logs a`},
+	{name: "emptyDir over its limit", want: "exceeds the limit", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  terminationGracePeriodSeconds: 1
+		  containers:
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "dd if=/dev/zero of=/v/file bs=1M count=8; exec sleep 1000000"], volumeMounts: [{name: v, mountPath: /v}]}
+		  volumes: [{name: v, emptyDir: {sizeLimit: 4Mi}}]`, script: `
+		apply
+		k wait --for=jsonpath='{.status.reason}'=Evicted pod/a --timeout=150s >/dev/null
+		k get pod a -o 'jsonpath={.status.phase} {.status.message}{"\n"}'`},
+}
