@@ -135,15 +135,38 @@ network() {
 	done <<<"$nodes"
 }
 
-# install puts the bundle on a worker as an operator would.
+# install puts the bundle on one worker from outside, as somebody does who tries it, and
+# has the DaemonSet put it on the other.
 install() {
-	local bundle
-	bundle=$(find "$build/dist" -name 'ccv2-*.tar.zst' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
-	[ -n "$bundle" ] || die "no bundle in $build/dist; run make dist"
-	zstd -dc --long=27 "$bundle" | ours docker exec -i "$1" tar -C /root -xf -
-	ours docker exec "$1" sh -c '/root/ccv2-*/bin/ccv2 install -restart && rm -rf /root/ccv2-*'
-	ours kubectl label node "$1" ccv2.io/runtime=true
-	ours docker exec "$1" cat /opt/ccv2/runtimeclass.yaml | ours kubectl apply -f -
+	local bundle=$dir/dist/ccv2-e2e-linux-amd64
+	[ -e "$bundle.tar" ] || die "no bundle in $dir/dist; run make e2e-kind"
+	tar -C "$state" -xf "$bundle.tar"
+	ours "$state/ccv2-e2e-linux-amd64/bin/ccv2" install -kind "$cluster" -nodes "$cluster-worker" -restart
+	ours kind load image-archive "$bundle.oci.tar" --name "$cluster" --nodes "$cluster-worker2"
+	cat >"$state/ccv2-e2e-linux-amd64/deploy/kustomization.yaml" <<-END
+		apiVersion: kustomize.config.k8s.io/v1beta1
+		kind: Kustomization
+		resources: [restart]
+		patches:
+		  - target: {kind: DaemonSet}
+		    patch: '[{"op": "add", "path": "/spec/template/spec/nodeSelector/kubernetes.io~1hostname", "value": "$cluster-worker2"}]'
+	END
+	ours kubectl apply -k "$state/ccv2-e2e-linux-amd64/deploy"
+	ours kubectl -n ccv2 rollout status daemonset/ccv2 --timeout=5m
+}
+
+# left prints what the cluster has left behind, if anything.
+left() {
+	docker ps -aq --filter "label=io.x-k8s.kind.cluster=$cluster" | sed 's/^/container /'
+	[ -e /run/docker.sock ] && [ -e "$own" ] || return 0
+	# In the machine there is nothing else but the Engine.
+	docker network ls -q --filter type=custom | sed 's/^/network /'
+	docker volume ls -q | sed 's/^/volume /'
+	ps -e -o pid=,comm= | awk '$2 !~ /^(sh|bash|kind.sh|setpriv|unshare|containerd|dockerd|ps|awk|sed)$/ {print "process", $0}'
+	ip -o link | awk -F': ' '$2 !~ /^(lo|docker0)$/ {print "link", $2}'
+	awk -v dir="$dir" '$5 ~ "^/run/ccv2-kind/.*/" || ($5 ~ "^" dir && $5 !~ "engine/docker$") {print "mount", $5}' /proc/self/mountinfo
+	find /sys/fs/cgroup -mindepth 2 -type d \( -name 'kubepods*' -o -name kubelet -o -path '*/docker/*' \) | sed 's/^/cgroup /'
+	losetup -n -O BACK-FILE -l | grep "$dir" | sed 's/^/loop device of /' || true
 }
 
 up() {
@@ -161,22 +184,29 @@ up() {
 	configuration >"$state/cluster.yaml"
 	ours kind create cluster --name "$cluster" --config "$state/cluster.yaml" --image "ccv2.test/kind:$node" --kubeconfig "$KUBECONFIG" --retain
 	network
-	install "$cluster-worker"
+	install
 	ours kubectl wait --for=condition=Ready node --all --timeout=5m
 }
 
 down() {
+	local found
 	ours kind delete cluster --name "$cluster"
 	if [ -e "$own" ]; then
-		ours docker network rm kind >/dev/null 2>&1 || true
+		ours docker network rm kind >/dev/null
+	fi
+	found=$(ours "$0" left "$build")
+	if [ -e "$own" ]; then
 		stop_engine
+		found=$found$(find /sys/fs/cgroup -maxdepth 2 -name 'ccv2-kind-*' | sed 's/^/cgroup /')
 	fi
 	rm -rf "$state"
+	[ -z "$found" ] || die "left behind:
+$found"
 }
 
 case $command in
-engine) engine ;;
-up | down) $command ;;
+engine | left) $command ;; # in the machine
+up | down) "$command" ;;
 run) ours "$@" ;;
 *) die "unknown command $command" ;;
 esac
