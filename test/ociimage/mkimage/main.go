@@ -14,8 +14,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/ccv2/containerd-shim-ccv2/test/ociimage"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/ociimage"
 )
 
 func main() {
