@@ -63,7 +63,7 @@ guest-9p: deps build crun-static ## the same with a kernel that has 9p, for shar
 
 crun-static: $(BUILD)/crun-static/crun
 
-$(BUILD)/crun-static/crun: hack/build-crun.sh hack/debsource.sh hack/crun-exec-terminal.patch hack/crun-dangling-symlink.patch
+$(BUILD)/crun-static/crun: hack/build-crun.sh hack/debsource.sh hack/crun-exec-terminal.patch hack/crun-dangling-symlink.patch hack/crun-exec-failure.patch
 	@$(STEP) "get what building crun needs from the distribution" hack/deps.sh crun $(BUILD)
 	@$(STEP) "build a static crun for the guest" hack/build-crun.sh $(BUILD)/crun-static
 	@touch $@

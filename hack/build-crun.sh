@@ -38,6 +38,7 @@ done
 cd crun-*/
 patch -p1 -s <"$hack/crun-exec-terminal.patch"
 patch -p1 -s <"$hack/crun-dangling-symlink.patch"
+patch -p1 -s <"$hack/crun-exec-failure.patch"
 # The release has generated files; the patches must not make them look stale.
 find . -name aclocal.m4 -exec touch {} +
 find . -name configure -exec touch {} +

@@ -141,10 +141,3 @@ func (c *container) processIDs() map[int]string {
 	}
 	return ids
 }
-
-// initPID is the pid of the init process, which lives as long as reserve succeeds.
-func (c *container) initPID() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.init.child.PID
-}

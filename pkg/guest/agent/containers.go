@@ -19,10 +19,8 @@ import (
 // Runtime starts processes and containers. Package ociruntime has the one of a
 // guest, and ociruntime/fake one for tests.
 type Runtime interface {
-	Create(ctx context.Context, c ociruntime.Container, p ociruntime.Program, io ociruntime.IO) (*ociruntime.Child, error)
-	Exec(
-		ctx context.Context, c ociruntime.Container, id string, initPID int, spec *specs.Process, io ociruntime.IO,
-	) (*ociruntime.Child, error)
+	Create(ctx context.Context, c ociruntime.Container, program string, io ociruntime.IO) (*ociruntime.Child, error)
+	Exec(ctx context.Context, c ociruntime.Container, id string, spec *specs.Process, io ociruntime.IO) (*ociruntime.Child, error)
 	Spawn(cgroup string, args []string, io ociruntime.IO) (*ociruntime.Child, error)
 	Start(ctx context.Context, c ociruntime.Container) error
 	Pause(ctx context.Context, c ociruntime.Container) error

@@ -14,7 +14,6 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -68,7 +67,7 @@ func (s *containers) createReserved(ctx context.Context, c *container, req *hype
 	if program.changesNetwork() {
 		s.drivers.LoadIptables()
 	}
-	child, err := s.runtime.Create(ctx, c.oci, program.Program, p.io)
+	child, err := s.runtime.Create(ctx, c.oci, program.Args[0], p.io)
 	if err != nil {
 		p.abort()
 		return err
@@ -84,8 +83,8 @@ func (s *containers) createReserved(ctx context.Context, c *container, req *hype
 
 // program is what the agent needs to know of an init process.
 type program struct {
-	ociruntime.Program
-	Terminal bool `json:"terminal"`
+	Args     []string `json:"args"` // at least one
+	Terminal bool     `json:"terminal"`
 
 	Capabilities *specs.LinuxCapabilities `json:"capabilities"`
 }

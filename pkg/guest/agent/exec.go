@@ -33,7 +33,7 @@ func (s *containers) exec(ctx context.Context, req hyperstart.ExecCmdRequest) er
 		spec.ConsoleSize = &specs.Box{Height: uint(req.Process.Rows), Width: uint(req.Process.Columns)}
 	}
 	return s.launch(req.Container, req.Process, spec.Terminal, func(c *container, p *process) (*ociruntime.Child, error) {
-		return s.runtime.Exec(ctx, c.oci, p.id, c.initPID(), &spec, p.io)
+		return s.runtime.Exec(ctx, c.oci, p.id, &spec, p.io)
 	})
 }
 

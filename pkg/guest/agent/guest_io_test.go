@@ -261,12 +261,38 @@ var notPrograms = []struct {
 	{"noexec", 127, `exec: "noexec": executable file not found in $PATH`},
 	{"/bin", 126, `exec: "/bin": is a directory`},
 	{"/bin/sh/x", 126, `exec: "/bin/sh/x": stat /bin/sh/x: not a directory`},
-	{"/bin/text", 126, "exec format error: neither"},
-	{"text", 126, "exec format error: neither"},
-	{"bin/text", 126, "exec format error: neither"},
-	{"/bin/script", 127, `interpreter "/nope" does not exist`},
-	{"dos", 127, `interpreter "/bin/sh\r" does not exist`},
-	{"foreign", 126, "another processor"},
+}
+
+// notExecuted are programs that the kernel does not execute, with what they leave on
+// the standard error of a container that runs them.
+var notExecuted = []struct{ arg, want string }{
+	{"/bin/text", "exec /bin/text: exec format error\n"},
+	{"text", "exec /bin/text: exec format error\n"},
+	{"bin/text", "exec bin/text: exec format error\n"},
+	{"/bin/script", "exec /bin/script: no such file or directory\n"},
+	{"dos", "exec /bin/dos: no such file or directory\n"},
+	{"foreign", "exec /bin/foreign: exec format error\n"},
+}
+
+// testNotExecuted wants such a process to have been, and to have told its user.
+func testNotExecuted(t *testing.T, v *vm) {
+	for _, tt := range notExecuted {
+		p := v.run("refused", spec(tt.arg))
+		if got := p.wait(); got != 255 || p.err.String() != tt.want || p.stdout.String() != "" {
+			t.Errorf("run %s: status %d, %q, %q; want 255, %q", tt.arg, got, p.stdout.String(), p.err.String(), tt.want)
+		}
+		v.remove("refused")
+	}
+	init := v.run("refused", spec("sleep", "1000"))
+	for _, tt := range notExecuted {
+		p := v.exec("refused", "e", execSpec(tt.arg))
+		if got := p.wait(); got != 255 || p.err.String() != tt.want || p.stdout.String() != "" {
+			t.Errorf("exec %s: status %d, %q, %q; want 255, %q", tt.arg, got, p.stdout.String(), p.err.String(), tt.want)
+		}
+	}
+	v.call(hyperstart.KillContainer, hyperstart.KillContainerRequest{Container: "refused", Signal: 9})
+	init.wait()
+	v.remove("refused")
 }
 
 // testMissing checks the errors for programs that cannot be run, and that the

@@ -163,6 +163,7 @@ func TestGuest(t *testing.T) {
 		{"pause", testPause},
 		{"oom", testOOM},
 		{"missing binary", testMissing},
+		{"not executed", testNotExecuted},
 		{"signals and lists", testSignals},
 		{"update and stats", testUpdate},
 		{"files", testFiles},

@@ -3,8 +3,7 @@
 // It owns the OCI runtime, crun or runc, with its sealed copy and its state
 // directory, and [Reaper], the only caller of wait in PID 1. A method of [Runtime]
 // is exactly one invocation of the OCI runtime: they are what container operations
-// cost most. Beside that it tells programs that the kernel will not execute from
-// those that it will, because the OCI runtime finds out too late.
+// cost most.
 //
 // A [Child] is a process that the Reaper waits for:
 //

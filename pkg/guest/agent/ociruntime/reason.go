@@ -129,5 +129,7 @@ func inWordsOfRunc(msg, program string) error {
 	case is("not a regular file"):
 		why = "is a directory, or no regular file"
 	}
-	return cannotRun(exit, fmt.Errorf("exec: %q: %s", program, why))
+	return &hyperstart.GuestError{
+		Class: hyperstart.ClassInvalidArgument, ExitStatus: exit, Err: fmt.Errorf("exec: %q: %s", program, why),
+	}
 }

@@ -110,8 +110,8 @@ func (r *Runtime) launch(c Container, process string, io IO, invoke func() error
 }
 
 // Create creates a container with the config.json of its bundle. Its init process
-// has everything set up and waits for Start.
-func (r *Runtime) Create(ctx context.Context, c Container, p Program, io IO) (*Child, error) {
+// has everything set up and waits for Start, to execute program.
+func (r *Runtime) Create(ctx context.Context, c Container, program string, io IO) (*Child, error) {
 	child, err := r.launch(c, hyperstart.InitProcess, io, func() error {
 		return r.invoke(ctx, c, "create", func(ctx context.Context, cmd *runc.Runc) error {
 			return cmd.Create(ctx, c.ID, c.Bundle, &runc.CreateOpts{
@@ -119,21 +119,14 @@ func (r *Runtime) Create(ctx context.Context, c Container, p Program, io IO) (*C
 			})
 		})
 	})
-	if err == nil {
-		err = checkProgram(child.PID, p)
-	}
 	if err != nil {
-		return nil, nameProgram(err, p.Args[0])
+		return nil, nameProgram(err, program)
 	}
 	return child, nil
 }
 
-// Exec starts a process in a container. initPID is that of its init process, which
-// must not have ended.
-func (r *Runtime) Exec(ctx context.Context, c Container, id string, initPID int, spec *specs.Process, io IO) (*Child, error) {
-	if err := checkProgram(initPID, Program{Args: spec.Args, Env: spec.Env, Cwd: spec.Cwd}); err != nil {
-		return nil, err
-	}
+// Exec starts a process in a container, whose init process must not have ended.
+func (r *Runtime) Exec(ctx context.Context, c Container, id string, spec *specs.Process, io IO) (*Child, error) {
 	child, err := r.launch(c, id, io, func() error {
 		return r.invoke(ctx, c, "exec-"+id, func(ctx context.Context, cmd *runc.Runc) error {
 			return cmd.Exec(ctx, c.ID, *spec, &runc.ExecOpts{

@@ -143,7 +143,7 @@ func (r *Runtime) add(container, id string, io ociruntime.IO) (*ociruntime.Child
 }
 
 // Create makes the init process of a container.
-func (r *Runtime) Create(ctx context.Context, c ociruntime.Container, _ ociruntime.Program, io ociruntime.IO) (*ociruntime.Child, error) {
+func (r *Runtime) Create(ctx context.Context, c ociruntime.Container, _ string, io ociruntime.IO) (*ociruntime.Child, error) {
 	if err := r.begin(ctx, Create, c.ID); err != nil {
 		return nil, err
 	}
@@ -151,14 +151,9 @@ func (r *Runtime) Create(ctx context.Context, c ociruntime.Container, _ ocirunti
 }
 
 // Exec makes an exec process.
-func (r *Runtime) Exec(
-	ctx context.Context, c ociruntime.Container, id string, initPID int, spec *specs.Process, io ociruntime.IO,
-) (*ociruntime.Child, error) {
+func (r *Runtime) Exec(ctx context.Context, c ociruntime.Container, id string, spec *specs.Process, io ociruntime.IO) (*ociruntime.Child, error) {
 	if err := r.begin(ctx, Exec, c.ID, id); err != nil {
 		return nil, err
-	}
-	if init := r.Process(c.ID, hyperstart.InitProcess); init == nil || init.PID != initPID {
-		return nil, fmt.Errorf("%d is not the pid of the init process", initPID)
 	}
 	child, err := r.add(c.ID, id, io)
 	if p := r.Process(c.ID, id); p != nil {
