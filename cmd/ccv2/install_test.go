@@ -109,7 +109,19 @@ func TestNodeRefuses(t *testing.T) {
 // TestKindRefuses likewise.
 func TestKindRefuses(t *testing.T) {
 	bundle := unpacked(t, "1.0")
-	t.Setenv("DOCKER_HOST", "unix:///nothing")
+	for _, tt := range []struct {
+		host string
+		want string
+	}{
+		{"unix:///nothing", "name its socket in DOCKER_HOST"},
+		{"ssh://user@host", "forward the engine's socket"},
+		{"nothing", "settings of the engine (DOCKER_HOST"},
+	} {
+		t.Setenv("DOCKER_HOST", tt.host)
+		if err := runInstall([]string{"-kind", "a", "-bundle", bundle}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", tt.host, err)
+		}
+	}
 	for _, tt := range []struct {
 		args []string
 		want string
@@ -118,7 +130,6 @@ func TestKindRefuses(t *testing.T) {
 		{[]string{"-nodes", "a", "-bundle", bundle}, "-kind needs the name of a cluster"},
 		{[]string{"-kind", "a", "-root", "/x", "-bundle", bundle}, "-root is for the file system of another host"},
 		{[]string{"-kind", "a", "-bundle", t.TempDir()}, "is no unpacked bundle"},
-		{[]string{"-kind", "a", "-bundle", bundle}, "name its socket in DOCKER_HOST"},
 	} {
 		if err := runInstall(tt.args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: %v", tt.args, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -56,6 +57,10 @@ func (e *exitError) Error() string {
 type docker struct{ client *client.Client }
 
 func openEngine() (*docker, error) {
+	if host := os.Getenv(client.EnvOverrideHost); strings.HasPrefix(host, "ssh://") {
+		return nil, fmt.Errorf("DOCKER_HOST=%s needs the client of Docker: forward the engine's socket "+
+			"(ssh -NL /tmp/docker.sock:/var/run/docker.sock …), and name that; nothing was changed", host)
+	}
 	c, err := client.New(client.FromEnv)
 	if err != nil {
 		return nil, fmt.Errorf("settings of the engine (DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH): %w", err)
