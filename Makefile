@@ -227,6 +227,10 @@ dist-test: dist stack-test $(BUILD)/busybox.tar ## try it on hosts with none of 
 	@$(STEP) "make a root file system of Debian 13" hack/debian.sh $(BUILD)/debian-trixie kmod trixie
 	@$(STEP) "the bundle on Debian 13" hack/bundle-test.sh $(BUILD) $(BUILD)/debian-trixie/root
 
+dist-test-host: dist stack $(BUILD)/busybox.tar ## try it on a Debian 13 with systemd and KVM, in a VM; needs root
+	@hack/deps.sh host $(BUILD)
+	@$(STEP) "the bundle on a host in a VM" hack/host.sh $(BUILD) '' bundle
+
 dist-bench: dist stack $(BUILD)/busybox.tar ## `ctr run … true` from the bundle, beside the distribution's QEMU; PAIRS=20; needs root
 	@$(STEP) "the bundle beside the distribution's QEMU" hack/bundle-bench.sh $(BUILD) $(PAIRS)
 
@@ -254,4 +258,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind conformance bench dist dist-test dist-bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind conformance bench dist dist-test dist-test-host dist-bench fmt install clean distclean help

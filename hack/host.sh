@@ -10,8 +10,11 @@
 # The emulated SVM now and then locks up or panics the VM's kernel: that is said,
 # and tried again twice. A test that fails is not.
 #
+# With "bundle" it is a Debian 13 without QEMU, and what an operator does with the bundle of
+# `make dist` (hack/host-bundle.sh).
+#
 # usage: hack/host.sh BUILD-DIR [TEST-REGEXP [LAYOUT]]
-#   LAYOUT  unified or hybrid, default both, one after the other
+#   LAYOUT  unified or hybrid, default both, one after the other; or bundle
 set -euo pipefail
 
 build=$(cd "${1:?usage: hack/host.sh BUILD-DIR [TEST-REGEXP [LAYOUT]]}" && pwd)
@@ -38,7 +41,8 @@ trap 'rm -f "$disk"' EXIT
 distribution() {
 	local packages=systemd-sysv,dbus,udev,kmod,procps,iproute2,iptables,busybox-static,containernetworking-plugins,qemu-system-x86
 	packages+=,linux-image-cloud-amd64,initramfs-tools,zstd
-	[ "$1" = bookworm ] || packages+=,virtiofsd # a part of QEMU's until then
+	[ "$layout" != bundle ] || packages=systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,initramfs-tools,zstd
+	[ "$1" = bookworm ] || [ "$layout" = bundle ] || packages+=,virtiofsd # a part of QEMU's until then
 	root=$host/$1-$(printf %s "$packages" | sha256sum | cut -c1-12)
 	[ ! -d "$root" ] || return 0
 	local mirror log=$host/$1-debootstrap.log
@@ -86,8 +90,32 @@ done
 echo "host: tests ended with \$status"
 systemctl poweroff --force
 EOF
-	chmod +x "$root/opt/ccv2/run"
-	cat >"$root/etc/systemd/system/ccv2-test.service" <<'EOF'
+	service /opt/ccv2/run
+}
+
+# bundle copies the bundle of `make dist`, another version of it, and what there is beside it
+# on a host: a containerd, which is a service.
+bundle() {
+	local archive test=$root/opt/test
+	archive=$(find "$build/dist" -name 'ccv2-*.tar.zst' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+	rm -rf "$test"
+	mkdir -p "$test/bundle" "$root/etc/containerd/conf.d" "$root/etc/systemd/system"
+	zstd -qdc --long=27 "$archive" | tar -C "$test/bundle" --strip-components 1 -xf -
+	cp -a "$test/bundle" "$test/next"
+	echo next >"$test/next/VERSION"
+	sed -i "s|^[0-9a-f]*  VERSION\$|$(printf 'next\n' | sha256sum | cut -d' ' -f1)  VERSION|" "$test/next/SHA256SUMS"
+	cp "$build/bin/containerd" "$build/bin/ctr" "$build/busybox.tar" hack/host-bundle.sh "$test/"
+	printf 'version = 3\nimports = ["/etc/containerd/conf.d/*.toml"]\n' >"$root/etc/containerd/config.toml"
+	# The emulated KVM is slower than a processor's.
+	printf '[guest]\nboot_timeout = "100s"\ncall_timeout = "100s"\n' | install -D -m 644 /dev/stdin "$root/etc/ccv2/config.toml.d/slow.toml"
+	printf '[Service]\nType=notify\nExecStart=/opt/test/containerd\nDelegate=yes\nKillMode=process\n' >"$root/etc/systemd/system/containerd.service"
+	service /opt/test/host-bundle.sh
+}
+
+# service has a program of the root started with it, on the console.
+service() {
+	chmod +x "$root$1"
+	cat >"$root/etc/systemd/system/ccv2-test.service" <<EOF
 [Unit]
 After=multi-user.target
 [Service]
@@ -95,9 +123,10 @@ Environment=HOME=/root
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
-ExecStart=/opt/ccv2/run
+ExecStart=$1
 Delegate=yes
 EOF
+	mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
 	ln -sf /dev/null "$root/etc/systemd/system/serial-getty@ttyS0.service" # it hangs the line up
 	ln -sf ../ccv2-test.service "$root/etc/systemd/system/multi-user.target.wants/ccv2-test.service"
 }
@@ -106,12 +135,12 @@ EOF
 boot() {
 	local name=$1 release arguments attempt console root
 	case $name in
-	unified) release=trixie arguments= ;;
+	unified | bundle) release=trixie arguments= ;;
 	hybrid) release=bookworm arguments=systemd.unified_cgroup_hierarchy=0 ;;
-	*) echo "host: layout $name is neither unified nor hybrid" >&2 && return 1 ;;
+	*) echo "host: layout $name is neither unified nor hybrid nor bundle" >&2 && return 1 ;;
 	esac
 	distribution "$release"
-	programs
+	if [ "$name" = bundle ]; then bundle; else programs; fi
 	for attempt in 1 2 3; do
 		rm -f "$disk"
 		truncate -s 6G "$disk"
