@@ -64,7 +64,7 @@ func (p Process) Wait(ctx context.Context) error {
 // is gone.
 func (p Process) await(ctx context.Context, begin func(fd int) error) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
+	if gone(err) {
 		return nil
 	}
 	if err != nil {
@@ -92,6 +92,13 @@ func (p Process) await(ctx context.Context, begin func(fd int) error) error {
 		}
 	}
 	return fmt.Errorf("wait for the end of %s (pid %d): still there: %w", p.Name, p.PID, ctx.Err())
+}
+
+// gone reports whether pidfd_open says that there is no such process. Kernels before 6.16
+// say EINVAL of one that is just being released, and all of them, in the one way or the
+// other, of a thread that has got its pid.
+func gone(err error) bool {
+	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT)
 }
 
 // stat reads the state and the start time, fields 3 and 22, of /proc/PID/stat.

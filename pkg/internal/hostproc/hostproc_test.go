@@ -103,3 +103,29 @@ func TestIsParent(t *testing.T) {
 		t.Error("a child that is gone is one")
 	}
 }
+
+// TestReleased: a pid of no process, which is what one that is just being released looks
+// like, and a thread, is one that is gone.
+func TestReleased(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	tid := make(chan int)
+	done := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // not that of the test, so that one of both is not the first
+		tid <- unix.Gettid()
+		<-done
+	}()
+	thread := <-tid
+	defer close(done)
+	if thread == os.Getpid() {
+		thread = unix.Gettid()
+	}
+	p := Process{Name: "thread", PID: thread}
+	if err := p.Wait(t.Context()); err != nil {
+		t.Errorf("wait: %v", err)
+	}
+	if err := p.Kill(t.Context()); err != nil {
+		t.Errorf("kill: %v", err)
+	}
+}

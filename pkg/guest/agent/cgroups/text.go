@@ -121,7 +121,8 @@ func (k *textKeeper) lockTextOf(container string, pid, room int) (int, error) {
 	if err == nil {
 		room, err = k.lockFiles(container, pid, files, host, room)
 	}
-	return room, ignore(err, unix.ENOENT, unix.ESRCH)
+	// EINVAL is what pidfd_open says of a process that is just being released.
+	return room, ignore(err, unix.ENOENT, unix.ESRCH, unix.EINVAL)
 }
 
 // lockFiles locks what is not locked yet until the process ends: the first time, and when
