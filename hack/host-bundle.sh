@@ -33,7 +33,8 @@ files >/run/before
 /opt/test/bundle/bin/ccv2 install -restart
 echo "host: $(grep -h memory: /opt/ccv2/runtimeclass.yaml | tr -s ' ') for a VM"
 [ "$(run "$image" one sh -c 'echo in a VM')" = 'in a VM' ] || fail "nothing runs"
-ccv2 check | tee /run/check
+ccv2 check >/run/check 2>&1 || { cat /run/check; fail "ccv2 check"; }
+cat /run/check
 grep -q '^ok .*accelerator .*kvm' /run/check || fail "it does not use KVM"
 ctr run -d --runtime io.containerd.cc.v2 "$image" old sleep 1000
 /opt/test/next/bin/ccv2 upgrade -restart -no-probe | grep 'processes of running pods' || fail "the version of a running pod is removed"
