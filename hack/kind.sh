@@ -155,6 +155,19 @@ install() {
 	ours kubectl -n ccv2 rollout status daemonset/ccv2 --timeout=5m
 }
 
+# metrics is what kubectl top asks, which no cluster of kind has by itself.
+metrics() {
+	cp -r --no-preserve=mode "$(go -C "$here/tools/kind" list -m -f '{{.Dir}}' sigs.k8s.io/metrics-server)/manifests/base" "$state/metrics-server"
+	cat >>"$state/metrics-server/kustomization.yaml" <<-END
+
+		images: [{name: gcr.io/k8s-staging-metrics-server/metrics-server, newName: registry.k8s.io/metrics-server/metrics-server, newTag: v0.9.0}]
+		patches:
+		  - target: {kind: Deployment}
+		    patch: '[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--kubelet-insecure-tls"}]'
+	END
+	ours kubectl apply -k "$state/metrics-server" 2>/dev/null # an old word of it is deprecated
+}
+
 # left prints what the cluster has left behind, if anything.
 left() {
 	docker ps -aq --filter "label=io.x-k8s.kind.cluster=$cluster" | sed 's/^/container /'
@@ -185,6 +198,7 @@ up() {
 	ours kind create cluster --name "$cluster" --config "$state/cluster.yaml" --image "ccv2.test/kind:$node" --kubeconfig "$KUBECONFIG" --retain
 	network
 	install
+	metrics
 	ours kubectl wait --for=condition=Ready node --all --timeout=5m
 }
 
@@ -199,6 +213,8 @@ down() {
 		stop_engine
 		found=$found$(find /sys/fs/cgroup -maxdepth 2 -name 'ccv2-kind-*' | sed 's/^/cgroup /')
 	fi
+	mkdir -p "$dir/logs"
+	mv "$state"/*.log "$dir/logs/" 2>/dev/null || true # of our own Engine, if it was ours
 	rm -rf "$state"
 	[ -z "$found" ] || die "left behind:
 $found"

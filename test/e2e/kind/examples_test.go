@@ -14,7 +14,7 @@ var exampleRows = []row{
 		apply $examples/deployment.yaml
 		k rollout status deployment/web --timeout=150s | tail -n 1
 		apply $examples/pod.yaml; ready hello
-		for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do fetch hello http://web/; done | sort -u >names
+		k exec hello -- sh -c 'for i in $(seq 20); do wget -q -O - http://web/; done' | sort -u >names
 		k get pods -l app=web -o name | sed 's/.*\///' | sort | diff - names
 		echo $(wc -l <names) servers`},
 	{name: "example job", short: true, want: "4\n", script: `

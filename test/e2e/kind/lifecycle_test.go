@@ -59,7 +59,7 @@ var lifecycleRows = []row{
 		    - {name: log, image: "busybox:1.37", command: [sh, -c, "echo the last line; exit 2"], terminationMessagePolicy: FallbackToLogsOnError}`, script: `
 		apply && ended a
 		k get pod a -o 'jsonpath={range .status.containerStatuses[*]}{.state.terminated.exitCode} {.state.terminated.message}{end}'`},
-	{name: "init containers", short: true, want: "one two main", manifest: `
+	{name: "init containers", want: "one two main", manifest: `
 		apiVersion: v1
 		kind: Pod
 		metadata: {name: a}
@@ -87,7 +87,7 @@ var lifecycleRows = []row{
 		    - {name: two, image: "busybox:1.37", command: [sleep, "1000002"]}`, script: `
 		apply && ready a
 		k exec a -c two -- ps -o pid,args | grep -E 'pause|sleep' | grep -v grep | awk '{print ($1 == 1), $2, $3}' | sort
-		k exec a -c two -- sh -c 'kill -KILL $(pgrep -f 1000001)'
+		k exec a -c two -- sh -c 'pkill -KILL -f "[s]leep 1000001"'
 		await '^1 0$' k get pod a -o 'jsonpath={.status.containerStatuses[*].restartCount}'
 		ready a
 		k get pod a -o 'jsonpath={.status.containerStatuses[0].lastState.terminated.exitCode}{"\n"}'`},
@@ -137,6 +137,6 @@ var lifecycleRows = []row{
 		spec:
 		  runtimeClassName: ccv2
 		  containers: [{name: main, image: "busybox:1.37", command: [nosuch]}]`, script: `
-		apply; await RunContainerError\|CrashLoop k get pod a
+		apply; await 'RunContainerError\|CrashLoop' k get pod a
 		k get events --field-selector involvedObject.name=a,reason=Failed -o 'jsonpath={.items[0].message}' | grep -o 'executable file not found in $PATH' | head -n 1`},
 }

@@ -59,7 +59,7 @@ var networkRows = []row{
 		  runtimeClassName: ccv2
 		  containers: [{name: main, image: "busybox:1.37", command: [sleep, "1000000"]}]`, script: `
 		apply; k rollout status deployment/d --timeout=150s | tail -n 1; ready client
-		for i in 1 2 3 4 5 6 7 8; do fetch client http://s/hostname; echo; done | sort -u | wc -l | sed 's/$/ server/'`},
+		k exec client -- sh -c 'for i in $(seq 10); do wget -q -O - http://s/hostname; echo; done' | sort -u | wc -l | sed 's/$/ server/'`},
 	{name: "DNS of a pod", want: "search a.example b.example", manifest: `
 		apiVersion: v1
 		kind: Pod

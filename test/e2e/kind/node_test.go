@@ -31,7 +31,16 @@ var nodeRows = []row{
 		apply && ready a
 		summary() { kubectl get --raw /api/v1/nodes/ccv2-worker/proxy/stats/summary | jq -r --arg ns $ns '.pods[] | select(.podRef.namespace==$ns) | "\(.containers[0].cpu.usageNanoCores>50000000) \(.containers[0].memory.workingSetBytes>1000000) \(.network.rxBytes!=null)"'; }
 		await 'true true true' summary; summary`},
-	{name: "events that name the cause", only: true, want: "kernel", manifest: `
+	{name: "kubectl top", want: "has both\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "head -c 20000000 /dev/urandom >/dev/shm/x; while :; do :; done"], resources: {limits: {cpu: 300m, memory: 96Mi}}}]`, script: `
+		apply && ready a
+		await '^a  *[1-9][0-9]*m  *[1-9][0-9]*Mi' kubectl -n $ns top pod a --no-headers && echo has both`},
+	{name: "events that name the cause", only: true, want: "vmlinux does not exist", manifest: `
 		apiVersion: v1
 		kind: Pod
 		metadata: {name: a}
@@ -39,10 +48,10 @@ var nodeRows = []row{
 		  runtimeClassName: ccv2
 		  nodeName: ccv2-worker
 		  containers: [{name: main, image: "busybox:1.37", command: [sleep, "1000000"]}]`, script: `
-		on ccv2-worker sh -c 'f=$(readlink -f /opt/ccv2/current)/guest; mv $f $f.away'
+		on ccv2-worker sh -c 'f=/opt/ccv2/current/share/ccv2; mv $f $f.away'
 		apply; await kernel k get events --field-selector reason=FailedCreatePodSandBox -o 'jsonpath={.items[0].message}'
 		k get events --field-selector reason=FailedCreatePodSandBox -o 'jsonpath={.items[0].message}{"\n"}'
-		on ccv2-worker sh -c 'f=$(readlink -f /opt/ccv2/current)/guest; mv $f.away $f'
+		on ccv2-worker sh -c 'f=/opt/ccv2/current/share/ccv2; mv $f.away $f'
 		ready a`},
 	{name: "node drained", want: "moved\n", manifest: `
 		apiVersion: apps/v1

@@ -58,7 +58,7 @@ var rightRows = []row{
 		  containers:
 		    - name: main
 		      image: busybox:1.37
-		      command: [sh, -c, "mount -t tmpfs tmpfs /mnt && echo mounted; ip link add br9 type bridge && echo bridge; sysctl -w net.ipv4.ip_forward=1; ls -d /dev/null /dev/kmsg"]
+		      command: [sh, -c, "mount -t tmpfs tmpfs /tmp && echo mounted; ip link add br9 type bridge && echo bridge; sysctl -w net.ipv4.ip_forward=1; ls -d /dev/null /dev/kmsg"]
 		      securityContext: {privileged: true}`, script: `
 		apply && ended a
 		k logs a`, differs: "the guest's kernel has no bridge", wantVM: "mounted\n"},

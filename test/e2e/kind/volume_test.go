@@ -88,8 +88,8 @@ var volumeRows = []row{
 		on ccv2-worker sh -c 'echo block >/var/tmp/disk; truncate -s 1M /var/tmp/disk; losetup -f --show /var/tmp/disk' >loop
 		printf 'apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: %s}\nspec: {volumeMode: Block, capacity: {storage: 1Mi}, accessModes: [ReadWriteOnce], storageClassName: none, local: {path: %s}, nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [ccv2-worker]}]}]}}}\n---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: p}\nspec: {volumeMode: Block, volumeName: %s, storageClassName: none, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}\n' $ns $(cat loop) $ns | k apply -f - >/dev/null
 		apply; ended a >phase; k logs a
-		k get events --field-selector involvedObject.name=a,reason=Failed -o 'jsonpath={.items[0].message}' | grep -o 'device.*' | head -n 1
-		k delete pod a pvc/p >/dev/null 2>&1; k delete pod/a pvc/p pv/$ns >/dev/null 2>&1; on ccv2-worker sh -c "losetup -d $(cat loop); rm /var/tmp/disk"`,
+		k get events --field-selector involvedObject.name=a,reason=Failed -o 'jsonpath={.items[*].message}' | grep -o 'device.*' | head -n 1
+		k delete pod/a pvc/p pv/$ns >/dev/null 2>&1; on ccv2-worker sh -c "losetup -d $(cat loop); rm /var/tmp/disk"`,
 		differs: "a disk of the host is refused", wantVM: "device",
 	},
 	{name: "image volume", want: "busybox\n", manifest: `
@@ -116,7 +116,7 @@ var volumeRows = []row{
 		  containers:
 		    - name: main
 		      image: busybox:1.37
-		      command: [sh, -c, "echo $(cat /dir/file) $(cat /file); echo more >>/file; cat /expanded/a; ls /v"]
+		      command: [sh, -c, "echo $(cat /dir/file) $(cat /file); echo more >>/file; until [ -e /expanded/post ]; do usleep 100000; done; cat /expanded/post; ls /v"]
 		      env: [{name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
 		      lifecycle: {postStart: {exec: {command: [sh, -c, "echo post >/expanded/post"]}}}
 		      volumeMounts: [{name: v, mountPath: /dir, subPath: dir}, {name: v, mountPath: /file, subPath: two}, {name: v, mountPath: /expanded, subPathExpr: "$(NAME)/x"}, {name: v, mountPath: /v}]
@@ -130,13 +130,13 @@ var volumeRows = []row{
 		spec:
 		  runtimeClassName: ccv2
 		  restartPolicy: Never
-		  initContainers:
-		    - {name: server, image: "busybox:1.37", restartPolicy: Always, command: [sh, -c, "echo through the socket | nc -lU /v/s"], volumeMounts: &m [{name: v, mountPath: /v}]}
 		  containers:
-		    - {name: main, image: "busybox:1.37", command: [sh, -c, "until [ -S /v/s ]; do usleep 100000; done; nc -U /v/s </dev/null"], volumeMounts: *m}
+		    - {name: server, image: "busybox:1.37", command: [sh, -c, "ln -s /v/s /dev/log; exec syslogd -n -O -"], volumeMounts: &m [{name: v, mountPath: /v}]}
+		    - {name: client, image: "busybox:1.37", command: [sh, -c, "until [ -S /v/s ]; do usleep 100000; done; ln -s /v/s /dev/log; logger through the socket"], volumeMounts: *m}
 		  volumes: [{name: v, emptyDir: {}}]`, script: `
-		apply && ended a
-		k logs a`},
+		apply
+		await socket k logs a -c server
+		k logs a -c server | grep -o 'through.*'`},
 	{name: "emptyDir over its limit", want: "exceeds the limit", manifest: `
 		apiVersion: v1
 		kind: Pod

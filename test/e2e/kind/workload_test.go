@@ -39,7 +39,7 @@ var workloadRows = []row{
 		sed -i '/podFailurePolicy/d' $dir/manifest.yaml; apply
 		k wait --for=condition=Failed job/j --timeout=150s
 		k get job j -o 'jsonpath={.status.conditions[?(@.type=="Failed")].reason}{"\n"}'`},
-	{name: "deployment scaled", short: true, want: "6 of 6\n", manifest: `
+	{name: "deployment scaled", want: "6 of 6\n", manifest: `
 		apiVersion: apps/v1
 		kind: Deployment
 		metadata: {name: d}
@@ -76,7 +76,7 @@ var workloadRows = []row{
 		apply; k rollout status deployment/d --timeout=100s | tail -n 1
 		k set env deployment/d V=new
 		k rollout status deployment/d --timeout=150s | tail -n 1
-		k logs deployment/d 2>/dev/null
+		await new k logs deployment/d; k logs deployment/d 2>/dev/null
 		k rollout undo deployment/d
 		k rollout status deployment/d --timeout=150s | tail -n 1`},
 	{name: "daemon set", want: "1 1\n", manifest: `
