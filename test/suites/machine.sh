@@ -34,9 +34,9 @@ fi
 
 dir=$1
 shift
-grep -E ' cgroup2? /sys/fs/cgroup/' /proc/self/mounts | while read -r type path _ options _; do
-	[ "$type" = cgroup ] || type=cgroup2
-	options=$(echo "$options" | sed -E 's/(^|,)(rw|relatime|nosuid|nodev|noexec)//g; s/^,//')
+# By their type: the first word of a mount is a name that means nothing.
+awk '$3 ~ /^cgroup2?$/ && $2 ~ "^/sys/fs/cgroup/" { print $3, $2, $4 }' /proc/self/mounts | while read -r type path options; do
+	options=$(echo "$options" | sed -E 's/(^|,)(rw|relatime|nosuid|nodev|noexec|nsdelegate)//g; s/^,//')
 	umount "$path"
 	mount -t "$type" -o "${options:-rw}" "$type" "$path"
 done
