@@ -204,7 +204,7 @@ e2e-kind: kind-node guest virtiofsd ## a cluster of kind with ccv2, and what its
 	@$(STEP) "make the bundle" $(GO) run -buildvcs=false ./hack/dist -build $(BUILD) -version e2e -time 1700000000 -out $(BUILD)/kind/dist
 	@status=0; $(STEP) "make a cluster of kind" hack/kind.sh up $(BUILD) && \
 		CCV2_SHORT=$(SHORT) $(STEP) "Kubernetes beside runc" $(GO) -C test/e2e test -tags kind -exec '$(abspath hack/kind.sh) run $(abspath $(BUILD))' \
-		-count=1 -timeout 55m -run '$(or $(RUN),.)' ./kind || status=$$?; \
+		-count=1 -timeout 55m -parallel 3 -run '$(or $(RUN),.)' ./kind || status=$$?; \
 		$(STEP) "delete it, and look for what is left" hack/kind.sh down $(BUILD) || status=$$?; exit $$status
 
 conformance: deps-test guest virtiofsd stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## third-party test suites with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root

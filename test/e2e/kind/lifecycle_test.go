@@ -24,7 +24,7 @@ var lifecycleRows = []row{
 		apply && ready a
 		k delete pod a --timeout=60s
 		on ccv2-worker cat /var/tmp/termination/log; on ccv2-worker rm -r /var/tmp/termination`},
-	{name: "preStop of other kinds", want: "GET /pre", manifest: `
+	{name: "preStop of other kinds", want: "url:/pre", manifest: `
 		apiVersion: v1
 		kind: Pod
 		metadata: {name: a}
@@ -35,17 +35,18 @@ var lifecycleRows = []row{
 		  containers:
 		    - name: http
 		      image: busybox:1.37
-		      command: [sh, -c, "trap 'exit 0' TERM; nc -l -p 8080 </dev/null | head -n 1 >/v/log & wait; while :; do sleep 1; done"]
+		      command: [sh, -c, "trap 'exit 0' TERM; touch /tmp/ready; httpd -f -vv -p 8080 -h /tmp 2>/v/log & wait"]
+		      readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}
 		      lifecycle: {preStop: {httpGet: {path: /pre, port: 8080}}}
 		      volumeMounts: [{name: v, mountPath: /v}]
 		    - name: sleep
 		      image: busybox:1.37
 		      command: [sh, -c, "trap 'exit 0' TERM; sleep 1000000 & wait"]
 		      lifecycle: {preStop: {sleep: {seconds: 2}}}
-		  volumes: [{name: v, hostPath: {path: /var/tmp/termination, type: DirectoryOrCreate}}]`, script: `
+		  volumes: [{name: v, hostPath: {path: /var/tmp/prestop, type: DirectoryOrCreate}}]`, script: `
 		apply && ready a
 		k delete pod a --timeout=60s
-		on ccv2-worker cut -d' ' -f1,2 /var/tmp/termination/log; on ccv2-worker rm -r /var/tmp/termination`},
+		on ccv2-worker grep -o 'url:/pre' /var/tmp/prestop/log; on ccv2-worker rm -r /var/tmp/prestop`},
 	{name: "termination message", want: "the reason", manifest: `
 		apiVersion: v1
 		kind: Pod

@@ -41,7 +41,15 @@ type row struct {
 // rowTimeout means that a row hangs.
 const rowTimeout = 5 * time.Minute
 
+// TestRows has the rows that can be played beside others.
 func TestRows(t *testing.T) {
+	playAll(t, true, slices.Concat(exampleRows, processRows, configRows, volumeRows, workloadRows, networkRows, limitRows, rightRows, lifecycleRows))
+}
+
+// TestNodes has the rows that need a node for themselves.
+func TestNodes(t *testing.T) { playAll(t, false, slices.Concat(crowdRows, nodeRows)) }
+
+func playAll(t *testing.T, parallel bool, rows []row) {
 	examples, err := filepath.Abs("../../../deploy/examples")
 	if err != nil {
 		t.Fatal(err)
@@ -52,11 +60,13 @@ func TestRows(t *testing.T) {
 			t.Errorf("namespaces cannot be deleted: %v: %s", err, out)
 		}
 	})
-	rows := slices.Concat(exampleRows, processRows, configRows, volumeRows, workloadRows, networkRows, limitRows, rightRows, lifecycleRows, nodeRows)
 	for i, r := range rows {
 		t.Run(strings.ReplaceAll(r.name, " ", "-"), func(t *testing.T) {
 			if os.Getenv("CCV2_SHORT") != "" && !r.short {
 				t.Skip("not in the short form")
+			}
+			if parallel {
+				t.Parallel()
 			}
 			runc := ""
 			if !r.only {
@@ -68,16 +78,22 @@ func TestRows(t *testing.T) {
 			if os.Getenv("CCV2_RUNTIME") == "runc" {
 				return // whoever writes a row looks at that first
 			}
-			vm := play(t, r, i, "ccv2", examples)
-			switch {
-			case r.only && !strings.Contains(vm, r.want):
-				t.Errorf("in a VM there is no %q in\n%s", r.want, vm)
-			case r.differs != "" && !strings.Contains(vm, r.wantVM):
-				t.Errorf("in a VM (%s) there is no %q in\n%s", r.differs, r.wantVM, vm)
-			case r.differs == "" && !r.only && runc != vm:
-				t.Errorf("in a VM (+) it is not what it is with runc (-):\n%s", cmp.Diff(runc, vm))
-			}
+			compare(t, r, runc, play(t, r, i, "ccv2", examples))
 		})
+	}
+}
+
+func compare(t *testing.T, r row, runc, vm string) {
+	t.Helper()
+	switch {
+	case r.only && !strings.Contains(vm, r.want):
+		t.Errorf("in a VM there is no %q in\n%s", r.want, vm)
+	case r.differs != "" && !strings.Contains(vm, r.wantVM):
+		t.Errorf("in a VM (%s) there is no %q in\n%s", r.differs, r.wantVM, vm)
+	case r.differs != "" && runc == vm:
+		t.Errorf("in a VM it is what it is with runc, and should differ (%s):\n%s", r.differs, vm)
+	case r.differs == "" && !r.only && runc != vm:
+		t.Errorf("in a VM (+) it is not what it is with runc (-):\n%s", cmp.Diff(runc, vm))
 	}
 }
 

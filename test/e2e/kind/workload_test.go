@@ -39,26 +39,6 @@ var workloadRows = []row{
 		sed -i '/podFailurePolicy/d' $dir/manifest.yaml; apply
 		k wait --for=condition=Failed job/j --timeout=150s
 		k get job j -o 'jsonpath={.status.conditions[?(@.type=="Failed")].reason}{"\n"}'`},
-	{name: "deployment scaled", want: "6 of 6\n", manifest: `
-		apiVersion: apps/v1
-		kind: Deployment
-		metadata: {name: d}
-		spec:
-		  selector: {matchLabels: {app: d}}
-		  template:
-		    metadata: {labels: {app: d}}
-		    spec:
-		      runtimeClassName: ccv2
-		      terminationGracePeriodSeconds: 1
-		      containers:
-		        - {name: main, image: "busybox:1.37", command: [sleep, "1000000"], resources: {limits: {cpu: 200m, memory: 32Mi}}}`, script: `
-		apply; k rollout status deployment/d --timeout=100s | tail -n 1
-		k scale deployment/d --replicas=6
-		k rollout status deployment/d --timeout=200s | tail -n 1
-		k get deployment d -o 'jsonpath={.status.readyReplicas} of {.spec.replicas}{"\n"}'
-		k scale deployment/d --replicas=1
-		await '^1$' sh -c 'kubectl -n $ns get pods -l app=d -o name | wc -l'
-		k rollout status deployment/d --timeout=100s | tail -n 1`},
 	{name: "rolling update", want: "new\n", manifest: `
 		apiVersion: apps/v1
 		kind: Deployment
@@ -95,6 +75,30 @@ var workloadRows = []row{
 		        - {name: main, image: "busybox:1.37", command: [sleep, "1000000"]}`, script: `
 		apply; k rollout status daemonset/d --timeout=100s | tail -n 1
 		k get daemonset d -o 'jsonpath={.status.desiredNumberScheduled} {.status.numberReady}{"\n"}'`},
+}
+
+// crowdRows have many pods at once.
+var crowdRows = []row{
+	{name: "deployment scaled", want: "6 of 6\n", manifest: `
+		apiVersion: apps/v1
+		kind: Deployment
+		metadata: {name: d}
+		spec:
+		  selector: {matchLabels: {app: d}}
+		  template:
+		    metadata: {labels: {app: d}}
+		    spec:
+		      runtimeClassName: ccv2
+		      terminationGracePeriodSeconds: 1
+		      containers:
+		        - {name: main, image: "busybox:1.37", command: [sleep, "1000000"], resources: {limits: {cpu: 200m, memory: 32Mi}}}`, script: `
+		apply; k rollout status deployment/d --timeout=100s | tail -n 1
+		k scale deployment/d --replicas=6
+		k rollout status deployment/d --timeout=200s | tail -n 1
+		k get deployment d -o 'jsonpath={.status.readyReplicas} of {.spec.replicas}{"\n"}'
+		k scale deployment/d --replicas=1
+		await '^1$' sh -c 'kubectl -n $ns get pods -l app=d -o name | wc -l'
+		k rollout status deployment/d --timeout=100s | tail -n 1`},
 	{name: "ten pods at once", want: "10\n", manifest: `
 		apiVersion: batch/v1
 		kind: Job
