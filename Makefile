@@ -202,8 +202,8 @@ kind-node: deps-test stack-test client-docker $(addprefix $(KINDBIN)/,$(KUBERNET
 e2e-kind: kind-node guest virtiofsd ## a cluster of kind with ccv2, and what its users do beside runc; SHORT=1, RUN=TestRows/exec; needs root or a Docker Engine
 	@hack/deps.sh dist $(BUILD)
 	@$(STEP) "make the bundle" $(GO) run -buildvcs=false ./hack/dist -build $(BUILD) -version e2e -time 1700000000 -out $(BUILD)/kind/dist
-	@status=0; $(STEP) "make a cluster of kind" hack/kind.sh up $(BUILD) && \
-		CCV2_SHORT=$(SHORT) $(STEP) "Kubernetes beside runc" $(GO) -C test/e2e test -tags kind -exec '$(abspath hack/kind.sh) run $(abspath $(BUILD))' \
+	@$(STEP) "make a cluster of kind" hack/kind.sh up $(BUILD)
+	@status=0; CCV2_SHORT=$(SHORT) $(STEP) "Kubernetes beside runc" $(GO) -C test/e2e test -tags kind -exec '$(abspath hack/kind.sh) run $(abspath $(BUILD))' \
 		-count=1 -timeout 55m -parallel 3 -run '$(or $(RUN),.)' ./kind || status=$$?; \
 		$(STEP) "delete it, and look for what is left" hack/kind.sh down $(BUILD) || status=$$?; exit $$status
 

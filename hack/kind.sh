@@ -44,9 +44,8 @@ engine() {
 		kill -0 $! || exit 1
 		sleep 0.1
 	done
-	echo $PPID >/run/ccv2-kind/parent
 	dockerd --containerd /run/ccv2-kind/containerd.sock --data-root "$data/docker" --exec-root /run/ccv2-kind/docker \
-		--host unix:///run/docker.sock --userland-proxy=false >"$state/dockerd.log" 2>&1
+		--host unix:///run/docker.sock --pidfile /run/docker.pid --userland-proxy=false >"$state/dockerd.log" 2>&1
 }
 
 # start_engine returns once it answers.
@@ -61,7 +60,9 @@ start_engine() {
 	until init=$(first "$(cat "$state/outer")") && echo "$init" >"$own" && ours docker info >/dev/null 2>&1; do
 		if [ $((tries += 1)) -gt 300 ] || ! kill -0 "$(cat "$state/outer")" 2>/dev/null; then
 			tail -n 20 "$state"/{machine,containerd,dockerd}.log >&2 || true
-			rm -f "$own"
+			kill -KILL "$init" "$(cat "$state/outer")" 2>/dev/null || true
+			rm -rf "$(cat "$state/scratch")" "$state"
+			trap - EXIT
 			die "the Engine does not answer"
 		fi
 		sleep 0.2
@@ -82,11 +83,12 @@ first() {
 }
 
 stop_engine() {
-	kill -TERM "$(cat "$own")" 2>/dev/null || true # nobody but init's own death ends it
-	kill -KILL "$(cat "$own")" 2>/dev/null || true
 	local tries=0
+	# shellcheck disable=SC2016 # for the shell in the machine
+	ours sh -c 'kill "$(cat /run/docker.pid)"' # the machine ends with it
 	while kill -0 "$(cat "$state/outer")" 2>/dev/null; do
-		[ $((tries += 1)) -lt 300 ] || die "the Engine's machine does not end"
+		[ $((tries += 1)) -ne 150 ] || kill -KILL "$(cat "$own")" # its first process, and with that all of it
+		[ $tries -lt 300 ] || die "the Engine's machine does not end"
 		sleep 0.2
 	done
 	rm -rf "$(cat "$state/scratch")" "$own" "$state/outer" "$state/scratch"
@@ -129,9 +131,14 @@ network() {
 			   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$cidr"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
 			  {"type": "portmap", "capabilities": {"portMappings": true}}]}
 		END
-		while read -r other cidr address; do
-			[ "$node" = "$other" ] || ours docker exec "$node" ip route replace "$cidr" via "$address"
-		done <<<"$nodes"
+		{
+			printf '[Service]\nType=oneshot\n'
+			while read -r other cidr address; do
+				[ "$node" = "$other" ] || echo "ExecStart=/sbin/ip route replace $cidr via $address"
+			done <<<"$nodes"
+			printf '[Install]\nWantedBy=multi-user.target\n'
+		} | ours docker exec -i "$node" sh -c 'cat >/etc/systemd/system/routes.service'
+		ours docker exec "$node" systemctl -q enable --now routes.service # again, when the node is started again
 	done <<<"$nodes"
 }
 
@@ -182,9 +189,11 @@ left() {
 	losetup -n -O BACK-FILE -l | grep "$dir" | sed 's/^/loop device of /' || true
 }
 
+complete=
 up() {
 	[ ! -e "$state" ] || die "$state is there: run hack/kind.sh down $build first"
 	mkdir -p "$state"
+	trap '[ -n "$complete" ] || down' EXIT
 	unset HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy # nothing is downloaded, and nodes would get them
 	if [ -z "${DOCKER_HOST:-}" ] && ! docker info >/dev/null 2>&1; then
 		start_engine
@@ -194,19 +203,22 @@ up() {
 	ours docker image inspect "ccv2.test/kind:$node" >/dev/null 2>&1 ||
 		ours docker import -c 'ENV container=docker' -c 'STOPSIGNAL SIGRTMIN+3' -c 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' \
 			"$dir/$node.tar" "ccv2.test/kind:$node" >/dev/null
+	# shellcheck disable=SC2046 # no name has a space
+	ours docker image rm $(ours docker image ls --format '{{.Repository}}:{{.Tag}}' ccv2.test/kind | grep -v ":$node\$") >/dev/null 2>&1 || true # older ones
 	configuration >"$state/cluster.yaml"
 	ours kind create cluster --name "$cluster" --config "$state/cluster.yaml" --image "ccv2.test/kind:$node" --kubeconfig "$KUBECONFIG" --retain
 	network
 	install
 	metrics
 	ours kubectl wait --for=condition=Ready node --all --timeout=5m
+	complete=yes
 }
 
 down() {
 	local found
 	ours kind delete cluster --name "$cluster"
 	if [ -e "$own" ]; then
-		ours docker network rm kind >/dev/null
+		ours docker network rm -f kind >/dev/null
 	fi
 	found=$(ours "$0" left "$build")
 	if [ -e "$own" ]; then

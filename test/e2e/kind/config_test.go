@@ -67,7 +67,7 @@ var configRows = []row{
 		  containers:
 		    - name: main
 		      image: busybox:1.37
-		      command: [sh, -c, "cd /etc/c; cat one deep/er/two; wc -c <bytes; stat -L -c '%A %u' /etc/s/key one; cat /etc/s/key; ls /etc/none; cat /etc/single; echo x >one; ls /all"]
+		      command: [sh, -c, "cd /etc/c; cat one deep/er/two; wc -c <bytes; stat -L -c '%A %u' /etc/s/key one; cat /etc/s/key; ls /etc/none; cat /etc/single; (echo x >one) 2>&1; ls /all"]
 		      volumeMounts:
 		        - {name: c, mountPath: /etc/c}
 		        - {name: s, mountPath: /etc/s}
@@ -120,7 +120,5 @@ var configRows = []row{
 		      command: [sleep, "1000000"]`, script: `
 		apply && ready a
 		k exec a -- ls /var/run/secrets/kubernetes.io/serviceaccount
-		k exec a -- cat /var/run/secrets/kubernetes.io/serviceaccount/token | cut -d. -f2 | base64 -d 2>/dev/null | grep -o '"sub":"[^"]*"'
-		k exec a -- sh -c 'cd /var/run/secrets/kubernetes.io/serviceaccount; wget -q -T 20 -O - --no-check-certificate --header "Authorization: Bearer $(cat token)" https://kubernetes.default/api/v1/namespaces/$(cat namespace)/pods 2>&1 | grep -o "403 Forbidden"'
-`},
+		k exec a -- cat /var/run/secrets/kubernetes.io/serviceaccount/token | cut -d. -f2 | base64 -d 2>/dev/null | grep -o '"sub":"[^"]*"'`},
 }

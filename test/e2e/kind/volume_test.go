@@ -15,7 +15,7 @@ var volumeRows = []row{
 		  containers:
 		    - name: one
 		      image: busybox:1.37
-		      command: [sh, -c, "until [ -e /disk/two ]; do usleep 100000; done; cat /disk/two; stat -c '%a %g' /disk /memory; df -k /memory | awk 'END{print $2}'; awk '$2==\"/memory\"{print $3}' /proc/mounts; cat /memory/two"]
+		      command: [sh, -c, "until [ -e /disk/two ]; do usleep 100000; done; cat /disk/two; stat -c '%a %g' /disk /memory; df -k /memory | awk 'END{print $2}'; cat /memory/two"]
 		      volumeMounts: &mounts [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]
 		    - name: two
 		      image: busybox:1.37
@@ -70,7 +70,7 @@ var volumeRows = []row{
 		  initContainers:
 		    - {name: wait, image: "busybox:1.37", command: [sh, -c, "until [ -e /data/pipe ]; do usleep 100000; done"], volumeMounts: [{name: p, mountPath: /data}]}
 		  containers:
-		    - {name: main, image: "busybox:1.37", command: [sh, -c, "cat /data/link; ls -A /data; touch /data/x"], volumeMounts: [{name: p, mountPath: /data, readOnly: true}]}
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "cat /data/link; ls -A /data; touch /data/x 2>&1"], volumeMounts: [{name: p, mountPath: /data, readOnly: true}]}
 		  volumes: [{name: p, persistentVolumeClaim: {claimName: p}}]`, script: `
 		apply && ended a && ended b
 		k logs b`},
@@ -100,7 +100,7 @@ var volumeRows = []row{
 		  runtimeClassName: ccv2
 		  restartPolicy: Never
 		  containers:
-		    - {name: main, image: "busybox:1.37", command: [sh, -c, "ls /image/bin/busybox | xargs basename; touch /image/x; ls /part | head -n 3"], volumeMounts: [{name: i, mountPath: /image}, {name: i, mountPath: /part, subPath: etc}]}
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "ls /image/bin/busybox | xargs basename; touch /image/x 2>&1; ls /part | head -n 3"], volumeMounts: [{name: i, mountPath: /image}, {name: i, mountPath: /part, subPath: etc}]}
 		  volumes: [{name: i, image: {reference: "busybox:1.37"}}]`, script: `
 		apply && ended a
 		k logs a`},
