@@ -30,7 +30,7 @@ type Spec struct {
 	Binary string
 	// NetNS is the network namespace that the VMM runs in; nil means this
 	// process's. It stays the caller's.
-	NetNS *os.File
+	NetNS *os.File `json:"-"`
 	// Dir is an existing directory of mode 0700 for the driver's own sockets: an
 	// absolute path of at most 95 bytes. The caller owns it and removes it.
 	Dir string
@@ -41,6 +41,9 @@ type Spec struct {
 	MemoryMiB   int         // at least 64
 	// SharedMemory backs the RAM with a memfd that vhost-user devices can map.
 	SharedMemory bool
+	// Snapshot is what the VM goes on from instead of booting, or is to be saved to;
+	// it needs SharedMemory.
+	Snapshot *Snapshot `json:"-"`
 
 	Kernel string // path of a bzImage or of an ELF with a PVH note
 	Initrd string // path, may be ""
@@ -52,6 +55,19 @@ type Spec struct {
 	Ports []string
 	// Shares9P are 9p exports that exist from boot on (9p cannot be plugged).
 	Shares9P []Share9P
+}
+
+// Snapshot is a VM that is stopped. What goes on from one has an equal spec but for ID,
+// NetNS and Dir.
+type Snapshot struct {
+	// Memory is the RAM, a file of MemoryMiB, which the VM changes. It stays the
+	// caller's.
+	Memory *os.File
+	// Devices is what [Saver] has returned; nil for a VM that boots.
+	Devices []byte
+	// Filled, when set, returns when Memory has its content; its error is that of the
+	// start. The VMM starts meanwhile, and does not look at it before.
+	Filled func() error
 }
 
 // Share9P is one 9p export.

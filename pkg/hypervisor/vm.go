@@ -2,6 +2,7 @@ package hypervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -63,6 +64,14 @@ type Plugger interface {
 	Unplug(ctx context.Context, id string) error
 }
 
+// Saver is a VM whose state can be saved, to start others from it.
+type Saver interface {
+	// Save stops the vCPUs and returns the state of all devices, some 350 KiB, which
+	// belongs to what Snapshot.Memory has from then on. Afterwards the VM can only be
+	// killed. Without Spec.Snapshot it is errdefs.ErrFailedPrecondition.
+	Save(ctx context.Context) ([]byte, error)
+}
+
 // PluggerOf returns the VM's ability to plug devices. The methods of one that has
 // none return errdefs.ErrNotImplemented.
 func PluggerOf(vm VM) Plugger {
@@ -84,12 +93,18 @@ func (noPlugger) Unplug(_ context.Context, id string) error {
 	return fmt.Errorf("unplug %s: nothing can be plugged into this kind of vm: %w", id, errdefs.ErrNotImplemented)
 }
 
+// ErrKilled is the cause of a start that failed because somebody killed the VMM.
+var ErrKilled = errors.New("it was killed")
+
 // Exit says how a VMM process ended.
 type Exit struct {
 	Code   int    // exit code, or 0 when killed by a signal
 	Signal int    // signal number, or 0
 	Stderr string // last lines of the VMM's own error output
 }
+
+// Killed reports whether somebody killed it, which says nothing of what it did.
+func (e Exit) Killed() bool { return e.Signal == int(syscall.SIGKILL) }
 
 // String says the same in one line, to follow the name of the program.
 func (e Exit) String() string {

@@ -13,6 +13,7 @@ import (
 const (
 	monitorFD = 3
 	consoleFD = 4
+	memoryFD  = 5
 )
 
 // tbSizeMiB bounds QEMU's cache of translated code. The default is an eighth
@@ -44,6 +45,9 @@ func commandLine(spec hypervisor.Spec, host hostFacts) []string {
 	a.kernel(spec, host)
 	a.monitor()
 	a.devices(spec)
+	if spec.Snapshot != nil && spec.Snapshot.Devices != nil {
+		a.add("-incoming", "defer")
+	}
 	return a
 }
 
@@ -81,7 +85,10 @@ func (a *argv) processors(spec hypervisor.Spec) {
 
 func (a *argv) memory(spec hypervisor.Spec) {
 	a.add("-m", fmt.Sprintf("size=%dM", spec.MemoryMiB))
-	if spec.SharedMemory {
+	switch {
+	case spec.Snapshot != nil:
+		a.add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=/proc/self/fd/%d,share=on", spec.MemoryMiB, memoryFD))
+	case spec.SharedMemory:
 		a.add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", spec.MemoryMiB))
 	}
 }

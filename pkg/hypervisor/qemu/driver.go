@@ -81,6 +81,10 @@ func validate(spec hypervisor.Spec) error {
 		check(name.MatchString(s.Tag) && len(s.Tag) <= maxTag, "9p tag %q: want a name of at most %d bytes", s.Tag, maxTag)
 		check(filepath.IsAbs(s.Dir), "9p share %s: directory %q: want an absolute path", s.Tag, s.Dir)
 	}
+	if snap := spec.Snapshot; snap != nil {
+		check(spec.SharedMemory && snap.Memory != nil, "a snapshot without a file that is the shared memory")
+		check(snap.Devices == nil || len(snap.Devices) > 0, "a snapshot with devices of no bytes") // QEMU would wait for more
+	}
 	for _, arg := range spec.KernelArgs {
 		check(!strings.ContainsAny(arg, "\x00\n"), "kernel argument %q: contains a control character", arg)
 	}

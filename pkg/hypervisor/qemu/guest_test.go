@@ -29,11 +29,14 @@ for p in /sys/class/virtio-ports/*; do
 done
 exec 0<>$port 1>&0 2>&0
 echo ready
-while read line; do
+while :; do
+	until read line; do
+		[ "$waits" ] || poweroff -f
+		sleep 0.1 # nobody is at the other end
+	done
 	eval "$line"
 	echo "@rc=$?"
 done
-poweroff -f
 `
 
 // guestFiles finds the kernel and makes an initramfs. The test is skipped when

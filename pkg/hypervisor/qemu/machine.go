@@ -35,6 +35,7 @@ type machine struct {
 var (
 	_ hypervisor.VM      = (*machine)(nil)
 	_ hypervisor.Plugger = (*machine)(nil)
+	_ hypervisor.Saver   = (*machine)(nil)
 )
 
 // start runs QEMU with args and returns when the guest runs.
@@ -50,7 +51,11 @@ func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine
 	}
 	defer ttyPeer.Close()
 	removeSockets(spec) // what another QEMU may have left behind
-	proc, err := child.Start(child.Options{NetNS: spec.NetNS}, spec.Binary, args, monitorPeer, ttyPeer)
+	files := []*os.File{monitorPeer, ttyPeer}
+	if spec.Snapshot != nil {
+		files = append(files, spec.Snapshot.Memory)
+	}
+	proc, err := child.Start(child.Options{NetNS: spec.NetNS}, spec.Binary, args, files...)
 	if err != nil {
 		return nil, errors.Join(err, monitor.Close(), tty.Close())
 	}
@@ -69,6 +74,12 @@ func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine
 		_, _ = io.Copy(m.console, tty) // until QEMU's end is closed
 	}()
 	if err := m.run(ctx, monitor); err != nil {
+		if errors.Is(err, qmp.ErrClosed) { // it ends by itself: how it does tells why
+			select {
+			case <-proc.Done():
+			case <-time.After(endGrace):
+			}
+		}
 		_ = proc.Kill()
 		<-proc.Done()
 		<-consoleDone
@@ -91,6 +102,11 @@ func (m *machine) run(ctx context.Context, conn net.Conn) (err error) {
 		}
 	}()
 	m.mark(func(t *hypervisor.Timeline) { t.Monitor = time.Now() })
+	if snap := m.spec.Snapshot; snap != nil && snap.Devices != nil {
+		if err := restore(ctx, m, snap); err != nil {
+			return fmt.Errorf("restore guest: %w", err)
+		}
+	}
 	if err := m.monitor.Execute(ctx, "cont", nil, nil); err != nil {
 		return fmt.Errorf("run guest: %w", err)
 	}
@@ -105,12 +121,20 @@ func (m *machine) explain(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w (last qemu output: %q)", err, exit.Stderr)
+	case errors.Is(err, qmp.ErrClosed) && exit.Killed():
+		return fmt.Errorf("qemu %s: %w: %w", exit, hypervisor.ErrKilled, errdefs.ErrUnavailable)
 	case errors.Is(err, qmp.ErrClosed):
 		return fmt.Errorf("qemu %s: %w", exit, errdefs.ErrUnavailable)
+	case exit.Stderr != "":
+		return fmt.Errorf("%w (last qemu output: %q)", err, exit.Stderr)
 	default:
 		return err
 	}
 }
+
+// endGrace is how long a QEMU that has closed its monitor before its guest ran may take to
+// end: it has freed nothing yet that takes long.
+const endGrace = time.Second
 
 // eventQueue is enough for every slot's event at once.
 const eventQueue = maxSlots

@@ -1,0 +1,70 @@
+package qemu
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// Fingerprint has a line for each fact that the saved state of a VM depends on. What is
+// saved of one VM can be restored in another whose fingerprint is equal. Files are known
+// by their inode and times: who changes one changes its ctime.
+func (*Driver) Fingerprint(spec hypervisor.Spec) (string, error) {
+	if err := validate(spec); err != nil {
+		return "", fmt.Errorf("fingerprint of a vm: %w", err)
+	}
+	spec.ID, spec.Dir, spec.NetNS, spec.Snapshot = "vm", "/", nil, nil
+	// The frequency of the time stamp counter is measured anew each time. That of the
+	// saved VM is the same processor's.
+	lines := commandLine(spec, hostFacts{})
+	for _, path := range []string{spec.Binary, spec.Kernel, spec.Initrd} {
+		if path == "" {
+			continue
+		}
+		id, err := fileIdentity(path)
+		if err != nil {
+			return "", fmt.Errorf("fingerprint of a vm: %w", err)
+		}
+		lines = append(lines, id)
+	}
+	lines = append(lines, processor("/proc/cpuinfo")...)
+	if spec.Accelerator == hypervisor.AccelKVM {
+		var uts unix.Utsname
+		if err := unix.Uname(&uts); err != nil {
+			return "", fmt.Errorf("fingerprint of a vm: %w", err)
+		}
+		lines = append(lines, "host kernel "+unix.ByteSliceToString(uts.Release[:])+" "+unix.ByteSliceToString(uts.Version[:]))
+	}
+	return strings.Join(lines, "\n") + "\n", nil
+}
+
+func fileIdentity(path string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return "", &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fmt.Sprintf("%s: device %d inode %d size %d mtime %d ctime %d",
+		path, st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
+}
+
+// processor is what /proc/cpuinfo says of the first processor and does not change.
+func processor(cpuinfo string) []string {
+	data, err := os.ReadFile(cpuinfo)
+	if err != nil {
+		return nil
+	}
+	first, _, _ := strings.Cut(string(data), "\n\n")
+	var lines []string
+	for line := range strings.Lines(first) {
+		key, value, _ := strings.Cut(line, ":")
+		if slices.Contains([]string{"vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"}, strings.TrimSpace(key)) {
+			lines = append(lines, strings.TrimSpace(key)+":"+strings.TrimSpace(value))
+		}
+	}
+	return lines
+}

@@ -1,0 +1,156 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// memory is a new file for a VM's RAM.
+func memory(t *testing.T, spec hypervisor.Spec) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("memory", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "memory")
+	t.Cleanup(func() { f.Close() })
+	if err := f.Truncate(int64(spec.MemoryMiB) << 20); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestSave: two VMs go on from where one was, each with devices of its own.
+func TestSave(t *testing.T) {
+	spec := testSpec(t)
+	spec.Snapshot = &hypervisor.Snapshot{Memory: memory(t, spec)}
+	before, err := New().Fingerprint(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := boot(t, spec)
+	sh := open(t, vm)
+	sh.run("waits=1; mine=before; echo kept >/dev/kept")
+	saved, err := vm.Save(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes of state", len(saved))
+	if err := vm.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, name := range []string{"first", "second"} {
+		clone := testSpec(t)
+		clone.ID = name
+		clone.Snapshot = &hypervisor.Snapshot{Memory: memory(t, clone), Devices: saved}
+		if _, err := io.Copy(io.NewOffsetWriter(clone.Snapshot.Memory, 0), io.NewSectionReader(spec.Snapshot.Memory, 0, int64(spec.MemoryMiB)<<20)); err != nil {
+			t.Fatal(err)
+		}
+		clone.Kernel, clone.Initrd = spec.Kernel, spec.Initrd
+		if got, err := New().Fingerprint(clone); got != before || err != nil {
+			t.Errorf("another fingerprint: %v\n%s\n%s", err, before, got)
+		}
+		vm := boot(t, clone)
+		conn, err := vm.Dial(t.Context(), "test.shell")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		sh := attach(t, conn)
+		if got := sh.run(`echo "$mine $(cat /dev/kept)"; mine=` + name); got != "before kept" {
+			t.Errorf("%s VM: %q", name, got)
+		}
+		plug(t, vm, hypervisor.BlockDevice{ID: "disk", Path: diskImage(t, name+" disk"), Serial: "disk"})
+		sh.run("i=0; until [ -e /sys/block/vda ] || [ $i -gt 5000 ]; do i=$((i+1)); usleep 1000; done; mdev -s")
+		if got := sh.run(fmt.Sprintf("head -c %d /dev/vda; echo", len(name+" disk"))); got != name+" disk" {
+			t.Errorf("%s VM reads %q", name, got)
+		}
+		if _, err := vm.Save(t.Context()); err != nil {
+			t.Errorf("save it again: %v", err)
+		}
+	}
+}
+
+// TestBadSaved: what cannot be restored is an error that says so, and leaves nothing.
+func TestBadSaved(t *testing.T) {
+	for name, saved := range map[string][]byte{
+		"garbage": bytes.Repeat([]byte("garbage"), 100<<10), "half": []byte("QEVM\x00\x00\x00\x03"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := testSpec(t)
+			spec.Snapshot = &hypervisor.Snapshot{Memory: memory(t, spec), Devices: saved}
+			ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
+			defer cancel()
+			_, err := New().Start(ctx, spec)
+			if err == nil || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			t.Log(err)
+		})
+	}
+}
+
+func TestSaveWithoutFile(t *testing.T) {
+	vm := boot(t, testSpec(t))
+	if _, err := vm.Save(t.Context()); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestFingerprint: whatever a saved state depends on makes another one.
+func TestFingerprint(t *testing.T) {
+	spec := hypervisor.Spec{
+		ID: "a", Binary: fakeBinary(t, "exit 0"), Dir: "/run/a", Machine: hypervisor.MachineQ35,
+		Accelerator: hypervisor.AccelTCG, CPUs: 1, MemoryMiB: 256, SharedMemory: true, Kernel: fakeKernel(t),
+	}
+	of := func(spec hypervisor.Spec) string {
+		t.Helper()
+		s, err := New().Fingerprint(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := of(spec)
+	same := spec
+	same.ID, same.Dir = "b", "/run/b"
+	if got := of(same); got != first {
+		t.Errorf("another pod has another fingerprint:\n%s\n%s", first, got)
+	}
+	copied := filepath.Join(t.TempDir(), "kernel")
+	content, err := os.ReadFile(spec.Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, copied, string(content))
+	for name, change := range map[string]func(*hypervisor.Spec){
+		"memory": func(s *hypervisor.Spec) { s.MemoryMiB++ },
+		"cpus":   func(s *hypervisor.Spec) { s.CPUs++ },
+		"kernel": func(s *hypervisor.Spec) { s.Kernel = copied },
+		"args":   func(s *hypervisor.Spec) { s.KernelArgs = []string{"debug"} },
+		"ports":  func(s *hypervisor.Spec) { s.Ports = []string{"port"} },
+		"binary": func(s *hypervisor.Spec) { s.Binary = fakeBinary(t, "exit 1") },
+	} {
+		other := spec
+		change(&other)
+		if of(other) == first {
+			t.Errorf("another %s makes no other fingerprint", name)
+		}
+	}
+	write(t, spec.Kernel, string(content)+" ")
+	if of(spec) == first {
+		t.Error("a kernel that was changed makes no other fingerprint")
+	}
+}
