@@ -22,7 +22,5 @@
 // Goroutines: one reader per session, joined by Session.Close; in a native guest
 // one per command that creates something, which outlives a caller that gives up
 // (attempts), joined by Guest.Close. Locks: attempts.mu, compat.mu,
-// compatSession.mu, Output.mu and commandWriter.mu are leaves, none is held
-// across I/O. commandWriter.wmu, which keeps the order of frames, comes
-// before commandWriter.mu.
+// compatSession.mu and Output.mu are leaves, neither is held across I/O.
 package client

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client/internal/commands"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -19,7 +20,7 @@ var ErrSessionLost = errors.New("session lost")
 type FrameSession struct {
 	client *Frames
 	conn   net.Conn
-	w      *commandWriter
+	w      *commands.Writer
 	token  string
 
 	Stdout *Output
@@ -52,7 +53,7 @@ func (c *Frames) Connect(ctx context.Context) (*FrameSession, error) {
 	}
 	s := &FrameSession{
 		client: c, conn: conn, token: token,
-		w:    &commandWriter{w: w},
+		w:    commands.New(w),
 		done: make(chan struct{}), read: make(chan struct{}),
 	}
 	s.Stdout = newOutput(func(n int) { s.credit(proxyproto.Consumed{Stdout: n}) })
@@ -75,7 +76,7 @@ func (s *FrameSession) Exit() (status uint8, err error) { return s.status, s.err
 // Close disconnects the session. It joins the reader; readers of the outputs
 // get what is left and then io.EOF.
 func (s *FrameSession) Close() error {
-	_ = s.w.do(func(w *proxyproto.Writer) error { // a lost connection is disconnected too
+	_ = s.w.Do(func(w *proxyproto.Writer) error { // a lost connection is disconnected too
 		return w.WriteCommand(proxyproto.CmdDisconnectShim, nil)
 	})
 	err := s.conn.Close()
@@ -92,12 +93,12 @@ func fitsFrame(signal int) bool {
 
 // Signal sends a signal that fits a frame to the process.
 func (s *FrameSession) Signal(ctx context.Context, signal int) error {
-	return s.w.command(ctx, proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: signal})
+	return s.w.Command(ctx, proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: signal})
 }
 
 // Resize sets the size of the process's terminal in characters.
 func (s *FrameSession) Resize(ctx context.Context, rows, columns int) error {
-	return s.w.command(ctx, proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: int(unix.SIGWINCH), Rows: rows, Columns: columns})
+	return s.w.Command(ctx, proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: int(unix.SIGWINCH), Rows: rows, Columns: columns})
 }
 
 // stdinWindow is how much stdin may be under way between this end and the
@@ -112,7 +113,7 @@ func (s *FrameSession) WriteStdin(ctx context.Context, r io.Reader) error {
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
-			if err := s.w.do(func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStdin, buf[:n]) }); err != nil {
+			if err := s.w.Do(func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStdin, buf[:n]) }); err != nil {
 				return fmt.Errorf("proxy: write stdin: %w", err)
 			}
 			if sent += n + proxyproto.StdinOverhead; sent >= stdinWindow/2 {
@@ -133,7 +134,7 @@ func (s *FrameSession) WriteStdin(ctx context.Context, r io.Reader) error {
 
 // CloseStdin closes the process's stdin after all that was written.
 func (s *FrameSession) CloseStdin() error {
-	return s.w.do(func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStdin, nil) })
+	return s.w.Do(func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStdin, nil) })
 }
 
 // credit reports to the proxy what was consumed. A lost session needs no credit.
@@ -142,7 +143,7 @@ func (s *FrameSession) credit(c proxyproto.Consumed) {
 	if err != nil {
 		return
 	}
-	_ = s.w.post(proxyproto.CmdHyper, proxyproto.Hyper{HyperName: proxyproto.HyperCredit, Data: data})
+	_ = s.w.Post(proxyproto.CmdHyper, proxyproto.Hyper{HyperName: proxyproto.HyperCredit, Data: data})
 }
 
 // readFrames is the session's reader. It never waits for a consumer.
@@ -151,7 +152,7 @@ func (s *FrameSession) readFrames(r *proxyproto.Reader) {
 	err := s.readLoop(r)
 	s.Stdout.end()
 	s.Stderr.end()
-	s.w.fail(fmt.Errorf("%w: %w", ErrSessionLost, err))
+	s.w.Fail(fmt.Errorf("%w: %w", ErrSessionLost, err))
 	select {
 	case <-s.done:
 	default:
@@ -177,7 +178,7 @@ func (s *FrameSession) readLoop(r *proxyproto.Reader) error {
 				return fmt.Errorf("proxy sent a frame of stream %s", f.Stream())
 			}
 		case proxyproto.TypeResponse:
-			s.w.answered(f.Err())
+			s.w.Answered(f.Err())
 		case proxyproto.TypeNotification:
 			status, err := proxyproto.ParseProcessExited(f.Payload)
 			if err != nil {

@@ -1,4 +1,4 @@
-package client
+package commands
 
 import (
 	"context"
@@ -8,11 +8,11 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
-// commandWriter writes a session's frames and matches responses, which come in
+// Writer writes a session's frames and matches responses, which come in
 // the order of the commands. The session's reader, which takes the responses,
 // never waits for a write: the proxy may be writing as well, and would then
 // wait for the reader.
-type commandWriter struct {
+type Writer struct {
 	wmu sync.Mutex // guards w, and so the order of frames; locked before mu
 	w   *proxyproto.Writer
 
@@ -21,20 +21,23 @@ type commandWriter struct {
 	err     error        // why no more answers come
 }
 
-// do writes frames that are not answered.
-func (s *commandWriter) do(fn func(*proxyproto.Writer) error) error {
+// New returns a writer of frames on w.
+func New(w *proxyproto.Writer) *Writer { return &Writer{w: w} }
+
+// Do writes frames that are not answered.
+func (s *Writer) Do(fn func(*proxyproto.Writer) error) error {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	return fn(s.w)
 }
 
-// post sends a command whose answer is dropped.
-func (s *commandWriter) post(cmd proxyproto.Command, payload any) error {
+// Post sends a command whose answer is dropped.
+func (s *Writer) Post(cmd proxyproto.Command, payload any) error {
 	return s.send(cmd, payload, nil)
 }
 
-// command sends a command and waits for its answer.
-func (s *commandWriter) command(ctx context.Context, cmd proxyproto.Command, payload any) error {
+// Command sends a command and waits for its answer.
+func (s *Writer) Command(ctx context.Context, cmd proxyproto.Command, payload any) error {
 	answer := make(chan error, 1)
 	if err := s.send(cmd, payload, answer); err != nil {
 		return err
@@ -47,7 +50,7 @@ func (s *commandWriter) command(ctx context.Context, cmd proxyproto.Command, pay
 	}
 }
 
-func (s *commandWriter) send(cmd proxyproto.Command, payload any, answer chan error) error {
+func (s *Writer) send(cmd proxyproto.Command, payload any, answer chan error) error {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	if err := s.await(answer); err != nil {
@@ -60,7 +63,7 @@ func (s *commandWriter) send(cmd proxyproto.Command, payload any, answer chan er
 }
 
 // await notes that the next command is answered to answer.
-func (s *commandWriter) await(answer chan error) error {
+func (s *Writer) await(answer chan error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil {
@@ -69,8 +72,8 @@ func (s *commandWriter) await(answer chan error) error {
 	return s.err
 }
 
-// answered takes the next response.
-func (s *commandWriter) answered(err error) {
+// Answered takes the next response.
+func (s *Writer) Answered(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.waiting) == 0 {
@@ -82,8 +85,8 @@ func (s *commandWriter) answered(err error) {
 	s.waiting = s.waiting[1:]
 }
 
-// fail answers all commands that are under way.
-func (s *commandWriter) fail(err error) {
+// Fail answers all commands that are under way.
+func (s *Writer) Fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = err
