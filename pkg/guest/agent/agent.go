@@ -167,6 +167,8 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 		hyperstart.RelayDNS:        a.whenReady(command(a.dns.Serve)),
 		hyperstart.AnswerDNS:       command(a.dns.Answer),
 		hyperstart.DropCaches:      command(dropCaches),
+		hyperstart.Quiesce:         a.whenReady(action(a.machine.Quiesce)),
+		hyperstart.Reseed:          command(reseed),
 		hyperstart.ReadFile:        files{s.find}.readFile,
 		hyperstart.WriteFile:       files{s.find}.writeFile,
 		hyperstart.RemoveContainer: command(s.remove),

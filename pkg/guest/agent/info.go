@@ -38,6 +38,11 @@ func dropCaches(_ context.Context, req hyperstart.DropCachesRequest) error {
 	return machine.DropCaches(req.Pages)
 }
 
+// reseed makes the guest's random numbers its own.
+func reseed(_ context.Context, req hyperstart.ReseedRequest) error {
+	return machine.Reseed(req.Entropy)
+}
+
 // maxStacks bounds a stack dump; it fits in a control message.
 const maxStacks = 1 << 20
 

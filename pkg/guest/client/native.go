@@ -21,12 +21,13 @@ import (
 type native struct {
 	*caller
 	resolver
+	snapshots
 	attempts *attempts
 	forwards atomic.Uint64 // connections so far, for their ids
 }
 
 func newNative(c *caller) *native {
-	return &native{caller: c, resolver: resolver{c}, attempts: newAttempts()}
+	return &native{caller: c, resolver: resolver{c}, snapshots: snapshots{c}, attempts: newAttempts()}
 }
 
 // Close implements [Guest].

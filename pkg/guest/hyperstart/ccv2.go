@@ -135,3 +135,10 @@ type DropCachesRequest struct {
 	// Pages are dropped first: files with some in memory are kept for them.
 	Pages bool `json:"pages,omitempty"`
 }
+
+// ReseedRequest is the payload of RESEED: the random numbers of a guest that goes on
+// from where others do are its own from then on.
+type ReseedRequest struct {
+	// Entropy is from the host's own generator: 32 bytes at least, 512 at most, secret.
+	Entropy []byte `json:"entropy"`
+}

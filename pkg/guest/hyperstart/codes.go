@@ -69,6 +69,8 @@ const (
 	RelayDNS        Code = 77 // [RelayDNSRequest]
 	AnswerDNS       Code = 78 // [DNSMessage]
 	DropCaches      Code = 79 // [DropCachesRequest]
+	Quiesce         Code = 80 // no payload
+	Reseed          Code = 81 // [ReseedRequest]
 )
 
 type codeRow struct {
@@ -133,6 +135,8 @@ var ccv2Codes = []codeRow{
 	{RelayDNS, "RELAYDNS", "relaydns"},
 	{AnswerDNS, "ANSWERDNS", "answerdns"},
 	{DropCaches, "DROPCACHES", "dropcaches"},
+	{Quiesce, "QUIESCE", "quiesce"},
+	{Reseed, "RESEED", "reseed"},
 }
 
 // String returns the name of a common or ccv2 code, or "CODE(n)" for a code

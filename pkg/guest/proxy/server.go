@@ -30,8 +30,11 @@ type Options struct {
 	URL string
 	// Dialect is used instead of asking the guest when it is not DialectUnknown.
 	Dialect hyperstart.Dialect
-	// Reattach is set when the guests have said READY before.
+	// Reattach is set when the guests have said READY before, and may run processes of
+	// an earlier connection.
 	Reattach bool
+	// Restored is set when the guests have said READY before and run nothing yet.
+	Restored bool
 	// Log gets valid log entries of clients. It must not block.
 	Log func(proxyproto.LogEntry)
 }

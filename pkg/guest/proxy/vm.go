@@ -54,7 +54,7 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h h
 		creditWake: make(chan struct{}, 1),
 	}
 	conn, err := guestconn.Open(ctx, ctl, tty, guestconn.Options{
-		Reattach: opts.Reattach,
+		Reattach: opts.Reattach || opts.Restored,
 		Dialect:  opts.Dialect,
 		TTY:      v.receive,
 		Exited:   v.exited,

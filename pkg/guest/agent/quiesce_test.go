@@ -1,0 +1,26 @@
+package agent_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// TestQuiesce: what is free afterwards is zeros, and containers run as before.
+func TestQuiesce(t *testing.T) {
+	v := boot(t)
+	v.call(hyperstart.Quiesce, nil)
+	for _, tt := range []struct {
+		bytes int
+		says  string
+	}{{31, "want 32 to 512"}, {513, "want 32 to 512"}} {
+		if err := v.fail(hyperstart.Reseed, hyperstart.ReseedRequest{Entropy: make([]byte, tt.bytes)}); !strings.Contains(err.Message, tt.says) {
+			t.Errorf("%d bytes: %v", tt.bytes, err)
+		}
+	}
+	v.call(hyperstart.Reseed, hyperstart.ReseedRequest{Entropy: bytes.Repeat([]byte{7}, 64)})
+	v.call(hyperstart.StartPod, hyperstart.StartPodRequest{Hostname: "pod"})
+	v.run("after", spec("true")).wait()
+}

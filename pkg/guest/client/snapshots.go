@@ -1,0 +1,29 @@
+package client
+
+import (
+	"context"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+)
+
+// MayQuiesce reports whether a guest that the configuration says to speak a dialect, or
+// nothing of, may be one that others can go on from.
+func MayQuiesce(dialect hyperstart.Dialect) bool {
+	return dialect == hyperstart.DialectUnknown || dialect == hyperstart.DialectCCv2
+}
+
+// snapshots are the abilities of a guest that others can go on from.
+type snapshots struct{ caller *caller }
+
+// Quiesce prepares the guest, in which no pod was started, for being saved.
+func (s snapshots) Quiesce(ctx context.Context) error {
+	_, err := s.caller.call(ctx, "quiesce", "", nil)
+	return err
+}
+
+// Reseed gives a guest that goes on from another one random numbers of its own.
+// entropy is secret, of 32 to 512 bytes.
+func (s snapshots) Reseed(ctx context.Context, entropy []byte) error {
+	_, err := s.caller.call(ctx, "reseed", "", hyperstart.ReseedRequest{Entropy: entropy})
+	return err
+}
