@@ -185,6 +185,37 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// TestMemoryLimit is that of the groups above, too.
+func TestMemoryLimit(t *testing.T) {
+	parent := open(t, "parent")
+	g, err := Open(parent.Path() + "/child")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(g.EnterAll(), g.Leave(), g.Remove(context.Background())); err != nil {
+			t.Error(err)
+		}
+	}()
+	if limit, err := g.MemoryLimit(); err != nil || limit <= 1<<30 {
+		t.Errorf("without a limit: %d, %v", limit, err)
+	}
+	for _, tt := range []struct {
+		group *Group
+		limit int
+	}{{parent, 1 << 30}, {g, 512 << 20}} {
+		if err := tt.group.Limit(t.Context(), Limits{Memory: int64(tt.limit)}); err != nil {
+			t.Fatal(err)
+		}
+		if limit, err := g.MemoryLimit(); err != nil || limit != tt.limit {
+			t.Errorf("got %d, %v, want %d", limit, err, tt.limit)
+		}
+	}
+}
+
 // TestFreeThreads are bounded by the groups above, too.
 func TestFreeThreads(t *testing.T) {
 	parent := open(t, "parent")

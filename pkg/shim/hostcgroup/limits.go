@@ -95,6 +95,27 @@ func (g *Group) FreeThreads() (free int, limited bool, err error) {
 	return free, limited, nil
 }
 
+// MemoryLimit is the smallest limit of memory, in bytes, of the group and of those above it;
+// math.MaxInt without one.
+func (g *Group) MemoryLimit() (int, error) {
+	file := "memory.max"
+	if !cgroups.IsCgroup2UnifiedMode() {
+		file = "memory.limit_in_bytes" // without one it has a very large number
+	}
+	least := math.MaxInt
+	for dir := g.manager.Path("memory"); cgroups.PathExists(filepath.Join(dir, file)); dir = filepath.Dir(dir) {
+		limit, err := number(dir, file)
+		if errors.Is(err, strconv.ErrSyntax) { // "max"
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("find out how much memory there may be: %w", err)
+		}
+		least = min(least, limit)
+	}
+	return least, nil
+}
+
 // number reads a file with one.
 func number(dir, file string) (int, error) {
 	b, err := os.ReadFile(filepath.Join(dir, file))
