@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -145,17 +146,19 @@ func (b *boot) startVM(ctx context.Context) error {
 	if !b.virtiofs() { // cannot be plugged
 		spec.Shares9P = []hypervisor.Share9P{{Tag: layout.ShareTag, Dir: b.dir.Shared()}}
 	}
-	vm, err := b.opts.Source.Acquire(ctx, spec)
+	limit := math.MaxInt
+	if b.cgroup.Group != nil {
+		var err error
+		if limit, err = b.cgroup.MemoryLimit(); err != nil {
+			return err
+		}
+	}
+	vm, refuse, err := b.opts.Source.Acquire(ctx, spec, limit)
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	b.vm = vm
-	b.mu.Unlock()
+	b.refuse = refuse
+	b.vm.set(vm)
 	b.undo.Add(vm.Kill)
-	b.wg.Go(func() {
-		<-vm.Done()
-		b.loss.report(vmEnded(vm))
-	})
 	return b.recordProcess("qemu", vm.PID())
 }

@@ -23,6 +23,8 @@ type agent struct {
 	answer func(code hyperstart.Code) (hyperstart.Code, []byte)
 	// ignore has commands that are never answered.
 	ignore map[hyperstart.Code]bool
+	// restored is whether the guest has said READY before.
+	restored atomic.Bool
 	// behind is by how much its clock is, in nanoseconds.
 	behind atomic.Int64
 
@@ -51,7 +53,9 @@ func (a *agent) serve(ctl, tty net.Conn) {
 			}
 		}
 	})
-	a.say(hyperstart.Ready, nil)
+	if !a.restored.Load() {
+		a.say(hyperstart.Ready, nil)
+	}
 	r := hyperstart.NewCtlReader(ctl)
 	for {
 		code, payload, err := r.Read()

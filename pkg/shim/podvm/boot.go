@@ -25,6 +25,7 @@ type boot struct {
 	pod         bundle.Pod
 	events      client.Events
 	shareServer *virtiofsd.Server // nil when QEMU serves the share
+	refuse      func(error)       // of the VM's source; nil when the guest boots
 }
 
 // step is one step of a boot.
@@ -82,13 +83,14 @@ const endGrace = 200 * time.Millisecond
 func (b *boot) describe(phase string, err error) error {
 	took := time.Since(b.timing.Begin).Round(time.Millisecond)
 	text := fmt.Sprintf("boot sandbox %s: %s after %s", b.opts.ID, phase, took)
-	vm := b.running()
-	select {
-	case <-vm.Done():
-		err = vmEnded(vm)
-	case <-time.After(endGrace):
-		if cause := b.Err(); cause != nil {
-			err = cause
+	if vm := b.running(); vm != nil { // one that was refused may have no successor
+		select {
+		case <-vm.Done():
+			err = vmEnded(vm)
+		case <-time.After(endGrace):
+			if cause := b.Err(); cause != nil {
+				err = cause
+			}
 		}
 	}
 	err = b.explain(err)
@@ -108,11 +110,15 @@ func vmEnded(vm hypervisor.VM) error {
 
 // logTiming writes the phases of the boot as one line.
 func (b *boot) logTiming(ctx context.Context) {
-	t := b.timing
+	t, source := b.timing, "boot"
+	if b.refuse != nil {
+		source = "template"
+	}
 	log.G(ctx).WithFields(log.Fields{
 		"sandbox": b.opts.ID,
 		"dialect": b.guest.Dialect().String(),
 		"accel":   string(b.opts.Config.Spec.Accelerator),
+		"source":  source,
 		"prepare": t.VM.Exec.Sub(t.Begin).String(),
 		"monitor": t.VM.Monitor.Sub(t.VM.Exec).String(),
 		"ready":   t.Ready.Sub(t.VM.Monitor).String(),

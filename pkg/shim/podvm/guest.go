@@ -2,6 +2,8 @@ package podvm
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,22 +24,106 @@ import (
 // connectNetwork makes a tap for each link of the pod's network.
 func (b *boot) connectNetwork(context.Context) error { return b.network.Connect() }
 
-// connectGuest puts the proxy between the shim and the guest, and waits for
-// READY.
+// connectGuest waits until the guest is ready.
 func (b *boot) connectGuest(ctx context.Context) error {
-	b.server = proxy.NewServer(proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect})
-	ctl, err := b.running().Dial(ctx, layout.CtlPort)
+	var err error
+	if b.refuse == nil {
+		err = reachGuest(ctx, b)
+	} else {
+		err = reachRestored(ctx, b)
+	}
 	if err != nil {
 		return err
 	}
-	tty, err := b.running().Dial(ctx, layout.TTYPort)
+	vm := b.vm.keep()
+	b.wg.Go(func() {
+		<-vm.Done()
+		b.loss.report(vmEnded(vm))
+	})
+	if resolver, ok := b.guest.(dnsrelay.Guest); ok { // not an original one
+		b.dns.Start(resolver)
+	}
+	b.timing.Ready = time.Now()
+	return b.listenProxy(ctx)
+}
+
+// restoredPart is the part of the time for a boot that a guest which need not boot has to
+// answer.
+const restoredPart = 4
+
+// reachRestored waits for the answer of a guest that need not boot. When it does not come
+// the guest gives way to one that boots.
+func reachRestored(ctx context.Context, b *boot) error {
+	bounded, cancel := context.WithTimeout(ctx, b.opts.Config.BootTimeout/restoredPart)
+	defer cancel()
+	err := reachGuest(bounded, b)
+	if err == nil {
+		err = reseed(bounded, b.guest)
+	}
+	vm := b.running()
+	if err == nil || ctx.Err() != nil || wasKilled(vm) {
+		return err
+	}
+	b.refuse(err)
+	b.vm.set(nil)
+	b.Disconnect()
+	err = vm.Kill(ctx)
+	if b.guest != nil {
+		err = errors.Join(err, b.guest.Close())
+		b.guest = nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := b.startVM(ctx); err != nil {
+		return err
+	}
+	if b.refuse != nil {
+		return errors.New("the source has another vm that does not boot")
+	}
+	return reachGuest(ctx, b)
+}
+
+// wasKilled reports whether somebody has killed the VMM, for which the VM can do nothing.
+func wasKilled(vm hypervisor.VM) bool {
+	select {
+	case <-vm.Done():
+		return vm.Exit().Killed()
+	case <-time.After(endGrace):
+		return false
+	}
+}
+
+// reseed gives a guest random numbers that no other one has.
+func reseed(ctx context.Context, g client.Guest) error {
+	guest, ok := g.(interface {
+		Reseed(ctx context.Context, entropy []byte) error
+	})
+	if !ok {
+		return fmt.Errorf("a guest of dialect %s takes no random numbers", g.Dialect())
+	}
+	entropy := make([]byte, 64)
+	_, _ = rand.Read(entropy) // never fails
+	return guest.Reseed(ctx, entropy)
+}
+
+// reachGuest puts the proxy between the shim and the guest, and waits for READY, or for
+// an answer of a guest that has said it before.
+func reachGuest(ctx context.Context, b *boot) error {
+	b.server = proxy.NewServer(proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect, Restored: b.refuse != nil})
+	vm := b.running()
+	ctl, err := vm.Dial(ctx, layout.CtlPort)
+	if err != nil {
+		return err
+	}
+	tty, err := vm.Dial(ctx, layout.TTYPort)
 	if err != nil {
 		_ = ctl.Close()
 		return err
 	}
 	events := b.events
 	events.DNS = b.dns.Ask
-	events.Lost = func(err error) { b.wg.Go(func() { b.reportSilence(err) }) }
+	events.Lost = func(err error) { b.wg.Go(func() { b.reportSilence(vm, err) }) }
 	guest, err := client.Dial(ctx, client.Options{
 		Server: b.server, VM: b.opts.ID, Ctl: ctl, TTY: tty, Events: events,
 		CallTimeout: b.opts.Config.CallTimeout, Gate: b.gate,
@@ -47,11 +133,7 @@ func (b *boot) connectGuest(ctx context.Context) error {
 		return err
 	}
 	b.guest = guest
-	if resolver, ok := guest.(dnsrelay.Guest); ok { // not an original one
-		b.dns.Start(resolver)
-	}
-	b.timing.Ready = time.Now()
-	return b.listenProxy(ctx)
+	return nil
 }
 
 // endLimit is how long the end of a VMM may come after that of its connections.
@@ -59,13 +141,15 @@ const endLimit = time.Second
 
 // reportSilence reports that the connection to the guest has ended. When that is
 // because the VMM has, its end tells more.
-func (b *boot) reportSilence(err error) {
-	vm := b.running()
+func (b *boot) reportSilence(vm hypervisor.VM, err error) {
+	cause := fmt.Errorf("guest connection lost: %w", err)
 	select {
 	case <-vm.Done():
-		b.loss.report(vmEnded(vm))
+		cause = vmEnded(vm)
 	case <-time.After(endLimit):
-		b.loss.report(fmt.Errorf("guest connection lost: %w", err))
+	}
+	if b.vm.keeps(vm) { // not refused
+		b.loss.report(cause)
 	}
 }
 

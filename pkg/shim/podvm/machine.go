@@ -51,17 +51,21 @@ type Options struct {
 
 // Source has VMs to run pods in.
 type Source interface {
-	// Acquire returns a VM made after spec whose guest is booting, or has
-	// booted. It is the caller's, who ends it.
-	Acquire(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error)
+	// Acquire returns a VM made after spec. It is the caller's, who ends it. refuse is
+	// nil when its guest boots. Otherwise it goes on from where another one was: it
+	// has said READY before, and needs random numbers of its own. When it does not
+	// answer refuse is told why, and the next VM is one that boots. limit is how much
+	// memory, in bytes, the VM and this process may have.
+	Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (vm hypervisor.VM, refuse func(cause error), err error)
 }
 
 // Cold is the source that starts a VMM for each pod.
 type Cold struct{ Driver hypervisor.Driver }
 
 // Acquire implements [Source].
-func (c Cold) Acquire(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error) {
-	return c.Driver.Start(ctx, spec)
+func (c Cold) Acquire(ctx context.Context, spec hypervisor.Spec, _ int) (hypervisor.VM, func(error), error) {
+	vm, err := c.Driver.Start(ctx, spec)
+	return vm, nil, err
 }
 
 // Machine is the VM of one pod. All methods but Boot are safe for concurrent
@@ -75,8 +79,7 @@ type Machine struct {
 	loss   loss
 	vcpus  vcpus
 
-	mu sync.Mutex    // guards vm
-	vm hypervisor.VM // nil before its start
+	vm current
 
 	// Set by Boot and not changed afterwards.
 	server  *proxy.Server
@@ -147,9 +150,38 @@ func (m *Machine) PID() int {
 
 // running is the VM, nil before its start. It may have ended.
 func (m *Machine) running() hypervisor.VM {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.vm
+	m.vm.mu.Lock()
+	defer m.vm.mu.Unlock()
+	return m.vm.vm
+}
+
+// current is the VM at this moment: one that goes on from a template, and is of no use, is
+// replaced.
+type current struct {
+	mu   sync.Mutex    // guards what follows
+	vm   hypervisor.VM // nil before its start
+	kept bool          // it is the pod's: its loss is the pod's
+}
+
+func (c *current) set(vm hypervisor.VM) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.vm = vm
+}
+
+// keep makes the VM the pod's, and returns it.
+func (c *current) keep() hypervisor.VM {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept = true
+	return c.vm
+}
+
+// keeps reports whether a VM is the pod's.
+func (c *current) keeps(vm hypervisor.VM) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kept && c.vm == vm
 }
 
 // Guest is the client of the guest. It needs a Boot that has succeeded.

@@ -35,12 +35,12 @@ type sourceOf struct {
 	change func(*fake.VM) hypervisor.VM
 }
 
-func (s sourceOf) Acquire(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error) {
-	vm, err := s.Source.Acquire(ctx, spec)
+func (s sourceOf) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (hypervisor.VM, func(error), error) {
+	vm, refuse, err := s.Source.Acquire(ctx, spec, limit)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s.change(vm.(*fake.VM)), nil
+	return s.change(vm.(*fake.VM)), refuse, nil
 }
 
 // TestCallerOfPauseGoes: whether the vCPUs are stopped is known nevertheless.
