@@ -21,6 +21,7 @@ var settable = []string{
 	"guest.boot_timeout",
 	"guest.call_timeout",
 	"guest.console",
+	"template.enabled",
 }
 
 // annotationKey returns the key that an annotation of ours may set.

@@ -26,6 +26,7 @@ type Config struct {
 	VM          VM          `toml:"vm"`
 	Guest       Guest       `toml:"guest"`
 	Share       Share       `toml:"share"`
+	Template    Template    `toml:"template"`
 	Proxy       Proxy       `toml:"proxy"`
 	Annotations Annotations `toml:"annotations"`
 }
@@ -68,6 +69,15 @@ type Guest struct {
 type Share struct {
 	Type      string `toml:"type"` // virtiofs or 9p
 	VirtioFSD string `toml:"virtiofsd"`
+}
+
+// Template says whether VMs go on from where one has booted before.
+type Template struct {
+	Enabled bool `toml:"enabled"`
+	// Background has a shim that finds no template start a process that makes one.
+	Background bool   `toml:"background"`
+	Dir        string `toml:"dir"`
+	MaxMiB     int    `toml:"max_mib"` // of all templates
 }
 
 // Proxy is the sandbox's own socket for proxy frames.
@@ -115,6 +125,7 @@ func Defaults() Config {
 			CallTimeout: Duration(10 * time.Second),
 		},
 		Share:       Share{Type: "virtiofs", VirtioFSD: "/usr/lib/qemu/virtiofsd"},
+		Template:    Template{Enabled: true, Background: true, Dir: "/var/lib/ccv2/templates", MaxMiB: 1024},
 		Proxy:       Proxy{Socket: true},
 		Annotations: Annotations{Allow: []string{}},
 	}

@@ -19,6 +19,8 @@ const (
 	// A socket's path has at most 107 bytes; the longest below the state
 	// directory is a hash and a name of 42.
 	maxStateDir = 64
+	// Below it is a key of 32, and the directory of the VM that becomes a template.
+	maxTemplateDir = 54
 	// The kernel cuts its command line off at 2048 bytes, of which the driver
 	// needs less than half.
 	maxKernelArgs = 1024
@@ -70,6 +72,9 @@ func (c Config) problems() []problem {
 		v.program("share.virtiofsd", c.Share.VirtioFSD,
 			"run make install, or install virtiofsd (Debian 12: qemu-system-common) and set the path, or set share.type = \"9p\"")
 	}
+	v.absolute("template.dir", c.Template.Dir)
+	v.atMost("template.dir", len(c.Template.Dir), maxTemplateDir)
+	v.within("template.max_mib", c.Template.MaxMiB, 1, maxMemoryMiB)
 	for _, name := range c.Annotations.Allow {
 		if _, ok := annotationKey(name); !ok {
 			v.bad("annotations.allow", "%q cannot be set by a container; %s", name, settableHelp())

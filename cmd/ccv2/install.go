@@ -13,10 +13,15 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/install"
+	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
+	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
 // installer has the flags of install, upgrade and uninstall.
@@ -50,7 +55,21 @@ func runUpgrade(args []string, stdout, stderr io.Writer) error {
 func runUninstall(args []string, stdout, stderr io.Writer) error {
 	i := newInstaller(stdout, stderr)
 	i.noProbe = true
-	return i.run("uninstall", args, func(i *installer) error { return install.Uninstall(i.host, i.dry, i.stdout) })
+	return i.run("uninstall", args, func(i *installer) error {
+		templates := i.templates() // while there is a configuration
+		if err := install.Uninstall(i.host, i.dry, i.stdout); err != nil || templates == nil {
+			return err
+		}
+		if i.dry {
+			fmt.Fprintf(i.stdout, "remove the templates in %s\n", templates.Dir)
+			return nil
+		}
+		err := templates.RemoveAll()
+		if usual := config.Defaults().Template.Dir; templates.Dir == filepath.Join(i.host.Root, usual) {
+			_ = os.Remove(filepath.Dir(templates.Dir)) // of nobody else, when it is empty
+		}
+		return err
+	})
 }
 
 func newInstaller(stdout, stderr io.Writer) *installer {
@@ -176,7 +195,42 @@ func (i *installer) finish() error {
 	if i.noProbe || i.host.Root != "/" {
 		return nil
 	}
-	return i.writeRuntimeClass(ctx)
+	if err := i.writeRuntimeClass(ctx); err != nil {
+		return err
+	}
+	return i.makeTemplate(ctx)
+}
+
+// makeTemplate makes the template of pods without limits, with which they start faster.
+func (i *installer) makeTemplate(ctx context.Context) error {
+	c, err := config.Load(i.host.Config, nil)
+	if err != nil || !c.Template.Enabled {
+		return err
+	}
+	t, err := buildTemplate(ctx, c, bundle.Limits{})
+	if errors.Is(err, errdefs.ErrNotImplemented) || errors.Is(err, errdefs.ErrUnavailable) {
+		fmt.Fprintf(i.stdout, "pods boot: %v\n", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("it is installed, and pods boot: %w", err)
+	}
+	fmt.Fprintf(i.stdout, "pods start from template %s\n", t.Key)
+	return nil
+}
+
+// templates is the store of the host's templates; nil when there is none.
+func (i *installer) templates() *template.Store {
+	c, err := config.Load(filepath.Join(i.host.Root, i.host.Config), nil)
+	if err != nil && c.Template.Dir == "" {
+		return nil
+	}
+	store := vmconfig.TemplateStore(c)
+	store.Dir = filepath.Join(i.host.Root, store.Dir)
+	if _, err := os.Stat(store.Dir); err != nil {
+		return nil
+	}
+	return store
 }
 
 func restartContainerd(ctx context.Context) error {

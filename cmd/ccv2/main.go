@@ -23,6 +23,7 @@ var commands = []command{
 	{"upgrade", "put it in the place of what is installed", runUpgrade},
 	{"uninstall", "take away what was installed", runUninstall},
 	{"node", "install on the node of this pod, label it, and clean up when the DaemonSet is deleted", runNode},
+	{"template", "make, list and remove what VMs start from", runTemplate},
 	{"image", "build the guest's kernel and initramfs", runImage},
 	{"version", "print the version", runVersion},
 }

@@ -16,6 +16,13 @@ import (
 const runtimeName = "io.containerd.cc.v2"
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == makeTemplate {
+		if err := runMaker(context.Background()); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", runtimeName, err)
+			os.Exit(1)
+		}
+		return
+	}
 	m := manager.New(runtimeName)
 	if done, err := startLegacy(context.Background(), m, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %s", runtimeName, err)

@@ -55,8 +55,10 @@ func machineOptions(ctx context.Context) (podvm.Options, error) {
 	if reason != "" {
 		log.G(ctx).WithField("reason", reason).Info("no kvm: guests are emulated (tcg), deadlines are longer")
 	}
-	opts.Source = podvm.Cold{Driver: qemu.New()}
 	c.VM = vmconfig.Size(c.VM, own.Limits())
-	opts.Config, err = vmconfig.Of(c, accel)
-	return opts, err
+	if opts.Config, err = vmconfig.Of(c, accel); err != nil {
+		return opts, err
+	}
+	opts.Source = source(ctx, c, opts.Config)
+	return opts, nil
 }

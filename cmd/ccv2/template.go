@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
+	"github.com/ccv2/containerd-shim-ccv2/config"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
+)
+
+const templateUsage = "usage: ccv2 template build [-config FILE] [-cpus N] [-memory MIB] | list [-config FILE] | remove [-config FILE] [-all] [KEY...]"
+
+// templateCommand is what the subcommands of `ccv2 template` have in common.
+type templateCommand struct {
+	out    io.Writer
+	flags  *flag.FlagSet
+	path   string // configuration file
+	config config.Config
+	store  *template.Store
+}
+
+func runTemplate(args []string, stdout, stderr io.Writer) error {
+	actions := map[string]func(*templateCommand, []string) error{
+		"build": (*templateCommand).build, "list": (*templateCommand).list, "remove": (*templateCommand).remove,
+	}
+	if len(args) == 0 || actions[args[0]] == nil {
+		return errors.New(templateUsage)
+	}
+	c := &templateCommand{out: stdout, flags: flag.NewFlagSet("ccv2 template "+args[0], flag.ContinueOnError)}
+	c.flags.SetOutput(stderr)
+	c.path = os.Getenv(config.EnvPath)
+	if c.path == "" {
+		c.path = config.DefaultPath
+	}
+	c.flags.StringVar(&c.path, "config", c.path, "configuration `file`")
+	err := actions[args[0]](c, args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	return err
+}
+
+// load reads the arguments and the configuration.
+func (c *templateCommand) load(args []string) error {
+	if err := c.flags.Parse(args); err != nil {
+		return err
+	}
+	var err error
+	if c.config, err = config.Load(c.path, nil); err != nil {
+		return err
+	}
+	c.store = vmconfig.TemplateStore(c.config)
+	return nil
+}
+
+// build makes the template for pods of a size, unless there is one.
+func (c *templateCommand) build(args []string) error {
+	var limits bundle.Limits
+	c.flags.Func("cpus", "for pods with a limit of `n` CPUs", func(s string) error {
+		n, err := positive(s)
+		limits.CPUQuota, limits.CPUPeriod = n*100000, 100000
+		return err
+	})
+	c.flags.Func("memory", "for pods with a limit of `mib` MiB of memory", func(s string) error {
+		n, err := positive(s)
+		limits.Memory = n << 20
+		return err
+	})
+	if err := c.load(args); err != nil {
+		return err
+	}
+	if c.flags.NArg() > 0 {
+		return errors.New(templateUsage)
+	}
+	if !c.config.Template.Enabled {
+		return fmt.Errorf("templates are off: set [template] enabled = true in %s", c.path)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	t, err := buildTemplate(ctx, c.config, limits)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "%s  %d MiB, %d vCPUs: %d MiB on disk\n", t.Key, t.Index.MemoryMiB, t.Index.CPUs, t.Index.Bytes()>>20)
+	return nil
+}
+
+// buildTemplate makes the template for pods with some limits, unless there is one.
+func buildTemplate(ctx context.Context, c config.Config, limits bundle.Limits) (*template.Template, error) {
+	accel, _, err := qemu.Resolve(hypervisor.Accelerator(c.Hypervisor.Accelerator), qemu.LocalHost())
+	if err != nil {
+		return nil, err
+	}
+	c.VM = vmconfig.Size(c.VM, limits)
+	vm, err := vmconfig.Of(c, accel)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*vm.BootTimeout)
+	defer cancel()
+	return vmconfig.TemplateStore(c).Make(ctx, vmconfig.TemplateVM(vm, qemu.New(), version))
+}
+
+func positive(s string) (n int64, err error) {
+	const most = 1 << 22
+	if _, err = fmt.Sscanf(s, "%d", &n); err != nil || n <= 0 || n > most {
+		return 0, fmt.Errorf("%q is not a number from 1 to %d", s, most)
+	}
+	return n, nil
+}
+
+// list prints all templates.
+func (c *templateCommand) list(args []string) error {
+	if err := c.load(args); err != nil {
+		return err
+	}
+	all, err := c.store.List()
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KEY\tMEMORY\tVCPUS\tDISK\tMADE\tUSED")
+	for _, t := range all {
+		fmt.Fprintf(w, "%s\t%d MiB\t%d\t%d MiB\t%s\t%s\n", t.Key, t.Index.MemoryMiB, t.Index.CPUs, t.Index.Bytes()>>20,
+			t.Index.Made.Local().Format(time.DateTime), t.Used.Local().Format(time.DateTime))
+	}
+	return w.Flush()
+}
+
+// remove removes some templates, or all. VMs that go on from them are not concerned.
+func (c *templateCommand) remove(args []string) error {
+	all := c.flags.Bool("all", false, "remove all templates")
+	if err := c.load(args); err != nil {
+		return err
+	}
+	keys := c.flags.Args()
+	if *all == (len(keys) > 0) {
+		return errors.New(templateUsage)
+	}
+	there, err := c.store.List()
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, t := range there {
+		known[string(t.Key)] = true
+		if *all {
+			keys = append(keys, string(t.Key))
+		}
+	}
+	for _, key := range keys {
+		if !known[key] {
+			return fmt.Errorf("there is no template %q; ccv2 template list has them all", key)
+		}
+	}
+	for _, key := range keys {
+		if err := c.store.Remove(template.Key(key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

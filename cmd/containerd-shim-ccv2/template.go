@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/version"
+	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
+	"github.com/ccv2/containerd-shim-ccv2/config"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
+)
+
+// makeTemplate is the argument with which this binary is a process that makes a template.
+const makeTemplate = "make-template"
+
+// makeLimit bounds how long that takes. It has the lowest priority, so it may be long.
+const makeLimit = 10 * time.Minute
+
+// templateJob is what that process reads from its standard input.
+type templateJob struct {
+	Config config.Config // of the host, for the store
+	VM     podvm.Config  // of the sandbox that has found no template
+}
+
+// source has VMs for a sandbox. When there is no template for them, and there can be
+// one, it starts a process that makes it: now, while this process is not in the pod's
+// cgroup yet.
+func source(ctx context.Context, c config.Config, vm podvm.Config) podvm.Source {
+	driver := qemu.New()
+	if !c.Template.Enabled {
+		return podvm.Cold{Driver: driver}
+	}
+	s := &template.Source{Store: vmconfig.TemplateStore(c), VM: vmconfig.TemplateVM(vm, driver, version.Version)}
+	if c.Template.Background && s.Store.Wanted(s.VM) {
+		if err := startMaker(templateJob{Config: c, VM: vm}); err != nil {
+			log.G(ctx).WithError(err).Warn("make a template: VMs boot until there is one")
+		}
+	}
+	return s
+}
+
+// startMaker starts the process, which outlives this one.
+func startMaker(job templateJob) error {
+	text, err := json.Marshal(job)
+	if err != nil {
+		return err
+	}
+	stdin, err := fileWith(text)
+	if err != nil {
+		return err
+	}
+	defer stdin.Close()
+	if _, err := stdin.Seek(0, 0); err != nil {
+		return err
+	}
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{os.Args[0], makeTemplate}, Dir: "/",
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Stdin: stdin,
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	// A process has the priority of the thread that starts it.
+	err = osthread.Run(func() error {
+		const lowest = 19
+		return errors.Join(unix.Setpriority(unix.PRIO_PROCESS, 0, lowest), cmd.Start())
+	})
+	if err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }() // what it has to say is in the store
+	return nil
+}
+
+// runMaker makes the template.
+func runMaker(ctx context.Context) error {
+	var job templateJob
+	if err := json.NewDecoder(os.Stdin).Decode(&job); err != nil {
+		return fmt.Errorf("%s: %w", makeTemplate, err)
+	}
+	// It is the first to go when the host has no memory left.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0o600); err != nil {
+		return fmt.Errorf("%s: %w", makeTemplate, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, makeLimit)
+	defer cancel()
+	_, err := vmconfig.TemplateStore(job.Config).Make(ctx, vmconfig.TemplateVM(job.VM, qemu.New(), version.Version))
+	return err
+}

@@ -1,0 +1,156 @@
+package template
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/containerd/log"
+	"go.uber.org/goleak"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
+)
+
+func TestMain(m *testing.M) {
+	log.L.Logger.SetOutput(io.Discard)
+	goleak.VerifyTestMain(m)
+}
+
+// saver is a VM that can be saved; its guest leaves a mark in its memory.
+type saver struct {
+	*fake.VM
+	err error
+}
+
+func (s saver) Save(context.Context) ([]byte, error) { return []byte("devices"), s.err }
+
+// driver makes such VMs.
+type driver struct {
+	fake.Driver
+	facts   string
+	version uint32 // of the guest
+	refuse  hyperstart.Code
+	saveErr error
+	starts  atomic.Int32
+	// restoring, when set, is told of a VM that goes on from another one.
+	restoring func(hypervisor.Spec) error
+}
+
+func newDriver(t *testing.T) *driver {
+	d := &driver{facts: "a\nb\n", version: hyperstart.VersionCCv2}
+	d.Guest = d.guest
+	t.Cleanup(d.Close)
+	return d
+}
+
+func (d *driver) Fingerprint(hypervisor.Spec) (string, error) { return d.facts, nil }
+
+func (d *driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error) {
+	d.starts.Add(1)
+	if spec.Snapshot == nil {
+		return d.Driver.Start(ctx, spec)
+	}
+	if spec.Snapshot.Devices != nil {
+		if err := spec.Snapshot.Filled(); err != nil {
+			return nil, err
+		}
+		if err := d.restoring(spec); err != nil {
+			return nil, err
+		}
+		return d.Driver.Start(ctx, spec)
+	}
+	for _, mark := range marks {
+		if _, err := spec.Snapshot.Memory.WriteAt([]byte("mark"), mark); err != nil {
+			return nil, err
+		}
+	}
+	vm, err := d.Driver.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return saver{vm.(*fake.VM), d.saveErr}, nil
+}
+
+// marks are where the guest has written to its memory.
+var marks = []int64{0, 3 << 20, 3<<20 + 5000, 3<<20 + 100<<10, 63<<20 + 4092}
+
+func (d *driver) guest(_ *fake.VM, ports map[string]net.Conn) {
+	ctl := ports[layout.CtlPort]
+	if ctl == nil { // of a VM that nobody asks
+		return
+	}
+	tty := make(chan struct{})
+	go func() {
+		defer close(tty)
+		_, _ = io.Copy(io.Discard, ports[layout.TTYPort])
+	}()
+	defer func() { <-tty }()
+	say := func(code hyperstart.Code, payload []byte) {
+		_, _ = ctl.Write(hyperstart.AppendCtl(nil, code, payload))
+	}
+	say(hyperstart.Ready, nil)
+	r := hyperstart.NewCtlReader(ctl)
+	for {
+		code, payload, err := r.Read()
+		if err != nil {
+			return
+		}
+		switch code {
+		case hyperstart.GetVersion:
+			say(hyperstart.Ack, []byte{byte(d.version >> 24), byte(d.version >> 16), byte(d.version >> 8), byte(d.version)})
+		case hyperstart.Call:
+			ticket, inner, _, _ := hyperstart.ParseCall(payload)
+			say(hyperstart.Ack, nil)
+			if inner == d.refuse {
+				say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Error, []byte(`{"message":"not today"}`)))
+				continue
+			}
+			say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Ack, nil))
+		default:
+			say(hyperstart.Ack, nil)
+		}
+	}
+}
+
+func testVM(d *driver) VM {
+	return VM{Driver: d, Version: "1", Spec: hypervisor.Spec{
+		Machine: hypervisor.MachineQ35, SharedMemory: true, MemoryMiB: 64, CPUs: 1,
+	}}
+}
+
+func testStore(t *testing.T) *Store {
+	return &Store{Dir: filepath.Join(t.TempDir(), "templates"), MaxBytes: 1 << 20}
+}
+
+// made makes a template.
+func made(t *testing.T, s *Store, vm VM) *Template {
+	t.Helper()
+	tpl, err := s.Make(t.Context(), vm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tpl
+}
+
+// files are all names below a store, without the lock.
+func files(t *testing.T, s *Store) (all []string) {
+	t.Helper()
+	err := filepath.WalkDir(s.Dir, func(path string, _ os.DirEntry, err error) error {
+		if rel, _ := filepath.Rel(s.Dir, path); rel != "." && rel != lockFile {
+			all = append(all, rel)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return all
+}

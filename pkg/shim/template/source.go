@@ -1,0 +1,71 @@
+package template
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// Source has VMs that go on from a template, where there is one. It is a source of
+// pkg/shim/podvm.
+type Source struct {
+	Store *Store
+	VM    VM
+}
+
+// beside is what QEMU and the shim need beside the copy of a template.
+const beside = 64 << 20
+
+// Acquire starts a VM. refuse is nil for one that boots; for one that goes on from a
+// template it is to be called when the guest does not answer: the next one boots.
+//
+// The copy is made by this process. Where limit, in bytes, has no room for it the VM boots,
+// so that it is the VMM that the kernel ends, and not who would report it.
+func (s *Source) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (vm hypervisor.VM, refuse func(error), err error) {
+	if t := s.find(ctx); t != nil && t.Index.Bytes()+beside <= int64(limit) {
+		vm, err := s.restore(ctx, t, spec)
+		if err == nil {
+			return vm, func(cause error) { s.refuse(ctx, t.Key, cause) }, nil
+		}
+		if ctx.Err() != nil || errors.Is(err, hypervisor.ErrKilled) {
+			return nil, nil, err // no fault of the template's
+		}
+		s.refuse(ctx, t.Key, err)
+	}
+	vm, err = s.VM.Driver.Start(ctx, spec)
+	return vm, nil, err
+}
+
+func (s *Source) refuse(ctx context.Context, key Key, cause error) {
+	log.G(ctx).WithError(s.Store.refuse(key, cause)).Warn("a template cannot be used and was removed: VMs boot until there is a new one")
+}
+
+// find returns the VM's template, nil without.
+func (s *Source) find(ctx context.Context) *Template {
+	if err := s.VM.Fits(); err != nil {
+		return nil
+	}
+	key, err := s.VM.Key()
+	if err != nil {
+		return nil // the start says it
+	}
+	t, err := s.Store.Open(key)
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		log.G(ctx).WithError(err).Warn("a template cannot be read: the VM boots")
+	}
+	return t
+}
+
+func (s *Source) restore(ctx context.Context, t *Template, spec hypervisor.Spec) (hypervisor.VM, error) {
+	snapshot, release, err := t.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	defer release() // the VMM has it
+	spec.Snapshot = snapshot
+	return s.VM.Driver.Start(ctx, spec)
+}

@@ -1,0 +1,157 @@
+package template
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// TestSource: a VM goes on from the template with the pod's own names, and one that is refused is
+// not tried again.
+func TestSource(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	vm := testVM(d)
+	made(t, s, vm)
+	var restored []hypervisor.Spec
+	d.restoring = func(spec hypervisor.Spec) error {
+		restored = append(restored, spec)
+		return nil
+	}
+	source := &Source{Store: s, VM: vm}
+	spec := vm.Spec
+	spec.ID, spec.Dir = "pod", "/run/pod"
+	running, refuse, err := source.Acquire(t.Context(), spec, math.MaxInt)
+	if err != nil || refuse == nil || len(restored) != 1 || restored[0].ID != "pod" || restored[0].Dir != "/run/pod" {
+		t.Fatalf("%v, %v", restored, err)
+	}
+	if err := running.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := restored[0].Snapshot.Memory.Stat(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("its memory is open yet: %v", err)
+	}
+	refuse(errors.New("it does not answer"))
+	if left := files(t, s); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+	made(t, s, vm)
+	d.restoring = func(hypervisor.Spec) error { return errors.New("qemu says no") }
+	running, refuse, err = source.Acquire(t.Context(), spec, math.MaxInt)
+	if err != nil || refuse != nil {
+		t.Fatalf("the VM does not boot: %v", err)
+	}
+	if err := running.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if left := files(t, s); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestAborted: the end of the caller is no fault of the template's.
+func TestAborted(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	made(t, s, testVM(d))
+	ctx, cancel := context.WithCancel(t.Context())
+	d.restoring = func(hypervisor.Spec) error {
+		cancel()
+		return ctx.Err()
+	}
+	if _, _, err := (&Source{Store: s, VM: testVM(d)}).Acquire(ctx, hypervisor.Spec{}, math.MaxInt); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if all, err := s.List(); len(all) != 1 || err != nil {
+		t.Errorf("%d templates, %v", len(all), err)
+	}
+}
+
+// TestDamaged: what is not as it was written is removed, and said to be none.
+func TestDamaged(t *testing.T) {
+	change := func(name string, at int64) func(string) error {
+		return func(dir string) error {
+			f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = f.WriteAt([]byte("?"), at)
+			return err
+		}
+	}
+	cut := func(name string, size int64) func(string) error {
+		return func(dir string) error { return os.Truncate(filepath.Join(dir, name), size) }
+	}
+	for name, damage := range map[string]func(dir string) error{
+		"memory":          change(memoryFile, 3<<20+5001),
+		"devices":         change(devicesFile, 2),
+		"index":           change(indexFile, 0),
+		"short memory":    cut(memoryFile, 1<<20),
+		"short devices":   cut(devicesFile, 3),
+		"empty index":     cut(indexFile, 0),
+		"no memory":       func(dir string) error { return os.Remove(filepath.Join(dir, memoryFile)) },
+		"no devices":      func(dir string) error { return os.Remove(filepath.Join(dir, devicesFile)) },
+		"another version": rewrite(`"version":1`, `"version":2`),
+		"another vm":      rewrite(`a\nb\n`, `a\nc\n`),
+		"out of bounds":   rewrite(`"offset":3145728`, `"offset":67108863`),
+		"too large":       rewrite(`"length":4096`, `"length":1048577`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, d := testStore(t), newDriver(t)
+			tpl := made(t, s, testVM(d))
+			if err := damage(s.path(tpl.Key)); err != nil {
+				t.Fatal(err)
+			}
+			d.restoring = func(hypervisor.Spec) error { return errors.New("a damaged one is used") }
+			source := &Source{Store: s, VM: testVM(d)}
+			vm, refuse, err := source.Acquire(t.Context(), hypervisor.Spec{ID: "pod"}, math.MaxInt)
+			if err != nil || refuse != nil {
+				t.Fatalf("the VM does not boot: %v", err)
+			}
+			if err := vm.Kill(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if left := files(t, s); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+			made(t, s, testVM(d))
+		})
+	}
+}
+
+// rewrite replaces text in the index.
+func rewrite(old, text string) func(dir string) error {
+	return func(dir string) error {
+		path := filepath.Join(dir, indexFile)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(b), old) {
+			return errors.New("no " + old + " in " + string(b))
+		}
+		return os.WriteFile(path, []byte(strings.Replace(string(b), old, text, 1)), 0o600)
+	}
+}
+
+// TestNoRoom: where the copy would be too much the VM boots, and the template stays.
+func TestNoRoom(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	tpl := made(t, s, testVM(d))
+	d.restoring = func(hypervisor.Spec) error { return errors.New("it is copied") }
+	vm, refuse, err := (&Source{Store: s, VM: testVM(d)}).Acquire(t.Context(), hypervisor.Spec{}, int(tpl.Index.Bytes())+beside-1)
+	if err != nil || refuse != nil {
+		t.Fatalf("the VM does not boot: %v", err)
+	}
+	if err := vm.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Open(tpl.Key); err != nil {
+		t.Error(err)
+	}
+}
