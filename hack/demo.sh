@@ -76,6 +76,9 @@ configure() {
 		[guest]
 		kernel = "$build/guest/vmlinux"
 		image = "$build/guest/initrd.img"
+		[template]
+		dir = "$work/templates"
+		background = false
 		[share]
 		virtiofsd = "$fsd"
 	EOF

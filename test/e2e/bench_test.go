@@ -26,30 +26,38 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
-// BenchmarkStart compares `ctr run … true` with a bare boot of the same kernel
-// in the same machine to an init that powers off, one after the other, and
-// splits the run into its phases.
+// BenchmarkStart compares `ctr run … true`, in a VM that boots and in one from a template, with
+// a bare boot of the same kernel in the same machine to an init that powers off, one after
+// the other, and splits the runs into their phases.
 func BenchmarkStart(b *testing.B) {
 	shared.Watch(b)
 	initrd := harness.BareInitrd(b)
-	var bare, whole []float64
-	phases := map[string][]float64{}
+	var bare []float64
+	whole, phases := map[string][]float64{}, map[string][]float64{}
 	for i := range b.N {
 		bare = append(bare, harness.Millis(harness.BareBoot(b, initrd)))
-		id := fmt.Sprintf("bench-start-%d", i)
-		begin := time.Now()
-		shared.CtrOK(b, "run", "--rm", harness.ImageName, id, "/bin/true")
-		whole = append(whole, harness.Millis(time.Since(begin)))
-		for name, took := range bootPhases(b, id) {
-			phases[name] = append(phases[name], took)
+		for _, source := range []string{"boot", "template"} {
+			shared.Configure(b, func(s *harness.Settings) { s.NoTemplates = source == "boot" })
+			id := fmt.Sprintf("bench-start-%s-%d", source, i)
+			begin := time.Now()
+			shared.CtrOK(b, "run", "--rm", harness.ImageName, id, "/bin/true")
+			whole[source] = append(whole[source], harness.Millis(time.Since(begin)))
+			if got := sources(shared.Log())[id]; got != source {
+				b.Fatalf("the VM is from %q, want %q", got, source)
+			}
+			for name, took := range bootPhases(b, id) {
+				phases[source+"-"+name] = append(phases[source+"-"+name], took)
+			}
 		}
 	}
 	for name, took := range phases {
 		b.ReportMetric(harness.Median(took), name+"-ms")
 	}
 	b.ReportMetric(harness.Median(bare), "bare-ms")
-	b.ReportMetric(harness.Median(whole), "ctr-run-ms")
-	b.ReportMetric(harness.Median(whole)/harness.Median(bare), "run/bare")
+	for source, took := range whole {
+		b.ReportMetric(harness.Median(took), source+"-run-ms")
+		b.ReportMetric(harness.Median(took)/harness.Median(bare), source+"-run/bare")
+	}
 	b.ReportMetric(0, "ns/op")
 }
 

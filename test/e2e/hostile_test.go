@@ -181,6 +181,8 @@ image = %q
 boot_timeout = %q
 call_timeout = %q
 kernel_args = [%q]
+[template]
+enabled = false
 [share]
 virtiofsd = %q
 `, shared.StateDir(), s.QEMU, s.Kernel, image, bootTimeout, callTimeout, "ccv2.hostile="+mode, s.VirtioFSD)

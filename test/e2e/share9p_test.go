@@ -40,6 +40,8 @@ kernel = %q
 image = %q
 dialect = %q
 boot_timeout = %q
+[template]
+enabled = false
 [share]
 type = "9p"
 virtiofsd = "/nonexistent/virtiofsd"

@@ -35,6 +35,10 @@ type Settings struct {
 
 	BootTimeout, CallTimeout string
 
+	Templates   string // where they are
+	NoTemplates bool   // every VM boots
+	Background  bool   // shims have templates made that are missing
+
 	Extra string // lines that follow, in the table [share]
 	Raw   string // instead of all of the above, when not ""
 }
@@ -58,10 +62,31 @@ func NewHost() (*Host, error) {
 		return nil, fmt.Errorf("%s has more than %d bytes: choose a shorter TMPDIR", dir, maxDir)
 	}
 	h.settings = Settings{QEMU: paths.QEMU, Kernel: paths.Kernel, Image: paths.Image, VirtioFSD: paths.VirtioFSD, BootTimeout: "20s", CallTimeout: "10s"}
+	h.settings.Templates, h.settings.NoTemplates = paths.Templates, noTemplates
 	if slow {
 		h.settings.BootTimeout, h.settings.CallTimeout = "2m", "1m"
 	}
-	return h, h.writeConfig(h.settings)
+	if err := h.writeConfig(h.settings); err != nil {
+		return nil, err
+	}
+	return h, h.makeTemplate()
+}
+
+// noTemplates has every VM of a run boot. Otherwise those of the usual size, which most
+// tests have, start from a template, and the others boot.
+var noTemplates = os.Getenv("CCV2_TEMPLATES") == "off"
+
+// makeTemplate makes the template of the usual VMs, unless it is there from an earlier run.
+func (h *Host) makeTemplate() error {
+	if noTemplates {
+		return nil
+	}
+	cmd := exec.Command(filepath.Join(h.Bin, "ccv2"), "template", "build") //nolint:noctx // it has a limit of its own
+	cmd.Env = h.Env()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("ccv2 template build: %w: %s", err, out)
+	}
+	return nil
 }
 
 // Close removes the directory. What is mounted below is left, not deleted.
@@ -138,11 +163,16 @@ kernel = %s
 image = %s
 boot_timeout = %s
 call_timeout = %s
+[template]
+enabled = %t
+background = %t
+dir = %s
 [share]
 virtiofsd = %s
 %s
 `, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image),
-			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), strconv.Quote(s.VirtioFSD), s.Extra)
+			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), !s.NoTemplates, s.Background, strconv.Quote(s.Templates),
+			strconv.Quote(s.VirtioFSD), s.Extra)
 	}
 	return os.WriteFile(h.ConfigPath(), []byte(text), 0o600)
 }

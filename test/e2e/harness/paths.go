@@ -29,6 +29,7 @@ type Paths struct {
 	Archive   string // of the container image
 	QEMU      string
 	VirtioFSD string
+	Templates string // directory, which is kept: they are those of what was built
 }
 
 // Find looks for the parts: in CCV2_BIN, CCV2_GUEST and CCV2_IMAGE, or where
@@ -45,6 +46,7 @@ func Find() (Paths, error) {
 		Archive:   cmp.Or(os.Getenv("CCV2_IMAGE"), filepath.Join(build, "busybox.tar")),
 		Busybox:   firstOf("/bin/busybox", "/usr/bin/busybox", filepath.Join(build, "busybox", "bin", "busybox")),
 		VirtioFSD: cmp.Or(os.Getenv("CCV2_VIRTIOFSD"), filepath.Join(build, "virtiofsd", "virtiofsd")),
+		Templates: filepath.Join(filepath.Dir(guest), "templates"),
 	}
 	var err error
 	if p.QEMU, err = exec.LookPath("qemu-system-x86_64"); err != nil {
