@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -52,11 +53,21 @@ func runUpgrade(args []string, stdout, stderr io.Writer) error {
 	})
 }
 
+// makerEnd bounds the wait for the end of a process that makes a template.
+const makerEnd = 10 * time.Second
+
 func runUninstall(args []string, stdout, stderr io.Writer) error {
 	i := newInstaller(stdout, stderr)
 	i.noProbe = true
 	return i.run("uninstall", args, func(i *installer) error {
 		templates := i.templates() // while there is a configuration
+		if templates != nil && !i.dry && i.host.Root == "/" {
+			ctx, cancel := context.WithTimeout(context.Background(), makerEnd)
+			defer cancel()
+			if err := templates.EndMaker(ctx); err != nil {
+				return fmt.Errorf("%w; nothing was changed", err)
+			}
+		}
 		if err := install.Uninstall(i.host, i.dry, i.stdout); err != nil || templates == nil {
 			return err
 		}

@@ -3,12 +3,14 @@ package template
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/log"
 	"go.uber.org/goleak"
@@ -20,6 +22,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(makerEnv); dir != "" {
+		if _, err := (&Store{Dir: dir}).lock(); err != nil {
+			panic(err)
+		}
+		fmt.Println("locked")
+		time.Sleep(time.Hour)
+	}
 	log.L.Logger.SetOutput(io.Discard)
 	goleak.VerifyTestMain(m)
 }

@@ -1,10 +1,12 @@
 package template
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -244,5 +246,39 @@ func TestRemoveAll(t *testing.T) {
 	}
 	if _, err := os.Stat(s.Dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the directory is left: %v", err)
+	}
+}
+
+// makerEnv makes the test binary a process that holds the lock of a store.
+const makerEnv = "CCV2_TEST_MAKER"
+
+// TestEndMaker ends the process that has the lock.
+func TestEndMaker(t *testing.T) {
+	s := testStore(t)
+	if err := s.EndMaker(t.Context()); err != nil {
+		t.Errorf("without a store: %v", err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), makerEnv+"="+s.Dir)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it has the lock
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.EndMaker(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the maker was not ended")
+	}
+	if err := s.EndMaker(t.Context()); err != nil {
+		t.Errorf("with nobody: %v", err)
 	}
 }

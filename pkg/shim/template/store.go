@@ -1,6 +1,7 @@
 package template
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -202,7 +204,37 @@ func (s *Store) lock() (unlock func(), err error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock %s: another process makes a template: %w: %w", path, err, errdefs.ErrUnavailable)
 	}
+	// For who has to end it; on a full disk nobody can.
+	_ = f.Truncate(0)
+	_, _ = f.WriteString(strconv.Itoa(os.Getpid()))
 	return func() { _ = f.Close() }, nil
+}
+
+// EndMaker ends the process that makes a template, if there is one, and waits for it. Its VM
+// ends with it.
+func (s *Store) EndMaker(ctx context.Context) error {
+	if _, err := os.Stat(s.Dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for {
+		unlock, err := s.lock()
+		if err == nil {
+			unlock()
+			return nil
+		}
+		if !errors.Is(err, errdefs.ErrUnavailable) {
+			return err
+		}
+		b, readErr := os.ReadFile(filepath.Join(s.Dir, lockFile))
+		if pid, numErr := strconv.Atoi(string(b)); readErr == nil && numErr == nil && pid > 1 && pid != os.Getpid() {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("end who makes a template: %w: %w", ctx.Err(), err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // retryAfter is how long a template that could not be made is not tried again.
