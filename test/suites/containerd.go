@@ -57,7 +57,7 @@ var criSuite = suite{
 		if len(rest) == 0 {
 			return all, nil
 		}
-		if err := configure(o, 2); err != nil {
+		if err := configure(ctx, o, 2); err != nil {
 			return nil, err
 		}
 		o.run = only(rest)

@@ -60,16 +60,27 @@ kernel = %q
 image = %q
 [vm]
 vcpus = %d
+[template]
+dir = %q
+background = false
 `
 
 // configure writes the shim's configuration, with a number of processors for each VM.
-func configure(o options, vcpus int) error {
+func configure(ctx context.Context, o options, vcpus int) error {
 	const path = "/etc/ccv2/config.toml"
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	text := fmt.Sprintf(ccv2Config, filepath.Join(o.build, "guest/vmlinux"), filepath.Join(o.build, "guest/initrd.img"), vcpus)
-	return os.WriteFile(path, []byte(text), 0o644)
+	text := fmt.Sprintf(ccv2Config, filepath.Join(o.build, "guest/vmlinux"), filepath.Join(o.build, "guest/initrd.img"), vcpus, filepath.Join(o.build, "templates"))
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return err
+	}
+	// As `ccv2 install` does.
+	out, err := exec.CommandContext(ctx, filepath.Join(o.build, "bin", "ccv2"), "template", "build").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ccv2 template build: %w: %s", err, out)
+	}
+	return nil
 }
 
 // furnish gives the private machine its configuration and a registry.
@@ -90,7 +101,7 @@ func furnish(ctx context.Context, o options) (stop func() error, err error) {
 			return nil, err
 		}
 	}
-	if err := configure(o, 1); err != nil {
+	if err := configure(ctx, o, 1); err != nil {
 		return nil, err
 	}
 	if o.suite == clientSuite.name || o.suite == criSuite.name {
