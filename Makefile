@@ -72,7 +72,7 @@ virtiofsd: $(BUILD)/virtiofsd/virtiofsd ## build the file server
 virtiofsd-rust: virtiofsd
 virtiofsd-debian: deps
 
-$(BUILD)/virtiofsd/virtiofsd: hack/build-virtiofsd.sh hack/virtiofsd-own-mounts.patch
+$(BUILD)/virtiofsd/virtiofsd: hack/build-virtiofsd.sh hack/virtiofsd-own-mounts.patch hack/virtiofsd-keep-cache.patch
 	@$(STEP) "get what building virtiofsd needs from the distribution" hack/deps.sh virtiofsd $(BUILD)
 	@$(STEP) "build virtiofsd" hack/build-virtiofsd.sh $(BUILD)/virtiofsd
 	@touch $@
