@@ -215,6 +215,9 @@ conformance: deps-test guest virtiofsd stack-test $(if $(SUITE)$(RUN),,e2e-conta
 bench: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## benchmarks, for docs/performance.md; needs root
 	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
 
+bench-host: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## start-up and memory on a Debian 13 with KVM, in a VM, where host and guest run at one speed; needs root
+	@$(STEP) "benchmarks on a host in a VM" env BENCH='$(or $(RUN),Start|Memory)' BENCHTIME='$(or $(BENCHTIME),3x)' hack/host.sh $(BUILD) '' unified
+
 dist: deps build guest virtiofsd ## an archive with all that a host needs, QEMU and its libraries among it
 	@hack/deps.sh dist $(BUILD)
 	@$(STEP) "make the bundle" hack/dist.sh $(BUILD) '$(VERSION)'
@@ -259,4 +262,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind conformance bench dist dist-test dist-test-host dist-bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help

@@ -15,6 +15,7 @@
 #
 # usage: hack/host.sh BUILD-DIR [TEST-REGEXP [LAYOUT]]
 #   LAYOUT  unified or hybrid, default both, one after the other; or bundle
+#   BENCH   in the environment: these benchmarks in place of tests, BENCHTIME times (3x)
 set -euo pipefail
 
 build=$(cd "${1:?usage: hack/host.sh BUILD-DIR [TEST-REGEXP [LAYOUT]]}" && pwd)
@@ -78,6 +79,11 @@ export CCV2_VIRTIOFSD=/opt/ccv2/virtiofsd/virtiofsd
 modprobe kvm_amd
 systemctl is-system-running --wait
 echo "host: \$(. /etc/os-release; echo "\$PRETTY_NAME"), \$(uname -r), \$(qemu-system-x86_64 --version | head -n 1), systemd \$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p'), \$(stat -fc %T /sys/fs/cgroup), \$(ls /dev/kvm)"
+if [ -n '${BENCH:-}' ]; then
+	/opt/ccv2/e2e.test -test.timeout 40m -test.run '^\$' -test.bench '${BENCH:-}' -test.benchtime '${BENCHTIME:-3x}'
+	echo "host: tests ended with \$?"
+	systemctl poweroff --force
+fi
 tests='$tests'
 [ "\$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ] || tests='$few'
 status=0
@@ -151,7 +157,7 @@ boot() {
 			-append "root=/dev/vda rw console=ttyS0 quiet loglevel=2 panic=1 softlockup_panic=1 net.ifnames=0 mitigations=off $arguments" \
 			-drive "file=$disk,if=none,id=disk,format=raw,cache=unsafe" -device virtio-blk-pci,drive=disk -device virtio-rng-pci \
 			-serial "file:$console" || true
-		grep -aE '^(host:|=== RUN|--- |    --- |PASS|FAIL|ok)|\.go:[0-9]+:' "$console" | grep -av '=== RUN' | tr -d '\r' || true
+		grep -aE '^(host:|Benchmark|=== RUN|--- |    --- |PASS|FAIL|ok)|\.go:[0-9]+:' "$console" | grep -av '=== RUN' | tr -d '\r' || true
 		if grep -aq 'host: tests ended with 0' "$console"; then
 			return 0
 		elif grep -aq 'host: tests ended with' "$console"; then

@@ -27,15 +27,18 @@ import (
 )
 
 // BenchmarkStart compares `ctr run … true`, in a VM that boots and in one from a template, with
-// a bare boot of the same kernel in the same machine to an init that powers off, one after
-// the other, and splits the runs into their phases.
+// a bare boot of the same kernel in the same machine to an init that powers off, and with runc,
+// one after the other, and splits the runs into their phases.
 func BenchmarkStart(b *testing.B) {
 	shared.Watch(b)
 	initrd := harness.BareInitrd(b)
-	var bare []float64
+	var bare, runc []float64
 	whole, phases := map[string][]float64{}, map[string][]float64{}
 	for i := range b.N {
 		bare = append(bare, harness.Millis(harness.BareBoot(b, initrd)))
+		begin := time.Now()
+		shared.CtrOK(b, "run", "--rm", "--runtime", harness.Runc, harness.ImageName, fmt.Sprintf("bench-runc-%d", i), "/bin/true")
+		runc = append(runc, harness.Millis(time.Since(begin)))
 		for _, source := range []string{"boot", "template"} {
 			shared.Configure(b, func(s *harness.Settings) { s.NoTemplates = source == "boot" })
 			id := fmt.Sprintf("bench-start-%s-%d", source, i)
@@ -54,6 +57,7 @@ func BenchmarkStart(b *testing.B) {
 		b.ReportMetric(harness.Median(took), name+"-ms")
 	}
 	b.ReportMetric(harness.Median(bare), "bare-ms")
+	b.ReportMetric(harness.Median(runc), "runc-run-ms")
 	for source, took := range whole {
 		b.ReportMetric(harness.Median(took), source+"-run-ms")
 		b.ReportMetric(harness.Median(took)/harness.Median(bare), source+"-run/bare")

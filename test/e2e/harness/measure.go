@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 )
 
 // Millis is a duration as a benchmark reports it.
@@ -60,9 +63,16 @@ func BareBoot(tb testing.TB, initrd string) time.Duration {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	accel, cpu := "tcg,thread=multi,tb-size=128", "max,-erms,-fsrm"
+	got, _, err := qemu.Resolve(hypervisor.AccelAuto, qemu.LocalHost())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if got == hypervisor.AccelKVM {
+		accel, cpu = "kvm", "host"
+	}
 	cmd := exec.CommandContext(tb.Context(), paths.QEMU, "-nodefaults", "-no-user-config", "-no-reboot",
-		"-display", "none", "-vga", "none", "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=128",
-		"-cpu", "max,-erms,-fsrm", "-m", "512M", "-kernel", paths.Kernel, "-initrd", initrd,
+		"-display", "none", "-vga", "none", "-machine", "q35", "-accel", accel, "-cpu", cpu, "-m", "512M", "-kernel", paths.Kernel, "-initrd", initrd,
 		"-append", "quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1 random.trust_cpu=on no_timer_check")
 	begin := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
