@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/containerd/log"
 	"go.uber.org/goleak"
@@ -27,7 +26,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		fmt.Println("locked")
-		time.Sleep(time.Hour)
+		_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed
 	}
 	log.L.Logger.SetOutput(io.Discard)
 	goleak.VerifyTestMain(m)
