@@ -31,45 +31,69 @@ func (m *Machine) Quiesce(ctx context.Context) error {
 }
 
 const (
-	clearChunk   = 4 << 20
-	clearReserve = 12 << 20 // stays free, so that nothing has to be taken away
-	minFree      = "/proc/sys/vm/min_free_kbytes"
+	clearChunk   = 2 << 20
+	clearReserve = 8 << 20 // stays free, so that nothing has to be taken away
+	// clearMost bounds what the host has to give for it. Of more the boot has used little.
+	clearMost = 512 << 20
 )
+
+// reserves are what the kernel keeps free for itself: of 512 MiB 23, for huge pages, and of
+// more in each zone for what can use no other.
+var reserves = []struct{ path, least string }{
+	{"/proc/sys/vm/min_free_kbytes", "1024"},
+	{"/proc/sys/vm/lowmem_reserve_ratio", "0 0 0 0 0"},
+}
+
+// withoutReserves does something while the kernel keeps next to nothing free.
+func withoutReserves(do func() error) (err error) {
+	for _, r := range reserves {
+		kept, err := os.ReadFile(r.path)
+		if err != nil {
+			return err
+		}
+		// The kernel takes as many numbers as it has zones.
+		least := strings.Join(strings.Fields(r.least)[:min(len(strings.Fields(r.least)), len(strings.Fields(string(kept))))], " ")
+		if err := kernfs.Write(r.path, least); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, kernfs.Write(r.path, strings.Join(strings.Fields(string(kept)), " "))) }()
+	}
+	return do()
+}
 
 // clearFree makes the memory that was used and is free zeros: the kernel gives out none
 // that is not.
-func clearFree(ctx context.Context) (err error) {
-	// What the kernel keeps for itself of 512 MiB, for huge pages, is 23 MiB.
-	kept, err := os.ReadFile(minFree)
-	if err == nil {
-		err = kernfs.Write(minFree, "1024")
-	}
-	if err != nil {
+func clearFree(ctx context.Context) error {
+	if err := withoutReserves(func() error { return takeFree(ctx) }); err != nil {
 		return fmt.Errorf("clear free memory: %w", err)
 	}
+	return nil
+}
+
+// takeFree takes the memory that is free, and gives it back.
+func takeFree(ctx context.Context) (err error) {
 	var chunks [][]byte
 	defer func() {
 		for _, chunk := range chunks {
 			err = errors.Join(err, unix.Munmap(chunk))
 		}
-		err = errors.Join(err, kernfs.Write(minFree, strings.TrimSpace(string(kept))))
 	}()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && len(chunks) < clearMost/clearChunk {
 		info, err := os.ReadFile("/proc/meminfo")
 		if err != nil {
-			return fmt.Errorf("clear free memory: %w", err)
+			return err
 		}
 		if kernfs.KiB(info, "MemFree:") < clearChunk+clearReserve {
 			return nil
 		}
 		chunk, err := unix.Mmap(-1, 0, clearChunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 		if err != nil {
-			return fmt.Errorf("clear free memory: %w", err)
+			return err
 		}
 		chunks = append(chunks, chunk)
 		_ = unix.Madvise(chunk, unix.MADV_HUGEPAGE) // fewer tables, which are used as well
 		if err := unix.Madvise(chunk, unix.MADV_POPULATE_WRITE); err != nil {
-			return fmt.Errorf("clear free memory: %w", err)
+			return err
 		}
 	}
 	return ctx.Err()
