@@ -125,22 +125,29 @@ func BenchmarkStdout(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkMemory measures an idle sandbox with one container.
+// BenchmarkMemory measures an idle sandbox with one container, whose VM has booted, and is from
+// a template.
 func BenchmarkMemory(b *testing.B) {
 	shared.Watch(b)
-	const id = "bench-memory"
-	task := shared.Running(b, id, harness.Streams{}, []string{"sleep", "1000"})
-	for role, name := range map[harness.Role]string{harness.Shim: "shim", harness.QEMU: "qemu", harness.VirtioFSD: "virtiofsd"} {
-		total := 0.0
-		for _, p := range shared.Find(role, id) {
-			total += p.PSS(b)
+	for _, source := range []string{"boot", "template"} {
+		shared.Configure(b, func(s *harness.Settings) { s.NoTemplates = source == "boot" })
+		id := "bench-memory-" + source
+		task := shared.Running(b, id, harness.Streams{}, []string{"sleep", "1000"})
+		sum := 0.0
+		for role, name := range map[harness.Role]string{harness.Shim: "shim", harness.QEMU: "qemu", harness.VirtioFSD: "virtiofsd"} {
+			total := 0.0
+			for _, p := range shared.Find(role, id) {
+				total += p.PSS(b)
+			}
+			sum += total
+			b.ReportMetric(total, source+"-"+name+"-PSS-MiB")
 		}
-		b.ReportMetric(total, name+"-PSS-MiB")
+		b.ReportMetric(sum, source+"-PSS-MiB")
+		info := guestInfo(b, id)
+		b.ReportMetric(float64(info.AgentRSS)/(1<<20), source+"-agent-RSS-MiB")
+		b.ReportMetric(float64(info.MemTotal-info.MemAvailable)/(1<<20), source+"-guest-used-MiB")
+		shared.KillTask(b, task)
 	}
-	info := guestInfo(b, id)
-	b.ReportMetric(float64(info.AgentRSS)/(1<<20), "agent-RSS-MiB")
-	b.ReportMetric(float64(info.MemTotal-info.MemAvailable)/(1<<20), "guest-used-MiB")
-	shared.KillTask(b, task)
 	b.ReportMetric(0, "ns/op")
 }
 
