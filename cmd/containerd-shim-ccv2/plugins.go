@@ -105,6 +105,9 @@ const socketFD = 3
 // for the name in the bundle when it ends, which a process that outlives its
 // sandbox container has no more.
 func ownSocket() (string, error) {
+	// What is started before that must not have it: clients would wait for an answer of
+	// a process that has ended.
+	unix.CloseOnExec(socketFD)
 	address, err := unix.Getsockname(socketFD)
 	if err != nil {
 		return "", fmt.Errorf("find own socket: %w", err)
