@@ -152,7 +152,11 @@ func (s *Service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.St
 	if err != nil {
 		return nil, err
 	}
-	status := containerStatus(c.State())
+	state := c.State()
+	if state == sandbox.ContainerCreating { // as with runc; the kubelet's cAdvisor would keep the pid 0 of its cgroup for good
+		return nil, fmt.Errorf("container %s is still being created: %w", r.ID, errdefs.ErrNotFound)
+	}
+	status := containerStatus(state)
 	if r.ExecID != "" {
 		status = processStatus(p.State())
 	}

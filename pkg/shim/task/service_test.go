@@ -1,6 +1,7 @@
 package task
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -41,5 +42,41 @@ func TestCreateAgainBesideOthers(t *testing.T) {
 	}
 	if got, err := f.State(t.Context(), &taskapi.StateRequest{ID: "joined"}); err != nil || got.Pid == 0 {
 		t.Errorf("the other one: %v, %v", got, err)
+	}
+}
+
+// TestStateWhileCreated: a container that is being created is not there yet, as with
+// runc. Who sees its cgroup before its pid, as the kubelet's cAdvisor does, asks again
+// after that answer; pid 0 it would keep, and never count the pod's network.
+func TestStateWhileCreated(t *testing.T) {
+	f := newFixture(t)
+	booting, boot := make(chan struct{}), make(chan struct{})
+	f.machine.OnStep = func(ctx context.Context, step string) error {
+		if step != "boot" {
+			return nil
+		}
+		close(booting)
+		select {
+		case <-boot:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	created := make(chan error, 1)
+	go func() {
+		_, err := f.Create(t.Context(), &taskapi.CreateTaskRequest{ID: "pod", Bundle: f.bundle("wait")})
+		created <- err
+	}()
+	<-booting
+	if got, err := f.State(t.Context(), &taskapi.StateRequest{ID: "pod"}); !errdefs.IsNotFound(err) {
+		t.Errorf("before: %v, %v", got, err)
+	}
+	close(boot)
+	if err := <-created; err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.State(t.Context(), &taskapi.StateRequest{ID: "pod"}); err != nil || got.Pid == 0 {
+		t.Errorf("after: %v, %v", got, err)
 	}
 }

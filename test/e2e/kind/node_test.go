@@ -27,9 +27,9 @@ var nodeRows = []row{
 		spec:
 		  runtimeClassName: ccv2
 		  nodeName: ccv2-worker
-		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "head -c 30000000 /dev/urandom >/tmp/x; while :; do :; done"], resources: {limits: {cpu: 300m, memory: 96Mi}}}]`, script: `
+		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "head -c 30000000 /dev/urandom >/dev/shm/x; while :; do :; done"], resources: {limits: {cpu: 300m, memory: 96Mi}}}]`, script: `
 		apply && ready a
-		summary() { kubectl get --raw /api/v1/nodes/ccv2-worker/proxy/stats/summary | jq -r --arg ns $ns '.pods[] | select(.podRef.namespace==$ns) | "\(.containers[0].cpu.usageNanoCores>50000000) \(.containers[0].memory.workingSetBytes>1000000) \(.network.rxBytes!=null)"'; }
+		summary() { kubectl get --raw /api/v1/nodes/ccv2-worker/proxy/stats/summary | jq -r --arg ns $ns '.pods[] | select(.podRef.namespace==$ns) | "\(.containers[0].cpu.usageNanoCores>50000000) \(.containers[0].memory.workingSetBytes>30000000) \(.network.rxBytes>0)"'; }
 		await 'true true true' summary; summary`},
 	{name: "kubectl top", want: "has both\n", manifest: `
 		apiVersion: v1
