@@ -47,6 +47,9 @@ type Settings struct {
 // have at most 42 bytes.
 const maxDir = 42 - len("/s")
 
+// maxTemplates is how long the configuration lets the path of the templates be.
+const maxTemplates = 54
+
 // NewHost makes a Host. The caller must Close it.
 func NewHost() (*Host, error) {
 	paths, err := Find()
@@ -63,6 +66,9 @@ func NewHost() (*Host, error) {
 	}
 	h.settings = Settings{QEMU: paths.QEMU, Kernel: paths.Kernel, Image: paths.Image, VirtioFSD: paths.VirtioFSD, BootTimeout: "20s", CallTimeout: "10s"}
 	h.settings.Templates, h.settings.NoTemplates = paths.Templates, noTemplates
+	if len(paths.Templates) > maxTemplates {
+		h.settings.Templates = filepath.Join(dir, "t")
+	}
 	if slow {
 		h.settings.BootTimeout, h.settings.CallTimeout = "2m", "1m"
 	}
