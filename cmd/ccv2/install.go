@@ -76,7 +76,7 @@ func runUninstall(args []string, stdout, stderr io.Writer) error {
 			return nil
 		}
 		err := templates.RemoveAll()
-		if usual := config.Defaults().Template.Dir; templates.Dir == filepath.Join(i.host.Root, usual) {
+		if usual := config.Defaults().Template.Dir; templates.Dir == i.host.Resolve(usual) {
 			_ = os.Remove(filepath.Dir(templates.Dir)) // of nobody else, when it is empty
 		}
 		return err
@@ -232,12 +232,12 @@ func (i *installer) makeTemplate(ctx context.Context) error {
 
 // templates is the store of the host's templates; nil when there is none.
 func (i *installer) templates() *template.Store {
-	c, err := config.Load(filepath.Join(i.host.Root, i.host.Config), nil)
+	c, err := config.Load(i.host.Resolve(i.host.Config), nil)
 	if err != nil && c.Template.Dir == "" {
 		return nil
 	}
 	store := vmconfig.TemplateStore(c)
-	store.Dir = filepath.Join(i.host.Root, store.Dir)
+	store.Dir = i.host.Resolve(store.Dir)
 	if _, err := os.Stat(store.Dir); err != nil {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,8 +39,26 @@ func Defaults() Host {
 	return Host{Root: "/", Prefix: "/opt/ccv2", Bin: "/usr/local/bin", Config: "/etc/ccv2/config.toml", Containerd: "/etc/containerd/config.toml"}
 }
 
-// at is where a path of the host is for this process.
-func (h Host) at(path string) string { return filepath.Join(h.Root, path) }
+// at is where a path of the host is for this process, with the links in the place of
+// directories followed on the host: an absolute one begins at its root. What is at the path
+// may itself be a link.
+func (h Host) at(path string) string {
+	return filepath.Join(h.Resolve(filepath.Dir(path)), filepath.Base(path))
+}
+
+// Resolve is where something of the host is for this process, with all links followed.
+func (h Host) Resolve(path string) string {
+	resolved, err := securejoin.SecureJoin(h.Root, path)
+	if err != nil {
+		return filepath.Join(h.Root, path) // whoever opens it gets the same error
+	}
+	return resolved
+}
+
+// onHost is a path of this process as one of the host.
+func (h Host) onHost(path string) string {
+	return filepath.Join("/", strings.TrimPrefix(path, filepath.Clean(h.Root)))
+}
 
 func (h Host) recordPath() string { return filepath.Join(h.Prefix, "installed.json") }
 
@@ -50,17 +69,10 @@ func (h Host) currentPath() string  { return filepath.Join(h.Prefix, "current") 
 // file is the path of a file, where a symbolic link is there instead of it: what a link
 // points to is read and written, and the link stays.
 func (h Host) file(path string) string {
-	for range 40 { // as many as the kernel follows
-		target, err := os.Readlink(h.at(path))
-		if err != nil {
-			break
-		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(path), target)
-		}
-		path = target
+	if _, err := os.Readlink(h.at(path)); err != nil {
+		return path
 	}
-	return path
+	return h.onHost(h.Resolve(path))
 }
 
 // read reads a file, which is nil when there is none.
@@ -137,7 +149,7 @@ func (h Host) mkdirs(path string) error {
 	if err := h.change(); err != nil {
 		return err
 	}
-	return os.MkdirAll(h.at(path), 0o755)
+	return os.MkdirAll(h.Resolve(path), 0o755)
 }
 
 // removeTree removes one that an installation made, and what is left of making it.
@@ -150,7 +162,7 @@ func (h Host) removeTree(name string) error {
 func (h Host) missing(path string) []string {
 	var all []string
 	for dir := path; dir != "/" && dir != "."; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(h.at(dir)); err == nil {
+		if _, err := os.Stat(h.Resolve(dir)); err == nil {
 			break
 		}
 		all = append([]string{dir}, all...)
@@ -177,10 +189,7 @@ func sumOf(data []byte) string {
 // users are the pids of processes whose executable is below a directory of the host, but
 // for those of the tool, of which this is one. The kernel's paths have no symbolic links.
 func (h Host) users(dir string) []string {
-	dir = filepath.Clean(dir)
-	if path, err := filepath.EvalSymlinks(h.at(dir)); err == nil {
-		dir = filepath.Join("/", strings.TrimPrefix(path, filepath.Clean(h.Root)))
-	}
+	dir = h.onHost(h.Resolve(dir))
 	links, err := filepath.Glob(filepath.Join(h.at("/proc"), "[0-9]*", "exe"))
 	if err != nil {
 		return nil

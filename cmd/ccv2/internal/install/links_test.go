@@ -1,0 +1,67 @@
+package install
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestLinkedDirectories: links in the place of directories are followed on the host, where
+// an absolute one begins at its root, and not at that of the process.
+func TestLinkedDirectories(t *testing.T) {
+	outside := t.TempDir()
+	for name, data := range map[string]string{"absolute": outside, "relative": ".."} {
+		h := hostWith(t, "-")
+		if name == "relative" {
+			h.Prefix, h.Bin, h.Config = "/x/opt/ccv2", "/x/bin", "/x/etc/ccv2.toml"
+		}
+		h.Containerd = filepath.Join(filepath.Dir(filepath.Dir(h.Prefix)), "containerd/config.toml")
+		for path, target := range map[string]string{filepath.Dir(h.Prefix): "data/opt", h.Bin: "data/bin", filepath.Dir(h.Config): "data/etc", filepath.Dir(h.Containerd): "data/a/b/c"} {
+			if name == "relative" && path == filepath.Dir(h.Config) {
+				continue
+			}
+			target = filepath.Join(data, target)
+			real := target
+			if name == "relative" {
+				real = filepath.Join(filepath.Dir(path), target)
+			}
+			write(t, filepath.Join(h.Root, real, "theirs"), "")
+			link := filepath.Join(h.Root, path)
+			if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(target, link); err != nil {
+				t.Fatal(err)
+			}
+			if path == filepath.Dir(h.Containerd) {
+				write(t, filepath.Join(h.Root, real, "../containerd.toml"), "version = 2\n")
+				if err := os.Symlink("../containerd.toml", filepath.Join(h.Root, real, "config.toml")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		before := tree(t, h)
+		install(t, h, bundleOf(t, "1.0"))
+		install(t, h, bundleOf(t, "1.1"))
+		edited := false
+		for path, text := range tree(t, h) {
+			edited = edited || strings.HasSuffix(path, "/data/a/b/containerd.toml") && strings.Contains(text, "runtimes.ccv2]")
+			if target := strings.TrimPrefix(text, "-> "); target != text && before[path] != "" && before[path] != text {
+				t.Errorf("%s: %s was %s, and is %s", name, path, before[path], text)
+			}
+		}
+		if !edited {
+			t.Errorf("%s: containerd's configuration is not edited", name)
+		}
+		if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
+			t.Errorf("%s: outside of the host: %v, %v", name, entries, err)
+		}
+		uninstall(t, h)
+		if diff := cmp.Diff(before, tree(t, h)); diff != "" {
+			t.Errorf("%s (-before +after):\n%s", name, diff)
+		}
+	}
+}
