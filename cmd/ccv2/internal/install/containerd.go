@@ -33,8 +33,11 @@ type containerdConfig struct {
 // configuration's format.
 var criPlugins = map[int]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
 
-// parseContainerd reads a configuration without our block.
-func parseContainerd(path string, text []byte) (*containerdConfig, error) {
+// criNames are all names of the plugin, that of version 1 of the format among them.
+var criNames = []string{"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"}
+
+// decodeContainerd reads a configuration.
+func decodeContainerd(path string, text []byte) (*containerdConfig, error) {
 	c := containerdConfig{Version: templateVersion(path)}
 	if c.Version != 0 {
 		text = actions.ReplaceAll(text, nil)
@@ -45,34 +48,30 @@ func parseContainerd(path string, text []byte) (*containerdConfig, error) {
 	if c.Version == 0 {
 		c.Version = 1
 	}
-	if c.withoutPods() {
-		return &c, nil
-	}
-	if criPlugins[c.Version] == "" {
-		return nil, fmt.Errorf("containerd's configuration %s has format version %d, known are 2 to 4; "+
-			"convert it with `containerd config migrate`; nothing was changed", path, c.Version)
-	}
-	if c.hasRuntime() {
-		return nil, fmt.Errorf("containerd's configuration %s has a runtime %q that ccv2 install did not write; "+
-			"remove it first; nothing was changed", path, runtimeName)
-	}
-	if inline.Match(text) {
-		return nil, fmt.Errorf("containerd's configuration %s has the runtimes, or what they are in, between braces, where no table can be added; "+
-			"write them as tables; nothing was changed", path)
-	}
 	return &c, nil
 }
 
+// check refuses a configuration without our block that no runtime can be added to.
+func (c *containerdConfig) check(path string) error {
+	if criPlugins[c.Version] == "" {
+		return fmt.Errorf("containerd's configuration %s has format version %d, known are 2 to 4; "+
+			"convert it with `containerd config migrate`; nothing was changed", path, c.Version)
+	}
+	if c.hasRuntime() {
+		return fmt.Errorf("containerd's configuration %s has a runtime %q that ccv2 install did not write; "+
+			"remove it first; nothing was changed", path, runtimeName)
+	}
+	return nil
+}
+
 // inline is a value between braces of one of the keys that lead to the runtimes. TOML
-// does not allow a table to add to it.
-var inline = regexp.MustCompile(`(?m)^[^#\n]*(?:plugins|containerd|runtimes|["']?io\.containerd\.grpc\.v1\.cri["']?|["']?io\.containerd\.cri\.v1\.runtime["']?)\s*=\s*\{`)
+// does not allow a table to add to it, which our decoder does not find.
+var inline = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s.{])?(?:plugins|containerd|runtimes|["']?io\.containerd\.grpc\.v1\.cri["']?|["']?io\.containerd\.cri\.v1\.runtime["']?)\s*=\s*\{`)
 
 // withoutPods reports whether containerd's CRI is disabled, as in what Docker's package
 // of containerd brings: nobody reads of runtimes then.
 func (c *containerdConfig) withoutPods() bool {
-	return slices.ContainsFunc(c.Disable, func(name string) bool {
-		return name == "cri" || name == "io.containerd.grpc.v1.cri" || name == "io.containerd.cri.v1.runtime"
-	})
+	return slices.ContainsFunc(c.Disable, func(name string) bool { return slices.Contains(criNames, name) })
 }
 
 // templateVersion is the version of the configuration that k3s and RKE2 make of a
@@ -102,28 +101,31 @@ func newConfig(path string) (text string, version int) {
 
 // hasRuntime reports whether there is a runtime of our name.
 func (c *containerdConfig) hasRuntime() bool {
-	at := c.Plugins
-	for _, key := range []string{criPlugins[c.Version], "containerd", "runtimes"} {
-		next, ok := at[key].(map[string]any)
-		if !ok {
-			return false
+	return slices.ContainsFunc(criNames, func(name string) bool {
+		at := c.Plugins
+		for _, key := range []string{name, "containerd", "runtimes"} {
+			at, _ = at[key].(map[string]any) // of nil there is nothing
 		}
-		at = next
-	}
-	_, ok := at[runtimeName]
-	return ok
+		_, ok := at[runtimeName]
+		return ok
+	})
 }
 
-// dropIns is the directory whose files the configuration imports, "" for none. Before
-// version 3 of the format an imported file replaces all settings of a plugin, so that
+// hasCRI reports whether there are settings of the plugin that has the runtimes.
+func (c *containerdConfig) hasCRI() bool {
+	return slices.ContainsFunc(criNames, func(name string) bool { return c.Plugins[name] != nil })
+}
+
+// dropIn is the path of ours in a directory whose files the configuration imports, "" for
+// none. Before version 3 of the format an imported file replaces all settings of a plugin, so that
 // a drop-in would undo what the node's operator has set.
-func (c *containerdConfig) dropIns() string {
+func (c *containerdConfig) dropIn() string {
 	if c.Version < 3 {
 		return ""
 	}
 	for _, pattern := range c.Imports {
 		if filepath.IsAbs(pattern) && filepath.Base(pattern) == "*.toml" && !strings.ContainsAny(filepath.Dir(pattern), "*?[") {
-			return filepath.Dir(pattern)
+			return filepath.Join(filepath.Dir(pattern), runtimeName+".toml")
 		}
 	}
 	return ""

@@ -55,9 +55,9 @@ func (h Host) Resolve(path string) string {
 	return resolved
 }
 
-// onHost is a path of this process as one of the host.
-func (h Host) onHost(path string) string {
-	return filepath.Join("/", strings.TrimPrefix(path, filepath.Clean(h.Root)))
+// onHost is a path of this process as one of the host with that root.
+func onHost(root, path string) string {
+	return filepath.Join("/", strings.TrimPrefix(path, filepath.Clean(root)))
 }
 
 func (h Host) recordPath() string { return filepath.Join(h.Prefix, "installed.json") }
@@ -72,7 +72,7 @@ func (h Host) file(path string) string {
 	if _, err := os.Readlink(h.at(path)); err != nil {
 		return path
 	}
-	return h.onHost(h.Resolve(path))
+	return onHost(h.Root, h.Resolve(path))
 }
 
 // read reads a file, which is nil when there is none.
@@ -189,7 +189,7 @@ func sumOf(data []byte) string {
 // users are the pids of processes whose executable is below a directory of the host, but
 // for those of the tool, of which this is one. The kernel's paths have no symbolic links.
 func (h Host) users(dir string) []string {
-	dir = h.onHost(h.Resolve(dir))
+	dir = onHost(h.Root, h.Resolve(dir))
 	links, err := filepath.Glob(filepath.Join(h.at("/proc"), "[0-9]*", "exe"))
 	if err != nil {
 		return nil

@@ -24,11 +24,11 @@ func TestLinkedDirectories(t *testing.T) {
 				continue
 			}
 			target = filepath.Join(data, target)
-			real := target
+			where := target
 			if name == "relative" {
-				real = filepath.Join(filepath.Dir(path), target)
+				where = filepath.Join(filepath.Dir(path), target)
 			}
-			write(t, filepath.Join(h.Root, real, "theirs"), "")
+			write(t, filepath.Join(h.Root, where, "theirs"), "")
 			link := filepath.Join(h.Root, path)
 			if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 				t.Fatal(err)
@@ -37,8 +37,8 @@ func TestLinkedDirectories(t *testing.T) {
 				t.Fatal(err)
 			}
 			if path == filepath.Dir(h.Containerd) {
-				write(t, filepath.Join(h.Root, real, "../containerd.toml"), "version = 2\n")
-				if err := os.Symlink("../containerd.toml", filepath.Join(h.Root, real, "config.toml")); err != nil {
+				write(t, filepath.Join(h.Root, where, "../containerd.toml"), "version = 2\n")
+				if err := os.Symlink("../containerd.toml", filepath.Join(h.Root, where, "config.toml")); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -142,18 +142,30 @@ func (p *plan) planContainerd() error {
 		p.notes = append(p.notes, fmt.Sprintf("the block of ccv2 in %s was changed by hand and stays", path))
 		return nil
 	}
-	config, err := parseContainerd(path, bare)
+	config, err := decodeContainerd(path, bare)
 	if err != nil {
 		return err
 	}
-	if config.withoutPods() {
+	disabled, err := p.imports(path, config)
+	if err != nil {
+		return err
+	}
+	if disabled {
 		p.notes = append(p.notes, path+" disables containerd's CRI and stays: there are no pods, and other clients find the shim by its link")
 		return nil
 	}
-	if dir := config.dropIns(); dir != "" {
-		return p.planFile(filepath.Join(dir, "ccv2.toml"), fmt.Appendf(nil, "version = %d\n\n%s", config.Version, runtimeBlock(config.Version, shim)))
+	if err := config.check(path); err != nil {
+		return err
 	}
-	p.blocks[path], p.created[path] = runtimeBlock(config.Version, shim), had && p.is.Blocks[path].Created
+	block := runtimeBlock(config.Version, shim)
+	if drop := config.dropIn(); drop != "" {
+		return p.planFile(drop, fmt.Appendf(nil, "version = %d\n\n%s", config.Version, block))
+	}
+	p.blocks[path], p.created[path] = block, had && p.is.Blocks[path].Created
+	if edited, err := decodeContainerd(path, withBlock(there, block)); err != nil || !edited.hasRuntime() || inline.Match(there) {
+		return fmt.Errorf("nothing can be added to containerd's configuration %s: it has the runtimes, or what they are in, between braces; "+
+			"write them as tables; nothing was changed", path)
+	}
 	return nil
 }
 

@@ -212,6 +212,22 @@ func TestContainerdsOfOthers(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+	// What is between braces somewhere else is no hindrance.
+	for _, text := range []string{
+		"version = 2\nproxy_plugins = {}\n",
+		"version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nregistry = {}\ncontainerd.runtimes.runc = {runtime_type='x'}\n",
+	} {
+		h := hostWith(t, text)
+		before := tree(t, h)
+		install(t, h, bundleOf(t, "1.0"))
+		if !strings.Contains(tree(t, h)[h.Containerd], "runtimes.ccv2]") {
+			t.Errorf("%q: %s", text, tree(t, h)[h.Containerd])
+		}
+		uninstall(t, h)
+		if diff := cmp.Diff(before, tree(t, h)); diff != "" {
+			t.Errorf("%q (-before +after):\n%s", text, diff)
+		}
+	}
 	for _, text := range []string{"disabled_plugins = [\"cri\"]\n#root = \"/x\"\n", "version = 3\ndisabled_plugins = ['io.containerd.cri.v1.runtime']\n"} {
 		h := hostWith(t, text)
 		if out := install(t, h, bundleOf(t, "1.0")); tree(t, h)[h.Containerd] != text || !strings.Contains(out, "disables containerd's CRI") {
