@@ -68,7 +68,7 @@ const sources = `sbom.spdx.json names each part with its version. Their sources:
 
 a package of the distribution   Debian's source package of that version
 crun                            Debian 13's source package, with the patches in hack/ of ccv2
-crate                           the crate of that version; virtiofsd with the patch in hack/ of ccv2
+crate                           the crate of that version; virtiofsd with the patches in hack/ of ccv2
 Go module                       the module of that version
 
 What the copyright files of packages refer to is in licenses/common.

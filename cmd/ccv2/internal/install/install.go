@@ -165,9 +165,17 @@ func (p *plan) removeOld(will *record) error {
 // prune removes the trees of versions that no process runs from. What else there is below
 // the prefix is not ours.
 func (h Host) prune(r *record, out io.Writer) error {
+	current, err := h.target(h.currentPath())
+	if err != nil {
+		return err
+	}
 	kept := []string{r.Version}
 	for _, version := range r.Trees {
 		if version == r.Version {
+			continue
+		}
+		if version == current { // an upgrade was interrupted: pods are started from there
+			kept = append(kept, version)
 			continue
 		}
 		path := filepath.Join(h.Prefix, version)

@@ -1,6 +1,8 @@
 package install
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,5 +65,37 @@ func TestLinkedDirectories(t *testing.T) {
 		if diff := cmp.Diff(before, tree(t, h)); diff != "" {
 			t.Errorf("%s (-before +after):\n%s", name, diff)
 		}
+	}
+}
+
+// TestPruneInterrupted: what an upgrade has left in the middle loses nothing to one who looks
+// for files of earlier versions meanwhile, as the DaemonSet's pods do.
+func TestPruneInterrupted(t *testing.T) {
+	stop := errors.New("interrupted")
+	for at, interrupted := 0, true; interrupted; at++ {
+		h := hostWith(t, "version = 2\n")
+		install(t, h, bundleOf(t, "1.0"))
+		left := at
+		interrupted = false
+		broken := h
+		broken.interrupt = func() error {
+			if left--; left < 0 {
+				interrupted = true
+				return stop
+			}
+			return nil
+		}
+		next := bundleOf(t, "1.1")
+		if err := Install(broken, next, false, io.Discard); interrupted != errors.Is(err, stop) {
+			t.Fatal(err)
+		}
+		if err := Prune(h, io.Discard); err != nil {
+			t.Errorf("interrupted at %d: %v", at, err)
+		}
+		if _, err := os.Stat(h.at("/opt/ccv2/current/bin/containerd-shim-ccv2")); err != nil {
+			t.Errorf("interrupted at %d: no pod can be started: %v", at, err)
+		}
+		install(t, h, next)
+		uninstall(t, h)
 	}
 }
