@@ -98,8 +98,8 @@ func (p *plan) apply(will *record) error {
 	}
 	for _, path := range slices.Sorted(maps.Keys(p.files)) {
 		// One that is as it is to be keeps its time: containerd has read it.
-		there, err := p.host.read(path)
-		if err == nil && (there == nil || !bytes.Equal(there, p.files[path])) {
+		same, err := p.same(path)
+		if err == nil && !same {
 			err = p.host.write(path, p.files[path])
 		}
 		if err != nil {
@@ -107,7 +107,11 @@ func (p *plan) apply(will *record) error {
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(p.links)) {
-		if err := p.host.link(path, p.links[path]); err != nil {
+		same, err := p.same(path)
+		if err == nil && !same {
+			err = p.host.link(path, p.links[path])
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -39,7 +39,7 @@ func newPlan(h Host, b *bundle) (*plan, error) {
 			filepath.Join(h.Bin, "ccv2"):                  filepath.Join(h.currentPath(), "bin/ccv2"),
 		},
 	}
-	for _, step := range []func() error{p.planTree, p.planLinks, p.planConfig, p.planContainerd} {
+	for _, step := range []func() error{p.planTree, p.planLinks, p.planConfig, p.planContainerd, p.planWritable} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -79,6 +79,9 @@ func (p *plan) planLinks() error {
 	return nil
 }
 
+// newConfigSuffix is that of our configuration beside the one of an operator.
+const newConfigSuffix = ".new"
+
 // planConfig has our configuration written where there is none, or the one that an
 // installation wrote. Another one is the operator's, and gets the new one beside it.
 func (p *plan) planConfig() error {
@@ -102,7 +105,7 @@ func (p *plan) planConfig() error {
 	}
 	p.stays = append(p.stays, p.host.Config)
 	p.notes = append(p.notes, fmt.Sprintf("%s was changed by hand and stays; what this version brings is in %s.new", p.host.Config, p.host.Config))
-	return p.planFile(p.host.Config+".new", []byte(text))
+	return p.planFile(p.host.Config+newConfigSuffix, []byte(text))
 }
 
 // planFile has a file written, unless there is one that is not as we wrote it.

@@ -1,0 +1,51 @@
+package install
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// TestReadOnly: a place that cannot be written is said, with the flag that names another,
+// before anything is done; one where all is as it is to be is no hindrance.
+func TestReadOnly(t *testing.T) {
+	for path, flag := range map[string]string{
+		"/usr/local/bin": "-bin", "/usr": "-bin", "/opt": "-prefix", "/etc/ccv2": "-config", "/etc/containerd": "-containerd-config", "/etc/containerd/conf.d": "-containerd-config",
+	} {
+		h := hostWith(t, "-")
+		if err := os.MkdirAll(h.at(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if path == "/etc/containerd/conf.d" {
+			write(t, h.at(h.Containerd), "version = 3\nimports = ['/etc/containerd/conf.d/*.toml']\n")
+		}
+		if err := unix.Mount("tmpfs", h.at(path), "tmpfs", unix.MS_RDONLY, ""); err != nil {
+			t.Skip("not without rights:", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(h.at(path), unix.MNT_DETACH) })
+		before := tree(t, h)
+		bundle := bundleOf(t, "1.0")
+		err := Install(h, bundle, false, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), "read-only file system; name another place with "+flag+"; nothing was changed") {
+			t.Errorf("%s: %v", path, err)
+		}
+		if diff := cmp.Diff(before, tree(t, h)); diff != "" {
+			t.Errorf("%s (-before +after):\n%s", path, diff)
+		}
+		readOnly := func(flags uintptr) {
+			if err := unix.Mount("", h.at(path), "", unix.MS_REMOUNT|flags, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		readOnly(0)
+		install(t, h, bundle)
+		if path != "/opt" { // where the record is
+			readOnly(unix.MS_RDONLY)
+			install(t, h, bundle)
+		}
+	}
+}
