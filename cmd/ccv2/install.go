@@ -12,17 +12,14 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/install"
-	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
 // installer has the flags of install, upgrade and uninstall.
@@ -50,36 +47,6 @@ func runUpgrade(args []string, stdout, stderr io.Writer) error {
 			return err
 		}
 		return install.Install(i.host, i.bundle, i.dry, i.stdout)
-	})
-}
-
-// makerEnd bounds the wait for the end of a process that makes a template.
-const makerEnd = 10 * time.Second
-
-func runUninstall(args []string, stdout, stderr io.Writer) error {
-	i := newInstaller(stdout, stderr)
-	i.noProbe = true
-	return i.run("uninstall", args, func(i *installer) error {
-		templates := i.templates() // while there is a configuration
-		if templates != nil && !i.dry && i.host.Root == "/" {
-			ctx, cancel := context.WithTimeout(context.Background(), makerEnd)
-			defer cancel()
-			if err := templates.EndMaker(ctx); err != nil {
-				return fmt.Errorf("%w; nothing was changed", err)
-			}
-		}
-		if err := install.Uninstall(i.host, i.dry, i.stdout); err != nil || templates == nil {
-			return err
-		}
-		if i.dry {
-			fmt.Fprintf(i.stdout, "remove the templates in %s\n", templates.Dir)
-			return nil
-		}
-		err := templates.RemoveAll()
-		if usual := config.Defaults().Template.Dir; templates.Dir == i.host.Resolve(usual) {
-			_ = os.Remove(filepath.Dir(templates.Dir)) // of nobody else, when it is empty
-		}
-		return err
 	})
 }
 
@@ -228,20 +195,6 @@ func (i *installer) makeTemplate(ctx context.Context) error {
 	}
 	fmt.Fprintf(i.stdout, "pods start from template %s\n", t.Key)
 	return nil
-}
-
-// templates is the store of the host's templates; nil when there is none.
-func (i *installer) templates() *template.Store {
-	c, err := config.Load(i.host.Resolve(i.host.Config), nil)
-	if err != nil && c.Template.Dir == "" {
-		return nil
-	}
-	store := vmconfig.TemplateStore(c)
-	store.Dir = i.host.Resolve(store.Dir)
-	if _, err := os.Stat(store.Dir); err != nil {
-		return nil
-	}
-	return store
 }
 
 func restartContainerd(ctx context.Context) error {

@@ -80,12 +80,18 @@ func (i *installer) agent(set, unit string) (*node.Agent, error) {
 	if err := os.Remove(readyFile); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a container before this one
 		return nil, err
 	}
-	const every = 2 * time.Second
+	return i.nodeAgent(api, unit), nil
+}
+
+// nodeAgent is an agent for the host, whose containerd is restarted as a unit; not at all for "".
+func (i *installer) nodeAgent(api node.API, unit string) *node.Agent {
+	const every, patience = 2 * time.Second, 30 * time.Second
 	a := &node.Agent{
-		API: api, Host: i.host, Bundle: i.bundle, Out: i.stdout, Every: every,
+		API: api, Host: i.host, Bundle: i.bundle, Out: i.stdout, Every: every, Patience: patience,
 		Probe: func(ctx context.Context) error {
 			return i.onHost(ctx, filepath.Join(i.host.Prefix, "current/bin/ccv2"), "check", "-config", i.host.Config)
 		},
+		Uninstall: i.uninstall,
 		Ready: func() error {
 			return errors.Join(os.MkdirAll(filepath.Dir(readyFile), 0o755), os.WriteFile(readyFile, nil, 0o644))
 		},
@@ -93,7 +99,7 @@ func (i *installer) agent(set, unit string) (*node.Agent, error) {
 	if unit != "" {
 		a.Restart = func(ctx context.Context) error { return i.onHost(ctx, "/usr/bin/env", "systemctl", "restart", unit) }
 	}
-	return a, nil
+	return a
 }
 
 // onHost runs a program of the host in the host's root directory.

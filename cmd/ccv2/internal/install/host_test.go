@@ -28,7 +28,7 @@ func TestLock(t *testing.T) {
 	want := fmt.Sprintf("process %d is changing this installation", os.Getpid())
 	next := bundleOf(t, "1.1")
 	for name, do := range map[string]func() error{
-		"install": func() error { return Install(h, next, false, io.Discard) }, "uninstall": func() error { return Uninstall(h, false, io.Discard) },
+		"install": func() error { return Install(h, next, false, io.Discard) }, "uninstall": func() error { return Uninstall(h, false, io.Discard, nil) },
 	} {
 		if err := do(); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "nothing was changed") {
 			t.Errorf("%s: %v", name, err)

@@ -210,8 +210,8 @@ func (e *InUseError) Error() string {
 }
 
 // Uninstall takes away all that installations have made. Pods that run keep it from
-// doing anything.
-func Uninstall(h Host, dry bool, out io.Writer) error {
+// doing anything. What others have made with it goes before, by first, if it is not nil.
+func Uninstall(h Host, dry bool, out io.Writer, first func() error) error {
 	if !dry {
 		unlock, err := lock(h)
 		if err != nil {
@@ -238,7 +238,14 @@ func Uninstall(h Host, dry bool, out io.Writer) error {
 		}
 		return nil
 	}
-	if err := h.takeAway(r, out); err != nil {
+	if first == nil {
+		first = func() error { return nil }
+	}
+	err = first()
+	if err == nil {
+		err = h.takeAway(r, out)
+	}
+	if err != nil {
 		return fmt.Errorf("%w; run it again: what is left is removed then", err)
 	}
 	fmt.Fprintf(out, "uninstalled ccv2 %s\n", r.Version)

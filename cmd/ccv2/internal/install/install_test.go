@@ -95,7 +95,7 @@ func install(t *testing.T, h Host, bundle string) string {
 func uninstall(t *testing.T, h Host) string {
 	t.Helper()
 	var out bytes.Buffer
-	if err := Uninstall(h, false, &out); err != nil {
+	if err := Uninstall(h, false, &out, nil); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -190,7 +190,7 @@ func TestInterrupted(t *testing.T) {
 		for name, act := range map[string]struct{ before, run func(h Host) error }{
 			"install":   {func(Host) error { return nil }, func(h Host) error { return Install(h, first, false, io.Discard) }},
 			"upgrade":   {func(h Host) error { return Install(h, first, false, io.Discard) }, func(h Host) error { return Install(h, second, false, io.Discard) }},
-			"uninstall": {func(h Host) error { return Install(h, first, false, io.Discard) }, func(h Host) error { return Uninstall(h, false, io.Discard) }},
+			"uninstall": {func(h Host) error { return Install(h, first, false, io.Discard) }, func(h Host) error { return Uninstall(h, false, io.Discard, nil) }},
 		} {
 			whole := hostWith(t, c.text)
 			if err := errors.Join(act.before(whole), act.run(whole)); err != nil {
@@ -223,7 +223,7 @@ func TestInterrupted(t *testing.T) {
 				}
 				// And it can be taken away.
 				if interrupted && name != "uninstall" {
-					if err := Uninstall(h, false, io.Discard); err != nil {
+					if err := Uninstall(h, false, io.Discard, nil); err != nil {
 						t.Errorf("%s, %s at %d: uninstall: %v", c.name, name, at, err)
 					}
 				}
@@ -297,7 +297,7 @@ func TestRefused(t *testing.T) {
 	if err := Install(h, bundleOf(t, "1.0"), false, io.Discard); err == nil || !strings.Contains(err.Error(), "no link of ccv2's") {
 		t.Error(err)
 	}
-	if err := Uninstall(h, false, io.Discard); err == nil || !strings.Contains(err.Error(), "nothing is installed") {
+	if err := Uninstall(h, false, io.Discard, nil); err == nil || !strings.Contains(err.Error(), "nothing is installed") {
 		t.Error(err)
 	}
 }
@@ -320,7 +320,7 @@ func TestDryRun(t *testing.T) {
 	}
 	install(t, h, bundleOf(t, "1.0"))
 	before = tree(t, h)
-	if err := Uninstall(h, true, &out); err != nil || !strings.Contains(out.String(), "--- the block of ccv2 in /etc/containerd/config.toml\n") {
+	if err := Uninstall(h, true, &out, nil); err != nil || !strings.Contains(out.String(), "--- the block of ccv2 in /etc/containerd/config.toml\n") {
 		t.Errorf("%v: %s", err, out.String())
 	}
 	if diff := cmp.Diff(before, tree(t, h)); diff != "" {

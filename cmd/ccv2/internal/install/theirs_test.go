@@ -145,11 +145,11 @@ func TestUsers(t *testing.T) {
 	bundle := bundleOf(t, "1.0")
 	install(t, h, bundle)
 	start(t, filepath.Join(dir, "real/ccv2/1.0/bin/ccv2"))
-	if err := Uninstall(h, true, io.Discard); err != nil {
+	if err := Uninstall(h, true, io.Discard, nil); err != nil {
 		t.Errorf("the tool runs: %v", err)
 	}
 	start(t, filepath.Join(dir, "real/ccv2/1.0/bin/ccv2-exec"))
-	if err := Uninstall(h, true, io.Discard); err == nil {
+	if err := Uninstall(h, true, io.Discard, nil); err == nil {
 		t.Error("uninstalled under a process")
 	}
 }

@@ -118,6 +118,20 @@ func NoRights(err error) bool {
 	return errors.As(err, &status) && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden)
 }
 
+// Again reports whether an error says nothing of what was asked for: there was no answer, or
+// the server has something else to do first. A certificate that is not the cluster's stays
+// as it is; a new one needs a new client.
+func Again(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return false
+	}
+	if status, ok := errors.AsType[*StatusError](err); ok {
+		return status.Code == http.StatusConflict || status.Code == http.StatusTooManyRequests || status.Code >= http.StatusInternalServerError
+	}
+	_, ok := errors.AsType[*url.Error](err)
+	return ok
+}
+
 // do makes a request, and decodes the answer.
 func (c *Client) do(ctx context.Context, method, path string, body, into any) error {
 	var content io.Reader

@@ -33,11 +33,16 @@ type Agent struct {
 	Restart func(ctx context.Context) error
 	// Probe boots a VM with what is installed.
 	Probe func(ctx context.Context) error
+	// Uninstall takes away what was installed. While pods run in VMs it is an
+	// *install.InUseError.
+	Uninstall func() error
 	// Ready is told when the node has its label.
 	Ready func() error
 	// Every is how often is looked at what nobody tells: whether containerd has been
-	// restarted, whether pods have ended.
+	// restarted, whether pods have ended, whether the API server answers again.
 	Every time.Duration
+	// Patience is how long a pod that ends waits for that.
+	Patience time.Duration
 }
 
 // Run does all of it. It returns when the context has ended, or when something does not
@@ -65,10 +70,10 @@ func (a *Agent) bringUp(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		return errors.Join(fmt.Errorf("it is installed, but no VM boots on this node: %w", err), a.API.Label(ctx, false))
+		return errors.Join(fmt.Errorf("it is installed, but no VM boots on this node: %w", err), a.label(ctx, false))
 	}
-	if err := a.API.Label(ctx, true); err != nil {
-		return fmt.Errorf("label the node: %w", err)
+	if err := a.label(ctx, true); err != nil {
+		return err
 	}
 	fmt.Fprintln(a.Out, "a VM has booted, and the node has the label: pods with runtimeClassName ccv2 may come")
 	return a.Ready()
@@ -88,7 +93,7 @@ func (a *Agent) await(ctx context.Context) error {
 	} else {
 		fmt.Fprintln(a.Out, "containerd does not know of the runtime until it is restarted, which this DaemonSet may not do: restart it on this node")
 	}
-	for tick := time.NewTicker(a.Every); ; {
+	for looked, tick := 0, time.NewTicker(a.Every); ; looked++ {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -96,6 +101,51 @@ func (a *Agent) await(ctx context.Context) error {
 		}
 		known, err := a.known(ctx)
 		if known || err != nil && !errors.Is(err, install.ErrNoContainerd) {
+			return err
+		}
+		if looked == patient {
+			a.explain()
+		}
+	}
+}
+
+// patient is after how many looks is said what may be wrong.
+const patient = 30
+
+// explain says what may be wrong when containerd does not get to know of the runtime.
+func (a *Agent) explain() {
+	if read, err := install.HasRead(a.Host); err != nil || !read {
+		fmt.Fprintln(a.Out, "containerd has not been restarted since the runtime was written into its configuration: it is still waited for")
+		return
+	}
+	fmt.Fprintf(a.Out, "containerd has been restarted, and the kubelet does not list the runtime %s yet. If that stays: %s is not what containerd reads "+
+		"(-containerd-config names another file), or something else takes the runtime away (`containerd config dump` on this node)\n", handler, a.Host.Containerd)
+}
+
+// label sets the label of the node, or takes it away.
+func (a *Agent) label(ctx context.Context, on bool) error {
+	return a.ask(ctx, "label the node", func(ctx context.Context) error { return a.API.Label(ctx, on) })
+}
+
+// ask asks the API server until there is an answer: it may be restarted, or have too much to
+// do. A no is an answer.
+func (a *Agent) ask(ctx context.Context, what string, question func(context.Context) error) error {
+	for said, tick := false, time.NewTicker(a.Every); ; {
+		err := question(ctx)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("%s: %w", what, err)
+		if !kube.Again(err) {
+			return err
+		}
+		if !said {
+			said = true
+			fmt.Fprintf(a.Out, "%v: it is tried again\n", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			return err
 		}
 	}
@@ -110,11 +160,12 @@ func (a *Agent) known(ctx context.Context) (bool, error) {
 	if err != nil || !read {
 		return false, err
 	}
-	names, err := a.API.Handlers(ctx)
-	if err != nil {
-		return false, fmt.Errorf("ask for the node's runtimes: %w", err)
-	}
-	return len(names) == 0 || slices.Contains(names, handler), nil
+	var names []string
+	err = a.ask(ctx, "ask for the node's runtimes", func(ctx context.Context) (err error) {
+		names, err = a.API.Handlers(ctx)
+		return err
+	})
+	return err == nil && (len(names) == 0 || slices.Contains(names, handler)), err
 }
 
 // tend removes the files of earlier versions when their last pods have ended.
@@ -133,7 +184,13 @@ func (a *Agent) tend(ctx context.Context) {
 
 // end takes everything away when the DaemonSet is deleted.
 func (a *Agent) end(ctx context.Context) error {
-	deleted, err := a.API.Deleted(ctx)
+	asking, cancel := context.WithTimeout(ctx, a.Patience)
+	defer cancel()
+	var deleted bool
+	err := a.ask(asking, "ask for the DaemonSet", func(ctx context.Context) (err error) {
+		deleted, err = a.API.Deleted(ctx)
+		return err
+	})
 	switch {
 	case kube.NoRights(err):
 		// `kubectl delete -k` deletes the service account with the DaemonSet.
@@ -145,7 +202,7 @@ func (a *Agent) end(ctx context.Context) error {
 		return nil
 	}
 	// No pod is to come meanwhile.
-	if err := a.API.Label(ctx, false); err != nil {
+	if err := a.label(asking, false); err != nil {
 		fmt.Fprintln(a.Out, "the label of the node stays:", err)
 	}
 	if err := a.uninstall(ctx); err != nil {
@@ -164,7 +221,7 @@ func (a *Agent) uninstall(ctx context.Context) error {
 	}
 	waits := false
 	for tick := time.NewTicker(a.Every); ; {
-		err := install.Uninstall(a.Host, false, a.Out)
+		err := a.Uninstall()
 		var used *install.InUseError
 		if !errors.As(err, &used) {
 			return err

@@ -68,7 +68,7 @@ func agentOn(t *testing.T, c *cluster) (a *Agent, ready chan struct{}) {
 	ready = make(chan struct{})
 	containerd(t, h, -time.Hour)
 	return &Agent{
-		API: c, Host: h, Bundle: bundle(t), Out: c, Every: time.Millisecond,
+		API: c, Host: h, Bundle: bundle(t), Out: c, Every: time.Millisecond, Patience: time.Minute,
 		Restart: func(context.Context) error {
 			c.event("restart")
 			containerd(t, h, time.Second) // after what was written a moment ago
@@ -77,8 +77,9 @@ func agentOn(t *testing.T, c *cluster) (a *Agent, ready chan struct{}) {
 			c.handlers = []string{"", "runc", "ccv2"}
 			return nil
 		},
-		Probe: func(context.Context) error { c.event("probe"); return nil },
-		Ready: func() error { close(ready); return nil },
+		Probe:     func(context.Context) error { c.event("probe"); return nil },
+		Uninstall: func() error { return install.Uninstall(h, false, c, nil) },
+		Ready:     func() error { close(ready); return nil },
 	}, ready
 }
 
@@ -194,6 +195,7 @@ func TestStays(t *testing.T) {
 	} {
 		c := &cluster{handlers: []string{"ccv2"}, fails: tt.fails}
 		a, ready := agentOn(t, c)
+		a.Patience = time.Millisecond
 		stop := start(t, a)
 		<-ready
 		c.mu.Lock()
