@@ -6,8 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -121,7 +123,7 @@ func positive(s string) (n int64, err error) {
 	return n, nil
 }
 
-// list prints all templates.
+// list prints all templates, and why others could not be made.
 func (c *templateCommand) list(args []string) error {
 	if err := c.load(args); err != nil {
 		return err
@@ -136,7 +138,14 @@ func (c *templateCommand) list(args []string) error {
 		fmt.Fprintf(w, "%s\t%d MiB\t%d\t%d MiB\t%s\t%s\n", t.Key, t.Index.MemoryMiB, t.Index.CPUs, t.Index.Bytes()>>20,
 			t.Index.Made.Local().Format(time.DateTime), t.Used.Local().Format(time.DateTime))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	failed, err := c.store.Failures()
+	for _, key := range slices.Sorted(maps.Keys(failed)) {
+		fmt.Fprintf(c.out, "not made: %s\n", failed[key])
+	}
+	return err
 }
 
 // remove removes some templates, or all. VMs that go on from them are not concerned.

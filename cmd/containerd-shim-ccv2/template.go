@@ -43,7 +43,14 @@ func source(ctx context.Context, c config.Config, vm podvm.Config) podvm.Source 
 		return podvm.Cold{Driver: driver}
 	}
 	s := &template.Source{Store: vmconfig.TemplateStore(c), VM: vmconfig.TemplateVM(vm, driver, version.Version)}
-	if c.Template.Background && s.Store.Wanted(s.VM) {
+	if !c.Template.Background {
+		return s
+	}
+	wanted, failed := s.Store.Wanted(s.VM)
+	if failed != "" {
+		log.G(ctx).WithField("reason", failed).Warn("make a template: it has failed, and is tried again within an hour: VMs boot")
+	}
+	if wanted {
 		if err := startMaker(templateJob{Config: c, VM: vm}); err != nil {
 			log.G(ctx).WithError(err).Warn("make a template: VMs boot until there is one")
 		}

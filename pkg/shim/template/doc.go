@@ -14,5 +14,5 @@
 //
 // Where each clone must differ, the guest is told: see Reseed of pkg/guest/client.
 //
-// There is no goroutine that outlives a call, and no lock but that of a key's file.
+// There is no goroutine that outlives a call, and no lock but that of a store's file.
 package template

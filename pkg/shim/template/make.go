@@ -73,23 +73,23 @@ func (vm VM) Key() (Key, error) {
 func ports() []string { return []string{layout.CtlPort, layout.TTYPort} }
 
 // Wanted reports whether there is no template for the VM, one can be made, and nobody does.
-func (s *Store) Wanted(vm VM) bool {
+// When that has failed not long ago, failed is why.
+func (s *Store) Wanted(vm VM) (wanted bool, failed string) {
 	if vm.Fits() != nil {
-		return false
+		return false, ""
 	}
 	key, err := vm.Key()
-	if err != nil || s.Failed(key) != "" {
-		return false
+	if err != nil {
+		return false, ""
 	}
 	if _, err := s.Open(key); !errors.Is(err, errdefs.ErrNotFound) {
-		return false
+		return false, ""
 	}
-	unlock, err := s.lock()
-	if err != nil {
-		return false
+	if failed := s.Failed(key); failed != "" {
+		return false, failed
 	}
-	unlock()
-	return true
+	_, made := s.maker()
+	return !made, ""
 }
 
 // Make boots a VM and makes a template of it, unless there is one. When another process
@@ -113,7 +113,9 @@ func (s *Store) Make(ctx context.Context, vm VM) (*Template, error) {
 		return t, nil
 	}
 	err = s.make(ctx, vm, key, facts)
-	s.setFailed(key, err)
+	if !errors.Is(ctx.Err(), context.Canceled) { // else nobody waits for it any more
+		s.setFailed(key, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make template %s: %w", key, err)
 	}
@@ -121,10 +123,10 @@ func (s *Store) Make(ctx context.Context, vm VM) (*Template, error) {
 }
 
 func (s *Store) make(ctx context.Context, vm VM, key Key, facts string) (err error) {
-	part := s.path(key) + partSuffix
-	if err := os.RemoveAll(part); err != nil {
+	if err := errors.Join(s.sweep(), hasRoom(vm.Spec.MemoryMiB, "/proc/meminfo")); err != nil {
 		return err
 	}
+	part := s.path(key) + partSuffix
 	defer func() { err = errors.Join(err, os.RemoveAll(part)) }()
 	dir := filepath.Join(part, "vm")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -157,6 +159,33 @@ func (s *Store) make(ctx context.Context, vm VM, key Key, facts string) (err err
 		return err
 	}
 	return s.clean()
+}
+
+// A maker's guest has, beside what its kernel needs for each page, what it has booted with
+// and what it writes zeros to.
+const (
+	makerMiB       = 1024
+	makerPartOfMiB = 64
+)
+
+// hasRoom finds out whether the host has the memory that a maker needs for a while. It may
+// be half of what is available, so that nothing else on the host is ended for it.
+func hasRoom(mib int, meminfo string) error {
+	info, err := os.ReadFile(meminfo)
+	if err != nil {
+		return err
+	}
+	available := 0
+	for line := range strings.Lines(string(info)) {
+		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &available); n == 1 {
+			available >>= 10
+			break
+		}
+	}
+	if needed := min(mib, makerMiB+mib/makerPartOfMiB); needed > available/2 {
+		return fmt.Errorf("it takes %d MiB of memory for a while, and the host has %d available: %w", needed, available, errdefs.ErrResourceExhausted)
+	}
+	return nil
 }
 
 func saveMemory(path string, memory *os.File, size int64) ([]Extent, error) {

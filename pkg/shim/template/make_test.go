@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -102,7 +101,7 @@ func TestMakeFails(t *testing.T) {
 			s, d := testStore(t), newDriver(t)
 			vm := testVM(d)
 			tt.setUp(d, &vm)
-			if !s.Wanted(vm) {
+			if !wanted(s, vm) {
 				t.Error("no template is wanted")
 			}
 			if _, err := s.Make(t.Context(), vm); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -112,8 +111,11 @@ func TestMakeFails(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if why := s.Failed(key); !strings.Contains(why, tt.want) || s.Wanted(vm) {
-				t.Errorf("failed: %q, wanted again: %v", why, s.Wanted(vm))
+			if wanted, why := s.Wanted(vm); !strings.Contains(why, tt.want) || wanted {
+				t.Errorf("failed: %q, wanted again: %v", why, wanted)
+			}
+			if all, err := s.Failures(); len(all) != 1 || !strings.Contains(all[key], tt.want) || err != nil {
+				t.Errorf("failures: %q, %v", all, err)
 			}
 			if diff := cmp.Diff([]string{string(key) + failedSuffix}, files(t, s)); diff != "" {
 				t.Errorf("left behind (-want +got):\n%s", diff)
@@ -125,7 +127,7 @@ func TestMakeFails(t *testing.T) {
 			if err := os.Chtimes(s.path(key)+failedSuffix, long, long); err != nil {
 				t.Fatal(err)
 			}
-			if !s.Wanted(vm) {
+			if !wanted(s, vm) {
 				t.Error("it is not tried again later")
 			}
 		})
@@ -142,8 +144,8 @@ func TestUnfit(t *testing.T) {
 		s, d := testStore(t), newDriver(t)
 		vm := testVM(d)
 		change(&vm)
-		if _, err := s.Make(t.Context(), vm); !errors.Is(err, errdefs.ErrNotImplemented) || s.Wanted(vm) {
-			t.Errorf("%s: %v, wanted: %v", name, err, s.Wanted(vm))
+		if _, err := s.Make(t.Context(), vm); !errors.Is(err, errdefs.ErrNotImplemented) || wanted(s, vm) {
+			t.Errorf("%s: %v, wanted: %v", name, err, wanted(s, vm))
 		}
 		running, refuse, err := (&Source{Store: s, VM: vm}).Acquire(t.Context(), hypervisor.Spec{}, math.MaxInt)
 		if err != nil || refuse != nil {
@@ -156,30 +158,42 @@ func TestUnfit(t *testing.T) {
 	}
 }
 
-// TestOneMaker at a time, and what a dead one has left is removed by the next.
-func TestOneMaker(t *testing.T) {
+// TestNoRoomToMake: a VM that the host has no memory for is not made.
+func TestNoRoomToMake(t *testing.T) {
 	s, d := testStore(t), newDriver(t)
-	unlock, err := s.lock()
-	if err != nil {
+	vm := testVM(d)
+	vm.Spec.MemoryMiB = 64 << 20
+	if _, err := s.Make(t.Context(), vm); !errors.Is(err, errdefs.ErrResourceExhausted) || d.starts.Load() != 0 {
+		t.Errorf("%d VMs were started: %v", d.starts.Load(), err)
+	}
+	meminfo := filepath.Join(t.TempDir(), "meminfo")
+	if err := os.WriteFile(meminfo, []byte("MemTotal: 8000000 kB\nMemAvailable:    2097152 kB\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Make(t.Context(), testVM(d)); !errors.Is(err, errdefs.ErrUnavailable) || s.Wanted(testVM(d)) {
-		t.Errorf("a second maker: %v", err)
+	if err := hasRoom(1024, meminfo); err != nil {
+		t.Error(err)
 	}
-	if d.starts.Load() != 0 {
-		t.Error("it has started a VM")
+	if err := hasRoom(64<<10, meminfo); err == nil {
+		t.Error("more than half of what is available is taken")
 	}
-	left := s.path(KeyOf("of a maker that was killed")) + partSuffix
-	if err := os.MkdirAll(filepath.Join(left, "vm"), 0o700); err != nil {
-		t.Fatal(err)
+}
+
+// TestMakeGivenUp: that nobody waits for a template says nothing about the next try.
+func TestMakeGivenUp(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Make(ctx, testVM(d)); err == nil {
+		t.Fatal("it was made")
 	}
-	unlock()
-	key := made(t, s, testVM(d)).Key
-	for _, name := range files(t, s) {
-		if !strings.HasPrefix(name, string(key)) || strings.HasSuffix(name, partSuffix) {
-			t.Errorf("left: %s", name)
-		}
+	if !wanted(s, testVM(d)) {
+		t.Error("no template is wanted")
 	}
+}
+
+func wanted(s *Store, vm VM) bool {
+	wanted, _ := s.Wanted(vm)
+	return wanted
 }
 
 // TestBound: those that were not used for the longest time go first.
@@ -246,44 +260,5 @@ func TestRemoveAll(t *testing.T) {
 	}
 	if _, err := os.Stat(s.Dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the directory is left: %v", err)
-	}
-}
-
-// makerEnv makes the test binary a process that holds the lock of a store.
-const makerEnv = "CCV2_TEST_MAKER"
-
-// TestEndMaker ends the process that has the lock.
-func TestEndMaker(t *testing.T) {
-	s := testStore(t)
-	if err := s.EndMaker(t.Context()); err != nil {
-		t.Errorf("without a store: %v", err)
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), makerEnv+"="+s.Dir)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Read(make([]byte, 1)); err != nil { // it has the lock
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := s.EndMaker(ctx); err != nil {
-		t.Error(err)
-	}
-	if err := cmd.Wait(); err == nil {
-		t.Error("the maker was not ended")
-	}
-	if err := s.EndMaker(t.Context()); err != nil {
-		t.Errorf("with nobody: %v", err)
 	}
 }

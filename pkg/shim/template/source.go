@@ -29,19 +29,19 @@ func (s *Source) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (
 	if t := s.find(ctx); t != nil && t.Index.Bytes()+beside <= int64(limit) {
 		vm, err := s.restore(ctx, t, spec)
 		if err == nil {
-			return vm, func(cause error) { s.refuse(ctx, t.Key, cause) }, nil
+			return vm, func(cause error) { s.refuse(ctx, t, cause) }, nil
 		}
 		if ctx.Err() != nil || errors.Is(err, hypervisor.ErrKilled) {
 			return nil, nil, err // no fault of the template's
 		}
-		s.refuse(ctx, t.Key, err)
+		s.refuse(ctx, t, err)
 	}
 	vm, err = s.VM.Driver.Start(ctx, spec)
 	return vm, nil, err
 }
 
-func (s *Source) refuse(ctx context.Context, key Key, cause error) {
-	log.G(ctx).WithError(s.Store.refuse(key, cause)).Warn("a template cannot be used and was removed: VMs boot until there is a new one")
+func (s *Source) refuse(ctx context.Context, t *Template, cause error) {
+	log.G(ctx).WithError(s.Store.refuseThis(t, cause)).Warn("a template cannot be used and was removed: VMs boot until there is a new one")
 }
 
 // find returns the VM's template, nil without.

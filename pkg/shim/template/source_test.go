@@ -155,3 +155,20 @@ func TestNoRoom(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReplaced: what has replaced a template meanwhile is not removed for its faults.
+func TestReplaced(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	first := made(t, s, testVM(d))
+	kept := filepath.Join(t.TempDir(), "kept") // its inode is not used again
+	if err := errors.Join(os.Rename(s.path(first.Key), kept), s.Remove(first.Key)); err != nil {
+		t.Fatal(err)
+	}
+	made(t, s, testVM(d))
+	if err := s.refuseThis(first, errors.New("not today")); err == nil || !strings.Contains(err.Error(), "not today") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Open(first.Key); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,7 +1,6 @@
 package template
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -56,11 +54,15 @@ type Template struct {
 	Index Index
 	Used  time.Time // for the last time
 	path  string
+	info  os.FileInfo // of the index
 }
 
 // Open returns the template of a key. Without one it is errdefs.ErrNotFound; one that this
 // version cannot read is removed, and errdefs.ErrNotFound as well.
 func (s *Store) Open(key Key) (*Template, error) {
+	if err := s.checkDir(); err != nil {
+		return nil, err
+	}
 	t, err := s.load(key)
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		return t, err
@@ -68,9 +70,34 @@ func (s *Store) Open(key Key) (*Template, error) {
 	return nil, fmt.Errorf("%w: %w", s.refuse(key, err), errdefs.ErrNotFound)
 }
 
+// checkDir refuses a directory that others can write to: who writes a template owns guests.
+func (s *Store) checkDir() error {
+	var st unix.Stat_t
+	switch err := unix.Stat(s.Dir, &st); {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return &os.PathError{Op: "stat", Path: s.Dir, Err: err}
+	}
+	const others = 0o022
+	if uid := os.Geteuid(); int(st.Uid) != uid || st.Mode&others != 0 {
+		return fmt.Errorf("templates in %s, which belongs to user %d and has the mode %04o: others can write to it: %w; chown %d and chmod 0700, or set [template] dir",
+			s.Dir, st.Uid, st.Mode&0o7777, errdefs.ErrFailedPrecondition, uid)
+	}
+	return nil
+}
+
 // refuse removes a template that cannot be used, and returns the cause.
 func (s *Store) refuse(key Key, cause error) error {
 	return errors.Join(fmt.Errorf("template %s: %w", key, cause), s.Remove(key))
+}
+
+// refuseThis is refuse for the very template, not for one that has replaced it.
+func (s *Store) refuseThis(t *Template, cause error) error {
+	if now, err := os.Stat(filepath.Join(t.path, indexFile)); err == nil && !os.SameFile(now, t.info) {
+		return fmt.Errorf("template %s, which was replaced: %w", t.Key, cause)
+	}
+	return s.refuse(t.Key, cause)
 }
 
 func (s *Store) load(key Key) (*Template, error) {
@@ -86,7 +113,7 @@ func (s *Store) load(key Key) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.Used = info.ModTime()
+	t.Used, t.info = info.ModTime(), info
 	return t, nil
 }
 
@@ -166,8 +193,8 @@ func (s *Store) RemoveAll() error {
 // ownName matches the names of what a store makes.
 var ownName = regexp.MustCompile(`^([0-9a-f]{32}(\.part|\.failed)?|lock)$`)
 
-// clean removes the templates beyond MaxBytes, from the end of [Store.List], and what makers
-// that died have left. The caller has the lock.
+// clean removes the templates beyond MaxBytes, from the end of [Store.List]. The caller has
+// the lock.
 func (s *Store) clean() error {
 	all, err := s.List()
 	if err != nil {
@@ -181,60 +208,35 @@ func (s *Store) clean() error {
 			errs = append(errs, s.Remove(t.Key))
 		}
 	}
-	left, err := filepath.Glob(filepath.Join(s.Dir, "*"+partSuffix))
-	errs = append(errs, err)
-	for _, part := range left {
-		errs = append(errs, os.RemoveAll(part))
-	}
 	return errors.Join(errs...)
 }
 
-// lock has one process at a time make a template. When another one does it is
-// errdefs.ErrUnavailable.
-func (s *Store) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(s.Dir, lockFile)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// sweep removes what processes that died have left, and reasons that are old. The caller
+// has the lock.
+func (s *Store) sweep() error {
+	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: another process makes a template: %w: %w", path, err, errdefs.ErrUnavailable)
+	var errs []error
+	for _, e := range entries {
+		name := e.Name()
+		if name == lockFile || !ownName.MatchString(name) {
+			continue
+		}
+		switch {
+		case strings.HasSuffix(name, failedSuffix):
+			if s.Failed(Key(strings.TrimSuffix(name, failedSuffix))) != "" {
+				continue
+			}
+		case !strings.HasSuffix(name, partSuffix):
+			if _, err := os.Stat(filepath.Join(s.Dir, name, indexFile)); !errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+		}
+		errs = append(errs, os.RemoveAll(filepath.Join(s.Dir, name)))
 	}
-	// For who has to end it; on a full disk nobody can.
-	_ = f.Truncate(0)
-	_, _ = f.WriteString(strconv.Itoa(os.Getpid()))
-	return func() { _ = f.Close() }, nil
-}
-
-// EndMaker ends the process that makes a template, if there is one, and waits for it. Its VM
-// ends with it.
-func (s *Store) EndMaker(ctx context.Context) error {
-	if _, err := os.Stat(s.Dir); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	for {
-		unlock, err := s.lock()
-		if err == nil {
-			unlock()
-			return nil
-		}
-		if !errors.Is(err, errdefs.ErrUnavailable) {
-			return err
-		}
-		b, readErr := os.ReadFile(filepath.Join(s.Dir, lockFile))
-		if pid, numErr := strconv.Atoi(string(b)); readErr == nil && numErr == nil && pid > 1 && pid != os.Getpid() {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("end who makes a template: %w: %w", ctx.Err(), err)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	return errors.Join(errs...)
 }
 
 // retryAfter is how long a template that could not be made is not tried again.
@@ -252,7 +254,23 @@ func (s *Store) Failed(key Key) string {
 	if err != nil || len(b) == 0 {
 		return "unknown"
 	}
-	return string(b)
+	return strings.TrimSpace(string(b))
+}
+
+// Failures are the reasons of [Store.Failed], by key.
+func (s *Store) Failures() (map[Key]string, error) {
+	paths, err := filepath.Glob(filepath.Join(s.Dir, "*"+failedSuffix))
+	if err != nil {
+		return nil, fmt.Errorf("list templates: %w", err)
+	}
+	all := map[Key]string{}
+	for _, path := range paths {
+		key := Key(strings.TrimSuffix(filepath.Base(path), failedSuffix))
+		if why := s.Failed(key); why != "" {
+			all[key] = why
+		}
+	}
+	return all, nil
 }
 
 // setFailed notes why a template could not be made, or with nil that it could.

@@ -47,9 +47,9 @@ var reserves = []struct{ path, least string }{
 // withoutReserves does something while the kernel keeps next to nothing free.
 func withoutReserves(do func() error) (err error) {
 	for _, r := range reserves {
-		kept, err := os.ReadFile(r.path)
-		if err != nil {
-			return err
+		kept, readErr := os.ReadFile(r.path)
+		if readErr != nil {
+			return readErr
 		}
 		// The kernel takes as many numbers as it has zones.
 		least := strings.Join(strings.Fields(r.least)[:min(len(strings.Fields(r.least)), len(strings.Fields(string(kept))))], " ")
