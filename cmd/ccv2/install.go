@@ -186,7 +186,7 @@ func (i *installer) makeTemplate(ctx context.Context) error {
 		return err
 	}
 	t, err := buildTemplate(ctx, c, bundle.Limits{})
-	if errors.Is(err, errdefs.ErrNotImplemented) || errors.Is(err, errdefs.ErrUnavailable) {
+	if errdefs.IsNotImplemented(err) || errdefs.IsUnavailable(err) || errdefs.IsResourceExhausted(err) {
 		fmt.Fprintf(i.stdout, "pods boot: %v\n", err)
 		return nil
 	}

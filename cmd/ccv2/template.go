@@ -143,7 +143,7 @@ func (c *templateCommand) list(args []string) error {
 	}
 	failed, err := c.store.Failures()
 	for _, key := range slices.Sorted(maps.Keys(failed)) {
-		fmt.Fprintf(c.out, "not made: %s\n", failed[key])
+		fmt.Fprintf(c.out, "%s was not made: %s\n", key, failed[key])
 	}
 	return err
 }
