@@ -52,7 +52,7 @@ func (i *installer) onKind(name string, fs *flag.FlagSet) error {
 		return err
 	}
 	if uninstall {
-		return c.Uninstall(ctx, args, i.dry)
+		return c.Uninstall(ctx, i.host.Prefix, args, i.dry)
 	}
 	if err := c.Install(ctx, i.bundle, name, args); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -128,39 +129,71 @@ func (c *Cluster) Install(ctx context.Context, bundle, command string, args []st
 	return nil
 }
 
-// Uninstall takes away what was installed, with the label before that: no pod is to come
-// meanwhile. A node that keeps it because of pods that run gets its label again.
-func (c *Cluster) Uninstall(ctx context.Context, args []string, dry bool) error {
+// Uninstall takes away what was installed below prefix, with the label before that: no pod is
+// to come meanwhile. A node that keeps it because of pods that run gets its label again; one
+// that has nothing is done, as after an interruption.
+func (c *Cluster) Uninstall(ctx context.Context, prefix string, args []string, dry bool) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	files := map[string]string{"bin/ccv2": self}
+	some := false
 	for _, n := range c.nodes {
-		if dry {
-			if err := c.tool(ctx, n, files, append([]string{"uninstall"}, args...)...); err != nil {
-				return err
-			}
-			continue
-		}
-		labelled, err := c.labelled(ctx, n)
+		installed, err := c.installed(ctx, n, prefix)
 		if err != nil {
 			return err
 		}
-		if err := c.unlabel(ctx, n); err != nil {
-			return err
+		if !installed {
+			fmt.Fprintf(c.out, "%s: nothing is installed in %s\n", n.name, prefix)
+			continue
 		}
-		if err := c.tool(ctx, n, files, append([]string{"uninstall"}, args...)...); err != nil {
-			if labelled {
-				err = errors.Join(err, c.label(context.WithoutCancel(ctx), n))
-			}
+		some = true
+		if dry {
+			err = c.tool(ctx, n, files, append([]string{"uninstall"}, args...)...)
+		} else {
+			err = c.uninstall(ctx, n, files, args)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if dry {
-		return nil
+	if !dry {
+		err = c.forget(ctx)
 	}
-	return c.forget(ctx)
+	if err == nil && !some {
+		err = fmt.Errorf("nothing is installed in %s on %s; -prefix names another place", prefix, namesOf(c.nodes))
+	}
+	return err
+}
+
+// uninstall does it on one node.
+func (c *Cluster) uninstall(ctx context.Context, n node, files map[string]string, args []string) error {
+	labelled, err := c.labelled(ctx, n)
+	if err != nil {
+		return err
+	}
+	if err := c.unlabel(ctx, n); err != nil {
+		return err
+	}
+	err = c.tool(ctx, n, files, append([]string{"uninstall"}, args...)...)
+	if err != nil && labelled {
+		err = errors.Join(err, c.label(context.WithoutCancel(ctx), n))
+	}
+	return err
+}
+
+// installed reports whether a node has a record of an installation below prefix.
+func (c *Cluster) installed(ctx context.Context, n node, prefix string) (bool, error) {
+	const cannotRun = 126 // and 127: what a shell and the engine say of a program
+	err := c.engine.run(ctx, n, "", io.Discard, io.Discard, "ls", "-d", filepath.Join(prefix, "installed.json"))
+	if exit, ok := errors.AsType[*exitError](err); ok && exit.status < cannotRun {
+		return false, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("node %s: %w", n.name, err)
+	}
+	return err == nil, err
 }
 
 // tool copies files into a node, runs the tool that is one of them, and removes them.

@@ -191,20 +191,41 @@ func TestUninstall(t *testing.T) {
 	f.labelled = map[string]bool{"one-worker": true, "one-worker2": true}
 	f.fails["one-worker"+tool] = "ccv2 uninstall: 3 processes of pods run"
 	c := opened(t, f, io.Discard, "one-worker")
-	if err := c.Uninstall(t.Context(), nil, false); err == nil || !strings.Contains(err.Error(), "3 processes") || !f.labelled["one-worker"] {
+	if err := c.Uninstall(t.Context(), "/p", nil, false); err == nil || !strings.Contains(err.Error(), "3 processes") || !f.labelled["one-worker"] {
 		t.Errorf("%v, labelled %v", err, f.labelled)
 	}
 	f.fails, f.ran = nil, nil
-	if err := c.Uninstall(t.Context(), nil, false); err != nil || f.labelled["one-worker"] || slices.Contains(f.ran, gone) {
+	if err := c.Uninstall(t.Context(), "/p", nil, false); err != nil || f.labelled["one-worker"] || slices.Contains(f.ran, gone) {
 		t.Errorf("%v, labelled %v, ran %q", err, f.labelled, f.ran)
 	}
 	if unlabel := slices.Index(f.ran, "one-control-plane label node one-worker ccv2.io/runtime-"); unlabel < 0 || unlabel > slices.Index(f.ran, "one-worker"+tool) {
 		t.Errorf("ran %q", f.ran)
 	}
-	if err := opened(t, f, io.Discard).Uninstall(t.Context(), nil, true); err == nil && slices.Contains(f.ran, gone) || len(f.labelled) != 1 {
+	if err := opened(t, f, io.Discard).Uninstall(t.Context(), "/p", nil, true); err == nil && slices.Contains(f.ran, gone) || len(f.labelled) != 1 {
 		t.Errorf("a dry run: %v, labelled %v, ran %q", err, f.labelled, f.ran)
 	}
-	if err := opened(t, f, io.Discard).Uninstall(t.Context(), nil, false); err != nil || len(f.labelled) > 0 || !slices.Contains(f.ran, gone) {
+	if err := opened(t, f, io.Discard).Uninstall(t.Context(), "/p", nil, false); err != nil || len(f.labelled) > 0 || !slices.Contains(f.ran, gone) {
+		t.Errorf("%v, labelled %v, ran %q", err, f.labelled, f.ran)
+	}
+}
+
+// TestUninstallAgain: what was interrupted after one node goes on with the next; what is
+// somewhere else keeps its label.
+func TestUninstallAgain(t *testing.T) {
+	const gone = "one-control-plane delete runtimeclass ccv2 --ignore-not-found"
+	f := newFake()
+	f.labelled = map[string]bool{"one-worker": true, "one-worker2": true}
+	f.fails["one-control-plane ls -d /p/installed.json"] = "no such file"
+	f.fails["one-control-plane /.ccv2-bundle/bin/ccv2 uninstall"] = "ccv2 uninstall: nothing is installed"
+	if err := opened(t, f, io.Discard).Uninstall(t.Context(), "/p", nil, false); err != nil || len(f.labelled) > 0 || !slices.Contains(f.ran, gone) {
+		t.Errorf("%v, labelled %v, ran %q", err, f.labelled, f.ran)
+	}
+	f = newFake()
+	f.labelled = map[string]bool{"one-worker": true}
+	for _, n := range []string{"one-control-plane", "one-worker", "one-worker2"} {
+		f.fails[n+" ls -d /other/installed.json"] = "no such file"
+	}
+	if err := opened(t, f, io.Discard).Uninstall(t.Context(), "/other", nil, false); err == nil || !strings.Contains(err.Error(), "-prefix names another place") || !f.labelled["one-worker"] || slices.Contains(f.ran, gone) {
 		t.Errorf("%v, labelled %v, ran %q", err, f.labelled, f.ran)
 	}
 }
