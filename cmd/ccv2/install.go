@@ -111,6 +111,9 @@ func (i *installer) absolute() error {
 		if !filepath.IsAbs(*path) {
 			return fmt.Errorf("-%s must be an absolute path, not %q", name, *path)
 		}
+		if strings.ContainsAny(*path, "\"\\\n") { // they become strings of TOML
+			return fmt.Errorf("-%s must be a path without quotation marks, backslashes and ends of lines, not %q", name, *path)
+		}
 		*path = filepath.Clean(*path)
 	}
 	return nil

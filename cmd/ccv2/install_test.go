@@ -97,6 +97,7 @@ func TestNodeRefuses(t *testing.T) {
 	}{
 		{[]string{"-root", root}, "NODE_NAME and POD_NAMESPACE"},
 		{[]string{"-root", "host"}, "-root must be an absolute path"},
+		{[]string{"-prefix", "/a\"b"}, "-prefix must be a path without quotation marks"},
 		{[]string{"-ready"}, readyFile},
 		{[]string{"now"}, `unexpected argument "now"`},
 	} {

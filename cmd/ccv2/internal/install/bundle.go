@@ -17,9 +17,9 @@ import (
 // validVersion is what a version may look like: it becomes the name of a directory.
 var validVersion = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+~_-]*$`)
 
-// bundle is an unpacked bundle.
+// bundle is an unpacked bundle, with the sum of its checksums.
 type bundle struct {
-	dir, version string
+	dir, version, sums string
 }
 
 // openBundle opens an unpacked bundle, and reads all of it: a file that is missing or
@@ -33,14 +33,25 @@ func openBundle(dir string) (*bundle, error) {
 	if !validVersion.MatchString(b.version) {
 		return nil, fmt.Errorf("the bundle in %s has version %q, which is none", dir, b.version)
 	}
+	sums, err := os.ReadFile(filepath.Join(dir, sumsFile))
+	if err != nil {
+		return nil, fmt.Errorf("checksums of the bundle: %w", err)
+	}
+	b.sums = sumOf(sums)
 	return b, b.verify(dir)
 }
 
+// sumsFile has the checksums of all other files.
+const sumsFile = "SHA256SUMS"
+
 // verify compares a tree with the bundle's checksums.
 func (b *bundle) verify(tree string) error {
-	sums, err := os.ReadFile(filepath.Join(b.dir, "SHA256SUMS"))
+	sums, err := os.ReadFile(filepath.Join(b.dir, sumsFile))
 	if err != nil {
 		return fmt.Errorf("checksums of the bundle: %w", err)
+	}
+	if sumOf(sums) != b.sums {
+		return fmt.Errorf("the bundle in %s has been changed meanwhile", b.dir)
 	}
 	root, err := os.OpenRoot(tree)
 	if err != nil {
@@ -93,6 +104,9 @@ func (b *bundle) copyTo(dir string) error {
 		return err
 	}
 	err := os.CopyFS(part, os.DirFS(b.dir))
+	if err == nil {
+		err = b.verify(part) // somebody may have unpacked another one meanwhile
+	}
 	if err == nil {
 		err = syncDir(part)
 	}

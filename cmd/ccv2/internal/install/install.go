@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Install puts the bundle that is unpacked in dir on the host, in the place of another
@@ -252,7 +253,7 @@ func Uninstall(h Host, dry bool, out io.Writer, first func() error) error {
 	return nil
 }
 
-// takeAway removes everything, the record last.
+// takeAway removes everything, the record and the directories that it is in last.
 func (h Host) takeAway(r *record, out io.Writer) error {
 	for path := range r.Blocks {
 		cut, err := h.cutBlock(path, r)
@@ -271,10 +272,26 @@ func (h Host) takeAway(r *record, out io.Writer) error {
 			return err
 		}
 	}
-	if err := errors.Join(h.remove(h.RuntimeClass()), h.remove(h.recordPath())); err != nil {
+	if err := errors.Join(h.remove(h.RuntimeClass()), removeDirs(h, r.Dirs, false)); err != nil {
 		return err
 	}
-	for _, dir := range slices.Backward(r.Dirs) {
+	if err := h.remove(h.recordPath()); err != nil {
+		return err
+	}
+	return removeDirs(h, r.Dirs, true)
+}
+
+// removeDirs removes the directories that were made: those without the record, or with it.
+func removeDirs(h Host, dirs []string, withRecord bool) error {
+	for _, dir := range slices.Backward(dirs) {
+		if strings.HasPrefix(h.recordPath(), dir+"/") != withRecord {
+			continue
+		}
+		if !withRecord { // else there is no other time
+			if err := h.change(); err != nil {
+				return err
+			}
+		}
 		// Others may have put something there.
 		if err := os.Remove(h.at(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) && !isNotEmpty(err) {
 			return err

@@ -75,7 +75,10 @@ func (h Host) save(r *record) error {
 	top := h.at(missing[0])
 	part := top + newSuffix
 	path := filepath.Join(part, strings.TrimPrefix(h.at(h.recordPath()), top))
-	return errors.Join(os.RemoveAll(part), os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o644), os.Rename(part, top))
+	if err := errors.Join(os.RemoveAll(part), os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o644), syncDir(part)); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", h.recordPath(), err), os.RemoveAll(part)) // as on a full disk
+	}
+	return os.Rename(part, top)
 }
 
 // ours reports whether a file's content is one that an installation wrote.
