@@ -43,7 +43,7 @@ func (h Host) load() (*record, error) {
 	}
 	r := new(record)
 	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("read %s, which says what is installed: %w", h.recordPath(), err)
+		return nil, fmt.Errorf("read %s, which says what is installed: %w; restore it, or move %s away; nothing was changed", h.recordPath(), err, h.Prefix)
 	}
 	return r, nil
 }

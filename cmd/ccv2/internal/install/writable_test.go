@@ -1,6 +1,7 @@
 package install
 
 import (
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -47,5 +48,37 @@ func TestReadOnly(t *testing.T) {
 			readOnly(unix.MS_RDONLY)
 			install(t, h, bundle)
 		}
+	}
+}
+
+// TestFull: on a disk without any room nothing is left that keeps a later run from its end.
+func TestFull(t *testing.T) {
+	h := hostWith(t, "-")
+	if err := os.MkdirAll(h.at("/opt"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mount := func(flags uintptr, size string) error {
+		return unix.Mount("tmpfs", h.at("/opt"), "tmpfs", flags, "size="+size)
+	}
+	if err := mount(0, "4k"); err != nil {
+		t.Skip("not without rights:", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(h.at("/opt"), unix.MNT_DETACH) })
+	write(t, h.at("/opt/theirs"), strings.Repeat("x", 4096))
+	before := tree(t, h)
+	bundle := bundleOf(t, "1.0")
+	if err := Install(h, bundle, false, io.Discard); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "/opt/ccv2/installed.json") {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(before, tree(t, h)); diff != "" {
+		t.Errorf("(-before +full):\n%s", diff)
+	}
+	if err := mount(unix.MS_REMOUNT, "1m"); err != nil {
+		t.Fatal(err)
+	}
+	install(t, h, bundle)
+	uninstall(t, h)
+	if diff := cmp.Diff(before, tree(t, h)); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
 	}
 }
