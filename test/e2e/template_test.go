@@ -275,7 +275,7 @@ func TestTemplateOfAnotherKind(t *testing.T) {
 // TestTemplateFullDisk: a template that has no room is an error that says so, and pods boot.
 func TestTemplateFullDisk(t *testing.T) {
 	dir := templates(t, false)
-	if err := unix.Mount("full", dir, "tmpfs", 0, "size=8m"); err != nil {
+	if err := unix.Mount("full", dir, "tmpfs", 0, "size=8m,mode=0700"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -138,6 +138,18 @@ func (b *boot) enterShare(context.Context) error {
 // startVM starts the VMM in the pod's network namespace: nothing of the host's
 // network is in its reach, and a look at the network of its pid shows the pod's.
 func (b *boot) startVM(ctx context.Context) error {
+	limit := math.MaxInt
+	if b.cgroup.Group != nil {
+		var err error
+		if limit, err = b.cgroup.MemoryLimit(); err != nil {
+			return err
+		}
+	}
+	return acquireVM(ctx, b, limit)
+}
+
+// acquireVM is startVM with a limit of the memory, for the source.
+func acquireVM(ctx context.Context, b *boot, limit int) error {
 	spec := b.opts.Config.Spec
 	spec.ID = b.opts.ID
 	spec.Dir = b.dir.VM()
@@ -145,13 +157,6 @@ func (b *boot) startVM(ctx context.Context) error {
 	spec.Ports = []string{layout.CtlPort, layout.TTYPort}
 	if !b.virtiofs() { // cannot be plugged
 		spec.Shares9P = []hypervisor.Share9P{{Tag: layout.ShareTag, Dir: b.dir.Shared()}}
-	}
-	limit := math.MaxInt
-	if b.cgroup.Group != nil {
-		var err error
-		if limit, err = b.cgroup.MemoryLimit(); err != nil {
-			return err
-		}
 	}
 	vm, refuse, err := b.opts.Source.Acquire(ctx, spec, limit)
 	if err != nil {

@@ -26,6 +26,7 @@ type boot struct {
 	events      client.Events
 	shareServer *virtiofsd.Server // nil when QEMU serves the share
 	refuse      func(error)       // of the VM's source; nil when the guest boots
+	began       time.Time         // the time for the boot
 }
 
 // step is one step of a boot.
@@ -47,11 +48,11 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 			return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, b.explain(err))
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.opts.Config.BootTimeout)
-	defer cancel()
-	if err := b.startVM(ctx); err != nil {
+	if err := startInTime(ctx, b); err != nil {
 		return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, b.explain(err))
 	}
+	ctx, cancel := context.WithDeadline(ctx, deadline(b))
+	defer cancel()
 	for _, s := range []step{
 		{"connect network", b.connectNetwork}, // while the guest's kernel boots
 		{"guest not ready", b.connectGuest},
@@ -71,6 +72,24 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 	watchShare(ctx, b)
 	b.logTiming(ctx)
 	return nil
+}
+
+// startInTime is startVM within the time for the boot.
+func startInTime(ctx context.Context, b *boot) error {
+	b.began = time.Now()
+	ctx, cancel := context.WithDeadline(ctx, deadline(b))
+	defer cancel()
+	return b.startVM(ctx)
+}
+
+// deadline is the end of the time for the boot. A guest that need not boot gets its part
+// beside, so that one that boots instead has as much as any other.
+func deadline(b *boot) time.Time {
+	timeout := b.opts.Config.BootTimeout
+	if b.refuse != nil {
+		timeout += timeout / restoredPart
+	}
+	return b.began.Add(timeout)
 }
 
 // endGrace is how much later than the connection to the guest the end of the

@@ -54,34 +54,55 @@ const restoredPart = 4
 // reachRestored waits for the answer of a guest that need not boot. When it does not come
 // the guest gives way to one that boots.
 func reachRestored(ctx context.Context, b *boot) error {
-	bounded, cancel := context.WithTimeout(ctx, b.opts.Config.BootTimeout/restoredPart)
+	limit := b.opts.Config.BootTimeout / restoredPart
+	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := reachGuest(bounded, b)
-	if err == nil {
-		err = reseed(bounded, b.guest)
+	cause := reachGuest(bounded, b)
+	if cause == nil {
+		cause = reseed(bounded, b.guest)
 	}
-	vm := b.running()
-	if err == nil || ctx.Err() != nil || wasKilled(vm) {
+	if cause == nil || ctx.Err() != nil || wasKilled(b.running()) {
+		return cause
+	}
+	refuse, late := b.refuse, bounded.Err() != nil
+	if !late {
+		refuse(cause)
+	}
+	if err := giveUp(ctx, b); err != nil {
 		return err
 	}
-	b.refuse(err)
+	began := time.Now()
+	err := acquireVM(ctx, b, 0)
+	if err == nil && b.refuse != nil {
+		return errors.New("the source has another vm that does not boot")
+	}
+	if err == nil {
+		err = reachGuest(ctx, b)
+	}
+	// Where it is late to boot, too, it is the host that is slow, or the pod's part of it
+	// small, and others can go on from there.
+	switch took := time.Since(began); {
+	case !late:
+	case err == nil && took < limit:
+		refuse(cause)
+	default:
+		log.G(ctx).WithError(cause).WithField("sandbox", b.opts.ID).WithField("boot", took.String()).
+			Warn("a VM from a template did not answer in time; the template is kept, for one that booted instead was as slow")
+	}
+	return err
+}
+
+// giveUp ends the VM and the connection to its guest.
+func giveUp(ctx context.Context, b *boot) error {
+	vm := b.running()
 	b.vm.set(nil)
 	b.Disconnect()
-	err = vm.Kill(ctx)
+	err := vm.Kill(ctx)
 	if b.guest != nil {
 		err = errors.Join(err, b.guest.Close())
 		b.guest = nil
 	}
-	if err != nil {
-		return err
-	}
-	if err := b.startVM(ctx); err != nil {
-		return err
-	}
-	if b.refuse != nil {
-		return errors.New("the source has another vm that does not boot")
-	}
-	return reachGuest(ctx, b)
+	return err
 }
 
 // wasKilled reports whether somebody has killed the VMM, for which the VM can do nothing.

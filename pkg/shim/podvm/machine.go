@@ -54,8 +54,8 @@ type Source interface {
 	// Acquire returns a VM made after spec. It is the caller's, who ends it. refuse is
 	// nil when its guest boots. Otherwise it goes on from where another one was: it
 	// has said READY before, and needs random numbers of its own. When it does not
-	// answer refuse is told why, and the next VM is one that boots. limit is how much
-	// memory, in bytes, the VM and this process may have.
+	// answer refuse is told why, unless that is no fault of where it has come from. limit is
+	// how much memory, in bytes, the VM and this process may have: with none the VM boots.
 	Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (vm hypervisor.VM, refuse func(cause error), err error)
 }
 

@@ -27,9 +27,9 @@ type restoring struct {
 func (r *restoring) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (hypervisor.VM, func(error), error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.agent.restored.Store(len(r.refused) == 0)
+	r.agent.restored.Store(limit > 0)
 	vm, _, err := r.Source.Acquire(ctx, spec, limit)
-	if len(r.refused) > 0 {
+	if limit == 0 {
 		return vm, nil, err
 	}
 	return vm, func(cause error) {
@@ -159,6 +159,33 @@ func TestRestoredIsRefusedAndNothingBoots(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	if len(source.refused) != 1 {
+		t.Errorf("refused: %v", source.refused)
+	}
+}
+
+// TestRestoredOnASlowHost: what is late where one that boots is late as well is not refused, and
+// one that boots has its whole time.
+func TestRestoredOnASlowHost(t *testing.T) {
+	f, source, _ := restoredFixture(t)
+	f.agent.noted = func(hyperstart.Code) { f.agent.ignore[hyperstart.Ping] = f.agent.restored.Load() }
+	f.with(func(o *Options) { o.Config.BootTimeout = 4 * time.Second })
+	const slow = 3*time.Second + 100*time.Millisecond // more than what would be left of it
+	starts := 0
+	f.driver.Starting = func(ctx context.Context) error {
+		if starts++; starts == 1 {
+			return nil
+		}
+		select {
+		case <-time.After(slow):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := f.boot(bundle.Pod{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(source.refused) > 0 {
 		t.Errorf("refused: %v", source.refused)
 	}
 }

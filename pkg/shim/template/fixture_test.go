@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/log"
 	"go.uber.org/goleak"
@@ -50,6 +51,7 @@ type driver struct {
 	starts  atomic.Int32
 	// restoring, when set, is told of a VM that goes on from another one.
 	restoring func(hypervisor.Spec) error
+	until     time.Time // how long it may take
 }
 
 func newDriver(t *testing.T) *driver {
@@ -67,6 +69,7 @@ func (d *driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM
 		return d.Driver.Start(ctx, spec)
 	}
 	if spec.Snapshot.Devices != nil {
+		d.until, _ = ctx.Deadline()
 		if err := spec.Snapshot.Filled(); err != nil {
 			return nil, err
 		}

@@ -41,7 +41,7 @@ func TestSnapshot(t *testing.T) {
 		copy(want[mark:], "mark")
 	}
 	for range 2 {
-		snap, release, err := tpl.snapshot()
+		snap, release, err := tpl.snapshot(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func TestBound(t *testing.T) {
 	if err != nil || len(all) != 1 || all[0].Key != keys[2] {
 		t.Errorf("%d are left, %v", len(all), err)
 	}
-	_, release, err := all[0].snapshot()
+	_, release, err := all[0].snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package template
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -101,8 +102,9 @@ func runs(b []byte) (all [][2]int64) {
 const copiers = 2
 
 // snapshot returns a copy of the template, which is made while the VMM starts. What it reads
-// is compared with its checksums. release waits for that, and closes the memory.
-func (t *Template) snapshot() (_ *hypervisor.Snapshot, release func(), err error) {
+// is compared with its checksums. The end of ctx is that of the copy. release waits for it,
+// and closes the memory.
+func (t *Template) snapshot(ctx context.Context) (_ *hypervisor.Snapshot, release func(), err error) {
 	t.touch()
 	devices, err := os.ReadFile(filepath.Join(t.path, devicesFile))
 	if err != nil {
@@ -119,7 +121,7 @@ func (t *Template) snapshot() (_ *hypervisor.Snapshot, release func(), err error
 	filled := make(chan struct{})
 	go func() {
 		defer close(filled)
-		fillErr = t.fill(memory)
+		fillErr = t.fill(ctx, memory)
 	}()
 	snap := &hypervisor.Snapshot{Memory: memory, Devices: devices}
 	snap.Filled = func() error {
@@ -133,8 +135,11 @@ func (t *Template) snapshot() (_ *hypervisor.Snapshot, release func(), err error
 	return snap, release, nil
 }
 
+// errNotCopied is the error of a copy for which there was no time.
+var errNotCopied = errors.New("there is no time to copy its memory")
+
 // fill copies the template's memory.
-func (t *Template) fill(memory *os.File) error {
+func (t *Template) fill(ctx context.Context, memory *os.File) error {
 	file, err := os.Open(filepath.Join(t.path, memoryFile))
 	if err != nil {
 		return err
@@ -144,11 +149,11 @@ func (t *Template) fill(memory *os.File) error {
 	if err != nil {
 		return fmt.Errorf("map memory: %w", err)
 	}
-	return errors.Join(copyExtents(ram, file, t.Index.Memory), unix.Munmap(ram))
+	return errors.Join(copyExtents(ctx, ram, file, t.Index.Memory), unix.Munmap(ram))
 }
 
 // copyExtents copies parts of a file to memory.
-func copyExtents(ram []byte, file io.ReaderAt, extents []Extent) error {
+func copyExtents(ctx context.Context, ram []byte, file io.ReaderAt, extents []Extent) error {
 	var (
 		next atomic.Int64
 		wg   sync.WaitGroup
@@ -159,6 +164,10 @@ func copyExtents(ram []byte, file io.ReaderAt, extents []Extent) error {
 			for {
 				n := int(next.Add(1)) - 1
 				if n >= len(extents) || errs[i] != nil {
+					return
+				}
+				if err := ctx.Err(); err != nil {
+					errs[i] = fmt.Errorf("%w: %w", errNotCopied, err)
 					return
 				}
 				e := extents[n]

@@ -3,6 +3,7 @@ package template
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -26,17 +27,24 @@ const beside = 64 << 20
 // The copy is made by this process. Where limit, in bytes, has no room for it the VM boots,
 // so that it is the VMM that the kernel ends, and not who would report it.
 func (s *Source) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (vm hypervisor.VM, refuse func(error), err error) {
-	if t := s.find(ctx); t != nil && t.Index.Bytes()+beside <= int64(limit) {
-		vm, err := s.restore(ctx, t, spec)
-		if err == nil {
-			return vm, func(cause error) { s.refuse(ctx, t, cause) }, nil
-		}
-		if ctx.Err() != nil || errors.Is(err, hypervisor.ErrKilled) {
-			return nil, nil, err // no fault of the template's
-		}
-		s.refuse(ctx, t, err)
+	t := s.find(ctx)
+	if t == nil || t.Index.Bytes()+beside > int64(limit) {
+		vm, err = s.VM.Driver.Start(ctx, spec)
+		return vm, nil, err
+	}
+	vm, cause := s.restore(ctx, t, spec)
+	if cause == nil {
+		return vm, func(cause error) { s.refuse(ctx, t, cause) }, nil
+	}
+	if ctx.Err() != nil || errors.Is(cause, hypervisor.ErrKilled) {
+		return nil, nil, cause // no fault of the template's
 	}
 	vm, err = s.VM.Driver.Start(ctx, spec)
+	if err != nil || errors.Is(cause, errNotCopied) { // nor is what no VM can do here
+		log.G(ctx).WithError(cause).Warn("a VM could not go on from its template, which is kept: it boots")
+	} else {
+		s.refuse(ctx, t, cause)
+	}
 	return vm, nil, err
 }
 
@@ -60,8 +68,17 @@ func (s *Source) find(ctx context.Context) *Template {
 	return t
 }
 
+// restorePart is the part of the time for a start that a template may take: the rest is for
+// a VM that boots.
+const restorePart = 4
+
 func (s *Source) restore(ctx context.Context, t *Template, spec hypervisor.Spec) (hypervisor.VM, error) {
-	snapshot, release, err := t.snapshot()
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/restorePart)
+		defer cancel()
+	}
+	snapshot, release, err := t.snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}

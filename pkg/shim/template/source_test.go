@@ -3,13 +3,16 @@ package template
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
 )
 
 // TestSource: a VM goes on from the template with the pod's own names, and one that is refused is
@@ -170,5 +173,49 @@ func TestReplaced(t *testing.T) {
 	}
 	if _, err := s.Open(first.Key); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestKept: a template stays that is not to blame: no VM starts here, or its copy takes too long.
+func TestKept(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	tpl := made(t, s, testVM(d))
+	source := &Source{Store: s, VM: testVM(d)}
+	d.restoring = func(hypervisor.Spec) error { return errors.New("no process can be started") }
+	d.Errs = map[fake.Step]error{fake.Start: errors.New("no process today")}
+	if _, _, err := source.Acquire(t.Context(), hypervisor.Spec{}, math.MaxInt); err == nil || !strings.Contains(err.Error(), "no process today") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Open(tpl.Key); err != nil {
+		t.Errorf("where no VM starts: %v", err)
+	}
+
+	d.Errs = nil
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	snap, release, err := tpl.snapshot(gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	slow := snap.Filled()
+	if !errors.Is(slow, errNotCopied) {
+		t.Errorf("a copy that nobody waits for: %v", slow)
+	}
+	d.restoring = func(hypervisor.Spec) error { return fmt.Errorf("start: %w", slow) }
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	vm, refuse, err := source.Acquire(ctx, hypervisor.Spec{}, math.MaxInt)
+	if err != nil || refuse != nil {
+		t.Fatalf("the VM does not boot: %v", err)
+	}
+	if err := vm.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Open(tpl.Key); err != nil {
+		t.Errorf("with a slow disk: %v", err)
+	}
+	if left := time.Until(d.until); left > 15*time.Minute {
+		t.Errorf("of an hour, the template may take %v", left)
 	}
 }
