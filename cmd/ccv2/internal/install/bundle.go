@@ -74,19 +74,31 @@ func (b *bundle) verify(tree string) error {
 	return nil
 }
 
-// sameLinks reports whether a tree has the bundle's symbolic links, of which there are no
-// checksums.
-func (b *bundle) sameLinks(tree string) bool {
+// sameShape reports whether a tree has the bundle's symbolic links, of which there are no
+// checksums, and the permissions that its files are to have.
+func (b *bundle) sameShape(tree string) bool {
 	err := filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Type() != fs.ModeSymlink {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		copied := filepath.Join(tree, strings.TrimPrefix(path, b.dir))
+		is, err := os.Lstat(copied)
+		if err != nil {
+			return err
+		}
+		if d.Type() != fs.ModeSymlink {
+			mode, err := modeOf(d)
+			if err == nil && is.Mode() != mode {
+				err = fs.ErrInvalid
+			}
 			return err
 		}
 		want, err := os.Readlink(path)
 		if err != nil {
 			return err
 		}
-		is, err := os.Readlink(filepath.Join(tree, strings.TrimPrefix(path, b.dir)))
-		if err == nil && is != want {
+		target, err := os.Readlink(copied)
+		if err == nil && target != want {
 			err = fs.ErrInvalid
 		}
 		return err
@@ -94,9 +106,40 @@ func (b *bundle) sameLinks(tree string) bool {
 	return err == nil
 }
 
+// modeOf is the mode that a file of a bundle is to have, whatever it was unpacked with.
+func modeOf(d fs.DirEntry) (fs.FileMode, error) {
+	info, err := d.Info()
+	if err != nil {
+		return 0, err
+	}
+	if info.Mode()&0o100 != 0 {
+		return 0o755, nil
+	}
+	return 0o644, nil
+}
+
+// setModes lets everybody read a tree, and run what is to be run.
+func setModes(tree string) error {
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		mode, err := modeOf(d)
+		if err != nil {
+			return err
+		}
+		return root.Chmod(name, mode)
+	})
+}
+
 // copyTo copies the tree to a directory that is there when all of it is.
 func (b *bundle) copyTo(dir string) error {
-	if b.verify(dir) == nil && b.sameLinks(dir) {
+	if b.verify(dir) == nil && b.sameShape(dir) {
 		return nil
 	}
 	part := dir + partSuffix
@@ -104,6 +147,9 @@ func (b *bundle) copyTo(dir string) error {
 		return err
 	}
 	err := os.CopyFS(part, os.DirFS(b.dir))
+	if err == nil {
+		err = setModes(part)
+	}
 	if err == nil {
 		err = b.verify(part) // somebody may have unpacked another one meanwhile
 	}

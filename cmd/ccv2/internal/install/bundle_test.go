@@ -3,7 +3,9 @@ package install
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,5 +33,33 @@ func TestReplacedBundle(t *testing.T) {
 	uninstall(t, h)
 	if diff := cmp.Diff(before, tree(t, h)); diff != "" {
 		t.Errorf("(-before +after):\n%s", diff)
+	}
+}
+
+// TestModes: what is installed can be run by everybody, however it was unpacked, and what
+// cannot be run any more is repaired.
+func TestModes(t *testing.T) {
+	h := hostWith(t, "-")
+	dir := bundleOf(t, "1.0")
+	path := h.at("/opt/ccv2/1.0/bin/ccv2")
+	if err := errors.Join(os.Chmod(filepath.Join(dir, "bin/ccv2"), 0o700), os.Chmod(filepath.Join(dir, "VERSION"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, damage := range []fs.FileMode{0, 0o644} {
+		if damage != 0 {
+			if err := os.Chmod(path, damage); err != nil {
+				t.Fatal(err)
+			}
+		}
+		install(t, h, dir)
+		for name, want := range map[string]fs.FileMode{path: 0o755, h.at("/opt/ccv2/1.0/VERSION"): 0o644} {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Mode() != want {
+				t.Errorf("%s: %v", name, info.Mode())
+			}
+		}
 	}
 }

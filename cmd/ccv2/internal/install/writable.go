@@ -23,16 +23,34 @@ func (p *plan) planWritable() error {
 		if same {
 			continue
 		}
-		dir := filepath.Dir(p.host.file(path))
-		if missing := p.host.missing(dir); len(missing) > 0 {
-			dir = filepath.Dir(missing[0])
-		}
+		dir := p.there(filepath.Dir(p.host.file(path)))
 		err = unix.Access(p.host.Resolve(dir), unix.W_OK)
 		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EPERM) {
 			return fmt.Errorf("%s cannot be written, %s is: %w; name another place with %s; nothing was changed", path, dir, err, p.flag(path))
 		}
 	}
+	return p.planExecutable()
+}
+
+// planExecutable refuses a place that no program can be run from.
+func (p *plan) planExecutable() error {
+	dir := p.there(p.host.Prefix)
+	var st unix.Statfs_t
+	if err := unix.Statfs(p.host.Resolve(dir), &st); err != nil {
+		return fmt.Errorf("file system of %s: %w; nothing was changed", dir, err)
+	}
+	if st.Flags&unix.ST_NOEXEC != 0 {
+		return fmt.Errorf("no program can be run from %s, %s is on a file system that is mounted with noexec; name another place with -prefix; nothing was changed", p.host.Prefix, dir)
+	}
 	return nil
+}
+
+// there is a directory, or the one above it that is there.
+func (p *plan) there(dir string) string {
+	if missing := p.host.missing(dir); len(missing) > 0 {
+		return filepath.Dir(missing[0])
+	}
+	return dir
 }
 
 // same reports whether something is as it is to be.

@@ -82,3 +82,22 @@ func TestFull(t *testing.T) {
 		t.Errorf("(-before +after):\n%s", diff)
 	}
 }
+
+// TestNoExec: nothing is installed where no program can be run from.
+func TestNoExec(t *testing.T) {
+	h := hostWith(t, "-")
+	if err := os.MkdirAll(h.at("/opt"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", h.at("/opt"), "tmpfs", unix.MS_NOEXEC, ""); err != nil {
+		t.Skip("not without rights:", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(h.at("/opt"), unix.MNT_DETACH) })
+	before := tree(t, h)
+	if err := Install(h, bundleOf(t, "1.0"), false, io.Discard); err == nil || !strings.Contains(err.Error(), "mounted with noexec; name another place with -prefix; nothing was changed") {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(before, tree(t, h)); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+}
