@@ -146,6 +146,12 @@ func (c *Cluster) Uninstall(ctx context.Context, prefix string, args []string, d
 		}
 		if !installed {
 			fmt.Fprintf(c.out, "%s: nothing is installed in %s\n", n.name, prefix)
+			if !dry {
+				err = c.unstage(ctx, n)
+			}
+			if err != nil {
+				return err
+			}
 			continue
 		}
 		some = true
@@ -198,15 +204,14 @@ func (c *Cluster) installed(ctx context.Context, n node, prefix string) (bool, e
 
 // tool copies files into a node, runs the tool that is one of them, and removes them.
 func (c *Cluster) tool(ctx context.Context, n node, files map[string]string, args ...string) (err error) {
-	remove := func(ctx context.Context) error { return c.run(ctx, n, "", io.Discard, "rm", "-rf", staged) }
-	if err := remove(ctx); err != nil { // what an interruption has left
+	if err := c.unstage(ctx, n); err != nil {
 		return err
 	}
 	defer func() {
 		const limit = time.Minute
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
-		err = errors.Join(err, remove(ctx))
+		err = errors.Join(err, c.unstage(ctx, n))
 	}()
 	r, w := io.Pipe()
 	go func() { _ = w.CloseWithError(write(w, files)) }() // the reader gets the error
@@ -218,6 +223,11 @@ func (c *Cluster) tool(ctx context.Context, n node, files map[string]string, arg
 	out := &lines{to: c.out, prefix: n.name + ": "}
 	defer out.end()
 	return c.run(ctx, n, "", out, append([]string{staged + "/bin/ccv2"}, args...)...)
+}
+
+// unstage removes what was copied into a node, also what an interruption has left.
+func (c *Cluster) unstage(ctx context.Context, n node) error {
+	return c.run(ctx, n, "", io.Discard, "rm", "-rf", staged)
 }
 
 // run runs a command in a node. What it says on stderr is part of the error.

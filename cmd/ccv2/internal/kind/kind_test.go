@@ -220,6 +220,9 @@ func TestUninstallAgain(t *testing.T) {
 	if err := opened(t, f, io.Discard).Uninstall(t.Context(), "/p", nil, false); err != nil || len(f.labelled) > 0 || !slices.Contains(f.ran, gone) {
 		t.Errorf("%v, labelled %v, ran %q", err, f.labelled, f.ran)
 	}
+	if !slices.Contains(f.ran, "one-control-plane rm -rf /.ccv2-bundle") {
+		t.Errorf("what an interrupted installation has left stays: ran %q", f.ran)
+	}
 	f = newFake()
 	f.labelled = map[string]bool{"one-worker": true}
 	for _, n := range []string{"one-control-plane", "one-worker", "one-worker2"} {
