@@ -94,6 +94,16 @@ func TestManifests(t *testing.T) {
 	}
 }
 
+// TestVersion: what cannot be the tag of the image is refused, before anything is made.
+func TestVersion(t *testing.T) {
+	for _, version := range []string{"", "1.0+dirty", "1.0~rc1", "../1", strings.Repeat("1", 129)} {
+		b := &bundle{version: version, time: time.Unix(1, 0)}
+		if err := run(b, t.TempDir()); err == nil || !strings.Contains(err.Error(), "cannot be the tag of an image") {
+			t.Errorf("%q: %v", version, err)
+		}
+	}
+}
+
 // TestClosure: what the loader lists for a program is found, and no more.
 func TestClosure(t *testing.T) {
 	program, err := exec.LookPath("bash")

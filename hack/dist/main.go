@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
@@ -34,9 +35,15 @@ func main() {
 	}
 }
 
+// validVersion is what the tag of an image may look like, and the name of a directory.
+var validVersion = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]{0,127}$`)
+
 func run(b *bundle, out string) error {
 	if out == "" || b.time.Unix() == 0 {
 		return errors.New("-out and -time are needed")
+	}
+	if !validVersion.MatchString(b.version) {
+		return fmt.Errorf("version %q cannot be the tag of an image: letters, digits, dots, hyphens and underscores can", b.version)
 	}
 	if err := b.collect(); err != nil {
 		return err
