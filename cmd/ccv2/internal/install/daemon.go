@@ -16,11 +16,14 @@ import (
 var ErrNoContainerd = errors.New("no containerd runs on this host")
 
 // HasRead reports whether a containerd of the host was started after the runtime was
-// written into its configuration.
+// written into its configuration; what others have written there since does not count.
 func HasRead(h Host) (bool, error) {
-	at, err := written(h)
+	r, err := h.load()
 	if err != nil {
 		return false, err
+	}
+	if r == nil {
+		return false, errors.New("nothing is installed")
 	}
 	names, err := filepath.Glob(h.at("/proc/[0-9]*/comm"))
 	if err != nil {
@@ -41,7 +44,7 @@ func HasRead(h Host) (bool, error) {
 			continue
 		}
 		started, err := startOf(filepath.Dir(name))
-		if err == nil && started.After(at) {
+		if err == nil && started.After(r.Told) {
 			return true, nil
 		}
 		runs = runs || err == nil
@@ -50,37 +53,6 @@ func HasRead(h Host) (bool, error) {
 		return false, ErrNoContainerd
 	}
 	return false, nil
-}
-
-// written is when the runtime was written into containerd's configuration.
-func written(h Host) (time.Time, error) {
-	r, err := h.load()
-	if err != nil {
-		return time.Time{}, err
-	}
-	var last time.Time
-	if r == nil {
-		return last, errors.New("nothing is installed")
-	}
-	paths := make([]string, 0, 1)
-	for path := range r.Blocks {
-		paths = append(paths, path)
-	}
-	for path := range r.Files {
-		if path != h.Config && filepath.Base(path) == runtimeName+".toml" {
-			paths = append(paths, path) // a drop-in
-		}
-	}
-	for _, path := range paths {
-		info, err := os.Stat(h.at(h.file(path)))
-		if err != nil {
-			return last, err
-		}
-		if info.ModTime().After(last) {
-			last = info.ModTime()
-		}
-	}
-	return last, nil
 }
 
 // ticks are what the kernel counts the time of processes in, in a second.

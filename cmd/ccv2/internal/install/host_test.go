@@ -96,13 +96,13 @@ func TestUnchanged(t *testing.T) {
 	for _, text := range []string{"version = 2\n", "version = 3\nimports = ['/etc/containerd/conf.d/*.toml']\n"} {
 		h := hostWith(t, text)
 		install(t, h, bundleOf(t, "1.0"))
-		before, err := written(h)
+		before, err := h.load()
 		if err != nil {
 			t.Fatal(err)
 		}
 		install(t, h, bundleOf(t, "1.1"))
-		if after, err := written(h); err != nil || !after.Equal(before) {
-			t.Errorf("%q: written at %v and at %v, %v", text, before, after, err)
+		if after, err := h.load(); err != nil || before.Told.IsZero() || !after.Told.Equal(before.Told) {
+			t.Errorf("%q: written at %v and at %v, %v", text, before.Told, after.Told, err)
 		}
 	}
 }
@@ -111,10 +111,11 @@ func TestUnchanged(t *testing.T) {
 func TestHasRead(t *testing.T) {
 	h := hostWith(t, "version = 2\n")
 	install(t, h, bundleOf(t, "1.0"))
-	at, err := written(h)
+	r, err := h.load()
 	if err != nil {
 		t.Fatal(err)
 	}
+	at := r.Told
 	process := func(pid int, comm, mounts string, started time.Time) {
 		var boot unix.Timespec
 		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
@@ -141,6 +142,49 @@ func TestHasRead(t *testing.T) {
 	process(5, "containerd", "mnt:[1]", at.Add(time.Second))
 	if read, err := HasRead(h); err != nil || !read {
 		t.Errorf("started after: %v, %v", read, err)
+	}
+	// What others write there is no news of the runtime, also not for one who installs again.
+	later := at.Add(time.Hour)
+	write(t, h.at(h.Containerd), "# theirs\n"+tree(t, h)[h.Containerd])
+	if err := os.Chtimes(h.at(h.Containerd), later, later); err != nil {
+		t.Fatal(err)
+	}
+	install(t, h, bundleOf(t, "1.1"))
+	if read, err := HasRead(h); err != nil || !read {
+		t.Errorf("changed by others: %v, %v", read, err)
+	}
+}
+
+// TestTold: a runtime that somebody has taken away is written again, later than the first
+// time; after an interruption in the middle nobody knows when.
+func TestTold(t *testing.T) {
+	h := hostWith(t, "version = 2\n")
+	install(t, h, bundleOf(t, "1.0"))
+	at := time.Now()
+	write(t, h.at(h.Containerd), "version = 2\n")
+	install(t, h, bundleOf(t, "1.1"))
+	r, err := h.load()
+	if err != nil || !r.Told.After(at) {
+		t.Errorf("written again at %v, first before %v, %v", r.Told, at, err)
+	}
+	write(t, h.at(h.Containerd), "version = 2\n")
+	broken := h
+	broken.interrupt = func() error {
+		if strings.Contains(tree(t, h)[h.Containerd], "runtimes.ccv2") {
+			return unix.EINTR
+		}
+		return nil
+	}
+	if err := Install(broken, bundleOf(t, "1.1"), false, io.Discard); !errors.Is(err, unix.EINTR) {
+		t.Fatal(err)
+	}
+	if r, err = h.load(); err != nil || !r.Told.IsZero() {
+		t.Errorf("interrupted: told at %v, %v", r.Told, err)
+	}
+	at = time.Now()
+	install(t, h, bundleOf(t, "1.1"))
+	if r, err = h.load(); err != nil || r.Told.Before(at) {
+		t.Errorf("after an interruption: told at %v, %v", r.Told, err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Install puts the bundle that is unpacked in dir on the host, in the place of another
@@ -127,6 +128,9 @@ func (p *plan) apply(will *record) error {
 	}
 	if err := p.removeOld(will); err != nil {
 		return err
+	}
+	if will.Told.IsZero() && len(p.runtimes()) > 0 {
+		will.Told = time.Now()
 	}
 	return p.host.save(will)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // plan is what a host is to have.
@@ -21,6 +22,7 @@ type plan struct {
 	blocks  map[string]string // by the path of the file that gets one
 	heads   map[string]string // what is before the block in a file that is not there
 	created map[string]bool   // of these files the ones that were made for it
+	dropIn  string            // of these files the one that containerd imports
 	stays   []string          // paths of files that were changed by hand
 	notes   []string          // for the operator
 }
@@ -161,8 +163,8 @@ func (p *plan) planContainerd() error {
 		return err
 	}
 	block := runtimeBlock(config.Version, shim)
-	if drop := config.dropIn(); drop != "" {
-		return p.planFile(drop, fmt.Appendf(nil, "version = %d\n\n%s", config.Version, block))
+	if p.dropIn = config.dropIn(); p.dropIn != "" {
+		return p.planFile(p.dropIn, fmt.Appendf(nil, "version = %d\n\n%s", config.Version, block))
 	}
 	p.blocks[path], p.created[path] = block, had && p.is.Blocks[path].Created
 	if edited, err := decodeContainerd(path, withBlock(there, block)); err != nil || !edited.hasRuntime() || inline.Match(there) {
@@ -172,11 +174,35 @@ func (p *plan) planContainerd() error {
 	return nil
 }
 
+// runtimes are the paths of files that containerd is told of the runtime by.
+func (p *plan) runtimes() []string {
+	paths := slices.Collect(maps.Keys(p.blocks))
+	for path := range p.files {
+		if path == p.dropIn {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// told is when these files were written, if they are to stay as they are.
+func (p *plan) told() time.Time {
+	if p.is == nil {
+		return time.Time{}
+	}
+	for _, path := range p.runtimes() {
+		if same, err := p.same(path); err != nil || !same {
+			return time.Time{}
+		}
+	}
+	return p.is.Told
+}
+
 // record is what there will be.
 func (p *plan) record() *record {
 	r := &record{
 		Version: p.bundle.version, Trees: []string{p.bundle.version}, Bin: p.host.Bin, Config: p.host.Config, Containerd: p.host.Containerd,
-		Files: make(map[string][]string), Links: p.links, Blocks: make(map[string]block),
+		Files: make(map[string][]string), Links: p.links, Blocks: make(map[string]block), Told: p.told(),
 	}
 	for path, data := range p.files {
 		r.Files[path] = []string{sumOf(data)}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // record is what an installation has made on the host.
@@ -28,6 +29,9 @@ type record struct {
 	// is set for one that was not there.
 	Blocks map[string]block `json:"blocks"`
 	Dirs   []string         `json:"dirs"` // that were not there, the outermost first
+	// Told is when the runtime was written into containerd's configuration, as a block or a
+	// drop-in; zero when it was not, or an interruption came between.
+	Told time.Time `json:"told,omitzero"`
 }
 
 type block struct {
