@@ -22,9 +22,6 @@ func (s *Store) lock() (unlock func(), err error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := s.checkDir(); err != nil {
-		return nil, err
-	}
 	path := filepath.Join(s.Dir, lockFile)
 	f, err := lockFileAt(path)
 	if err != nil {

@@ -97,6 +97,9 @@ func TestOthersCanWrite(t *testing.T) {
 			t.Errorf("%s: one is made: %v", name, err)
 		}
 	}
+	if err := errors.Join(s.EndMaker(t.Context()), s.RemoveAll()); err != nil {
+		t.Errorf("it cannot be removed: %v", err)
+	}
 }
 
 // makerEnv makes the test binary a process that holds the lock of a store.

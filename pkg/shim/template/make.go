@@ -96,7 +96,7 @@ func (s *Store) Wanted(vm VM) (wanted bool, failed string) {
 // makes one it is errdefs.ErrUnavailable; ctx bounds it. Nothing is left of what fails but
 // the reason, for [Store.Failed].
 func (s *Store) Make(ctx context.Context, vm VM) (*Template, error) {
-	if err := vm.Fits(); err != nil {
+	if err := errors.Join(vm.Fits(), s.checkDir()); err != nil {
 		return nil, fmt.Errorf("make template: %w", err)
 	}
 	facts, err := vm.facts()
