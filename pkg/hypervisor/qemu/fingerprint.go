@@ -3,6 +3,7 @@ package qemu
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -22,7 +23,7 @@ func (*Driver) Fingerprint(spec hypervisor.Spec) (string, error) {
 	// The frequency of the time stamp counter is measured anew each time. That of the
 	// saved VM is the same processor's.
 	lines := commandLine(spec, hostFacts{})
-	for _, path := range []string{spec.Binary, spec.Kernel, spec.Initrd} {
+	for _, path := range append([]string{spec.Binary, spec.Kernel, spec.Initrd}, bundled(spec.Binary)...) {
 		if path == "" {
 			continue
 		}
@@ -41,6 +42,22 @@ func (*Driver) Fingerprint(spec hypervisor.Spec) (string, error) {
 		lines = append(lines, "host kernel "+unix.ByteSliceToString(uts.Release[:])+" "+unix.ByteSliceToString(uts.Version[:]))
 	}
 	return strings.Join(lines, "\n") + "\n", nil
+}
+
+// bundled are the program and the directory of libraries that a binary stands for which is a
+// link to a bundle's ccv2-exec: that itself does not change with them.
+func bundled(binary string) (paths []string) {
+	file, err := filepath.EvalSymlinks(binary)
+	if err != nil || filepath.Base(file) == filepath.Base(binary) {
+		return nil
+	}
+	root := filepath.Dir(filepath.Dir(file))
+	for _, path := range []string{filepath.Join(root, "libexec", filepath.Base(binary)), filepath.Join(root, "lib")} {
+		if _, err := os.Stat(path); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 func fileIdentity(path string) (string, error) {

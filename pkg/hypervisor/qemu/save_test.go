@@ -154,3 +154,51 @@ func TestFingerprint(t *testing.T) {
 		t.Error("a kernel that was changed makes no other fingerprint")
 	}
 }
+
+// TestFingerprintOfBundle: a bundle's QEMU is a link to a program that is the same for all of
+// its programs, and for each QEMU.
+func TestFingerprintOfBundle(t *testing.T) {
+	root := t.TempDir()
+	kernel, initrd := filepath.Join(root, "kernel"), filepath.Join(root, "initrd")
+	program, lib := filepath.Join(root, "libexec/qemu"), filepath.Join(root, "lib")
+	header := make([]byte, 0x206)
+	copy(header[0x202:], "HdrS")
+	for _, dir := range []string{"bin", "libexec", "lib"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, content := range map[string][]byte{kernel: header, initrd: nil, program: []byte("one"), filepath.Join(root, "bin/ccv2-exec"): nil} {
+		if err := os.WriteFile(path, content, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	binary := filepath.Join(root, "bin/qemu")
+	if err := os.Symlink("ccv2-exec", binary); err != nil {
+		t.Fatal(err)
+	}
+	fingerprint := func() string {
+		s, err := New().Fingerprint(hypervisor.Spec{
+			ID: "vm", Binary: binary, Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
+			CPUs: 1, MemoryMiB: 512, SharedMemory: true, Kernel: kernel, Initrd: initrd, Dir: root,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := fingerprint()
+	if err := os.WriteFile(program, []byte("another"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	second := fingerprint()
+	if first == second {
+		t.Error("another QEMU makes no other fingerprint")
+	}
+	if err := os.WriteFile(filepath.Join(lib, "libc.so.6"), nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if fingerprint() == second {
+		t.Error("another library makes no other fingerprint")
+	}
+}
