@@ -40,6 +40,7 @@ func (*Driver) Fingerprint(spec hypervisor.Spec) (string, error) {
 			return "", fmt.Errorf("fingerprint of a vm: %w", err)
 		}
 		lines = append(lines, "host kernel "+unix.ByteSliceToString(uts.Release[:])+" "+unix.ByteSliceToString(uts.Version[:]))
+		lines = append(lines, parameters("/sys/module")...)
 	}
 	return strings.Join(lines, "\n") + "\n", nil
 }
@@ -67,6 +68,17 @@ func fileIdentity(path string) (string, error) {
 	}
 	return fmt.Sprintf("%s: device %d inode %d size %d mtime %d ctime %d",
 		path, st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
+}
+
+// parameters are those of KVM, with which the processor of its guests is another one (nested).
+func parameters(modules string) (lines []string) {
+	paths, _ := filepath.Glob(filepath.Join(modules, "kvm*", "parameters", "*")) // the pattern is good
+	for _, path := range paths {
+		if value, err := os.ReadFile(path); err == nil { // some can only be written
+			lines = append(lines, path+": "+strings.TrimSpace(string(value)))
+		}
+	}
+	return lines
 }
 
 // processor is what /proc/cpuinfo says of the first processor and does not change.

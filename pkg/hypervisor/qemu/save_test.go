@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
@@ -200,5 +201,21 @@ func TestFingerprintOfBundle(t *testing.T) {
 	}
 	if fingerprint() == second {
 		t.Error("another library makes no other fingerprint")
+	}
+}
+
+// TestFingerprintOfKVM has what KVM's modules were told.
+func TestFingerprintOfKVM(t *testing.T) {
+	modules := t.TempDir()
+	for module, value := range map[string]string{"kvm": "Y\n", "kvm_amd": "0\n", "other": "1\n"} {
+		dir := filepath.Join(modules, module, "parameters")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, "nested"), value)
+	}
+	want := []string{filepath.Join(modules, "kvm/parameters/nested") + ": Y", filepath.Join(modules, "kvm_amd/parameters/nested") + ": 0"}
+	if diff := cmp.Diff(want, parameters(modules)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
