@@ -178,7 +178,7 @@ func TestNameServerOfAnotherNamespace(t *testing.T) {
 		var out harness.Buffer
 		script := `unshare -n sh -c 'ip link set lo up
 			echo own | nc -l -p 53 & i=0
-			until nc -w 5 127.0.0.11 53 2>/dev/null || [ $((i += 1)) -gt 200 ]; do :; done; kill $! 2>/dev/null'; ` + askTCP(53)
+			until nc -w 5 127.0.0.11 53 2>/dev/null || [ $((i += 1)) -gt 20000 ]; do :; done; kill $! 2>/dev/null'; ` + askTCP(53)
 		task := shared.RunningOn(t, runtime, id, harness.Streams{Stdout: &out, Stderr: os.Stderr}, []string{"sh", "-c", script}, ns.with(), mounted, oci.WithPrivileged)
 		shared.Finish(t, task)
 		if got := strings.Join(strings.Fields(out.String()), " "); got != "own 192 0 2 7" {

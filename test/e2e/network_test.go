@@ -55,6 +55,13 @@ func TestNetwork(t *testing.T) {
 	pod.ip("route add 198.18.2.0/24 via 10.9.9.9 dev data0 onlink")
 	pod.ip("route add unreachable 2001:db8:9::/48")
 	pod.ip("neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev data0 nud permanent")
+	// The kernel makes these when it has noticed that the links are up. A pod sees them
+	// then, as with runc.
+	for _, link := range []string{"eth0", "data0"} {
+		harness.Until(t, "the link-local address of "+link, func() bool {
+			return strings.Contains(pod.ip("-6 addr show dev "+link), "inet6 fe80:")
+		})
+	}
 	g := runGuest(t, shared, "net", pod)
 
 	t.Run("configuration", func(t *testing.T) { wantConfiguration(t, g) })
