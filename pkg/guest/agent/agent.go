@@ -169,6 +169,7 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 		hyperstart.DropCaches:      command(dropCaches),
 		hyperstart.Quiesce:         a.whenReady(action(a.machine.Quiesce)),
 		hyperstart.Reseed:          command(reseed),
+		hyperstart.RefreshVolume:   command(s.shared.RefreshVolume),
 		hyperstart.ReadFile:        files{s.find}.readFile,
 		hyperstart.WriteFile:       files{s.find}.writeFile,
 		hyperstart.RemoveContainer: command(s.remove),

@@ -22,12 +22,13 @@ type native struct {
 	*caller
 	resolver
 	snapshots
+	volumes
 	attempts *attempts
 	forwards atomic.Uint64 // connections so far, for their ids
 }
 
 func newNative(c *caller) *native {
-	return &native{caller: c, resolver: resolver{c}, snapshots: snapshots{c}, attempts: newAttempts()}
+	return &native{caller: c, resolver: resolver{c}, snapshots: snapshots{c}, volumes: volumes{c}, attempts: newAttempts()}
 }
 
 // Close implements [Guest].
@@ -254,11 +255,6 @@ func (n *native) AdjustClock(ctx context.Context, a hyperstart.AdjustClockReques
 		return time.Time{}, fmt.Errorf("decode time: %w", err)
 	}
 	return time.Unix(0, reply.Now), nil
-}
-
-// DropCaches has the guest forget files that nobody uses, with pages also their data.
-func (n *native) DropCaches(ctx context.Context, pages bool) error {
-	return n.mutate(ctx, "dropcaches", "", hyperstart.DropCachesRequest{Pages: pages})
 }
 
 // Update implements [Guest].

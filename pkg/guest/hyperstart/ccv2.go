@@ -10,6 +10,12 @@ const ShareMount = "/run/ccv2/shared"
 // ShmMount is where the agent mounts the pod's shared memory in the guest.
 const ShmMount = "/run/ccv2/shm"
 
+// LiveVolumes is the directory of the share with volumes that the host changes while
+// containers watch them: the guest gives the containers a copy, and keeps it up to date
+// (REFRESHVOLUME). They have the layout that a kubelet gives them: a link "..data" to a directory
+// whose name is never used again, and links to what is in it.
+const LiveVolumes = ".live"
+
 // InitProcess is the process id of a container's init process.
 const InitProcess = "init"
 
@@ -141,4 +147,13 @@ type DropCachesRequest struct {
 type ReseedRequest struct {
 	// Entropy is from the host's own generator: 32 bytes at least, 512 at most, secret.
 	Entropy []byte `json:"entropy"`
+}
+
+// RefreshVolumeRequest is the payload of REFRESHVOLUME: the host has changed a volume of
+// [LiveVolumes]. For a volume that the guest has no copy of it is NotFound.
+type RefreshVolumeRequest struct {
+	Volume string `json:"volume"` // path below the share
+	// Data is where the volume's link "..data" leads now. The guest may have an older link
+	// in mind.
+	Data string `json:"data"`
 }

@@ -71,6 +71,7 @@ const (
 	DropCaches      Code = 79 // [DropCachesRequest]
 	Quiesce         Code = 80 // no payload
 	Reseed          Code = 81 // [ReseedRequest]
+	RefreshVolume   Code = 82 // [RefreshVolumeRequest]
 )
 
 type codeRow struct {
@@ -137,6 +138,7 @@ var ccv2Codes = []codeRow{
 	{DropCaches, "DROPCACHES", "dropcaches"},
 	{Quiesce, "QUIESCE", "quiesce"},
 	{Reseed, "RESEED", "reseed"},
+	{RefreshVolume, "REFRESHVOLUME", "refreshvolume"},
 }
 
 // String returns the name of a common or ccv2 code, or "CODE(n)" for a code

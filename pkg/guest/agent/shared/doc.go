@@ -17,11 +17,15 @@
 // file system, without links, and mounted in a directory of the container that
 // only the agent writes to; the runtime gets that path.
 //
+// Some volumes are copied (hyperstart.LiveVolumes): those that the host changes while
+// programs wait for it with inotify, which sees nothing of what another kernel does. The
+// copy is brought up to date when the host says so, by the steps of a kubelet.
+//
 // A [Table] owns the mounts below its directory and the automounts. A submount
 // is in use, or being unmounted: then whoever wants it waits for the end of that.
 //
-// It has no goroutines. Its only lock guards the table, and is not held while
-// the host's server is waited for.
+// It has no goroutines. The lock of the table is not held while the host's server is
+// waited for, nor with that of a copy, which is.
 //
 // It must not know what the files are for, nor the messages to and from the host.
 package shared

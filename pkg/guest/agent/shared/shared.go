@@ -29,6 +29,7 @@ type submount struct {
 	path string // below the share
 	uses int
 	gone chan struct{} // closed when it is unmounted; nil while it is in use
+	live *live         // its copy; nil for most
 }
 
 // New returns a table for the share that is, or will be, mounted at share. Below
@@ -100,6 +101,9 @@ func (t *Table) acquire(container, path string, n int) (string, error) {
 		return "", fmt.Errorf("use %s: not a path of the share", path)
 	}
 	t.claim(container, point)
+	if isLive(point) && below == "" {
+		return t.liveOf(point)
+	}
 	root, err := t.open(point)
 	if err != nil {
 		return "", fmt.Errorf("use %s: %w", path, err)
@@ -115,8 +119,8 @@ func (t *Table) acquire(container, path string, n int) (string, error) {
 	return target, nil
 }
 
-// split takes a path of the share apart: <container>/rootfs and .volumes/<n> are
-// file systems. A path of one part is one at most.
+// split takes a path of the share apart: <container>/rootfs, .volumes/<n> and .live/<n>
+// are file systems. A path of one part is one at most.
 func split(rel string) (point, below string, ok bool) {
 	if !filepath.IsLocal(rel) || rel == "." || rel != filepath.Clean(rel) {
 		return "", "", false
@@ -199,6 +203,9 @@ func mountBelow(root int, path, target string) error {
 func (t *Table) Release(container string) error {
 	errs := []error{t.unmountBelow(container)}
 	for _, s := range t.unused(container) {
+		if s.live != nil {
+			errs = append(errs, s.live.close())
+		}
 		err := unix.Unmount(filepath.Join(t.share, s.path), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		// EINVAL: the share's server does not tell file systems apart. ENOENT: the
 		// host has removed the directory.
