@@ -18,6 +18,11 @@ type Bind struct {
 	Deep   bool // with what is mounted below it
 	Follow bool // and what the host mounts there later
 
+	// Live puts the volume below this directory of the share instead of ".volumes", where
+	// it is one of its own: the guest is to treat it otherwise. It is not exposed as a part
+	// of another volume, nor is a part of it.
+	Live string
+
 	// Within allows a path below another volume instead of a mount of its own.
 	// The containers of the pod may have changed what is there: the guest must
 	// resolve the path so that it ends below that volume.

@@ -142,13 +142,13 @@ func (f *fixture) end() {
 			f.t.Error(err)
 		}
 	}
-	for _, dir := range []string{f.opts.Files, f.opts.Stage, filepath.Join(f.opts.Files, volumesDir)} {
+	for _, dir := range []string{f.opts.Files, f.opts.Stage, filepath.Join(f.opts.Files, volumesDir), filepath.Join(f.opts.Files, liveDir)} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			f.t.Error(err)
 		}
 		for _, e := range entries {
-			if e.Name() != volumesDir {
+			if e.Name() != volumesDir && e.Name() != liveDir {
 				f.t.Errorf("left: %s", filepath.Join(dir, e.Name()))
 			}
 		}

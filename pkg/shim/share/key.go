@@ -23,6 +23,7 @@ type mountKey struct {
 	follow   bool
 	below    string // the host's mounts below it
 	peers    string // where later mounts come from
+	live     string // the directory of the share that has it; "" is [volumesDir]
 	mapped   int    // the host's mount, when that maps ids: in which way cannot be read
 }
 
@@ -117,7 +118,7 @@ func (s *source) inspect() error {
 	b := s.bind
 	s.key = mountKey{
 		dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, flags: fs.Flags,
-		access: b.Access, ids: b.IDs, deep: b.Deep, follow: b.Follow,
+		access: b.Access, ids: b.IDs, deep: b.Deep, follow: b.Follow, live: b.Live,
 	}
 	var below strings.Builder
 	for _, m := range s.table {

@@ -19,6 +19,7 @@ import (
 //	<container>/rootfs  its root file system, also <container>~<n>/rootfs
 //	.volumes/<n>        a bind mount, perhaps with other containers
 //	.volumes/<n>/file   the same of a file
+//	<live>/<n>          the same with [Bind.Live]
 //
 // Its methods are not called concurrently.
 type View struct {

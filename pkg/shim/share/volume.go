@@ -34,7 +34,7 @@ type volumes struct {
 type volume struct {
 	key   mountKey
 	place place
-	name  string        // below volumesDir
+	name  string        // below its directory
 	file  bool          // not a directory; valid after done
 	root  int           // the mount, O_PATH; valid after done
 	done  chan struct{} // closed when it is exposed, or could not be
@@ -51,7 +51,12 @@ type volume struct {
 const fileName = "file"
 
 // dir is the directory of the volume below the share.
-func (vol *volume) dir() string { return filepath.Join(volumesDir, vol.name) }
+func (vol *volume) dir() string {
+	if vol.key.live != "" {
+		return filepath.Join(vol.key.live, vol.name)
+	}
+	return filepath.Join(volumesDir, vol.name)
+}
 
 // path is where the volume is below the share.
 func (vol *volume) path() string {

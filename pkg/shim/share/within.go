@@ -15,7 +15,7 @@ import (
 // in nothing but where it is.
 func (k mountKey) canContain(inner mountKey) bool {
 	k.ino = inner.ino
-	return k == inner && k.below == "" && k.mapped == 0
+	return k == inner && k.below == "" && k.mapped == 0 && k.live == ""
 }
 
 // isAt reports whether a path below a directory leads to the source, over no

@@ -158,3 +158,24 @@ func TestNoPlace(t *testing.T) {
 		}
 	}
 }
+
+// liveDir is the directory of volumes that the guest treats otherwise.
+const liveDir = ".live"
+
+// TestLive: a volume that the guest is to treat otherwise is one of its own, and nothing is
+// found below it.
+func TestLive(t *testing.T) {
+	kinds(t, func(t *testing.T, f *fixture, memory bool) {
+		vol := filepath.Join(t.TempDir(), "vol")
+		dir, _ := subPath(t, vol, memory)
+		_, live, _ := f.bind("live", Bind{Source: vol, Access: WriteBelow, Live: liveDir, Within: true})
+		_, again, _ := f.bind("again", Bind{Source: vol, Access: WriteBelow, Live: liveDir, Within: true})
+		_, plain, _ := f.bind("plain", Bind{Source: vol, Access: WriteBelow, Within: true})
+		if filepath.Base(filepath.Dir(live)) != liveDir || again != live || filepath.Base(filepath.Dir(plain)) != volumesDir {
+			t.Errorf("exposed as %s, %s and %s", live, again, plain)
+		}
+		if _, part, _ := f.bind("part", Bind{Source: dir, Access: WriteBelow, Within: true}); part != filepath.Join(plain, "a/b") {
+			t.Errorf("a part is %s", part)
+		}
+	})
+}
