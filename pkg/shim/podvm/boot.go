@@ -70,6 +70,7 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 	m.network.Follow(ctx, m.dns.Refresh)
 	b.forwardPorts(ctx)
 	watchShare(ctx, b)
+	watchVolumes(ctx, b)
 	b.logTiming(ctx)
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestclock"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/livevolume"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/portforward"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sharelimit"
 )
@@ -263,4 +264,14 @@ func watchShare(ctx context.Context, b *boot) {
 	}
 	w := sharelimit.Start(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", b.opts.ID)), b.shareServer, guest)
 	b.undo.Add(func(context.Context) error { return w.Close() })
+}
+
+// watchVolumes keeps the guest's copies of volumes up to date.
+func watchVolumes(ctx context.Context, b *boot) {
+	guest, ok := b.guest.(livevolume.Guest)
+	if !ok { // an original one
+		return
+	}
+	b.live = livevolume.New(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", b.opts.ID)), guest)
+	b.undo.Add(func(context.Context) error { return b.live.Close() })
 }

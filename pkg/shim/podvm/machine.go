@@ -16,6 +16,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/cleanup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/livevolume"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
@@ -86,6 +87,7 @@ type Machine struct {
 	guest   client.Guest
 	network *podnet.Network
 	dns     *dnsrelay.Relay
+	live    *livevolume.Watch // nil when the guest copies nothing
 	cgroup  cgroup
 	timing  Timing
 }
@@ -217,7 +219,13 @@ func (m *Machine) Console() []string {
 
 // Files makes the view that a container has of the share. The caller closes it.
 // It needs a Boot that has succeeded.
-func (m *Machine) Files(container string) (*share.View, error) { return m.shares.Container(container) }
+func (m *Machine) Files(container string) (*livevolume.View, error) {
+	view, err := m.shares.Container(container)
+	if err != nil {
+		return nil, err
+	}
+	return m.live.View(view), nil
+}
 
 // RefreshNetwork returns when the guest has what is in the pod's network
 // namespace now. It needs a Boot that has succeeded.

@@ -1,0 +1,66 @@
+package livevolume
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
+)
+
+// dataLink is the link in such a volume that a kubelet changes.
+const dataLink = "..data"
+
+// maxSize is the size in bytes up to which a volume is copied. A source of one has 1 MiB
+// at most.
+const maxSize = 8 << 20
+
+// kinds are what a kubelet names the directories of such volumes.
+var kinds = []string{"configmap", "secret", "projected", "downward-api"}
+
+// isLive reports whether a bind mount is a volume that a kubelet keeps up to date, and that the
+// container only reads.
+func isLive(b share.Bind) bool {
+	if b.Access == share.WriteAll || b.Pod == "" || strings.Contains(b.Pod, "/") {
+		return false
+	}
+	volumes, name := filepath.Split(filepath.Clean(b.Source))
+	for _, kind := range kinds {
+		if name != "" && strings.HasSuffix(volumes, "/pods/"+b.Pod+"/volumes/kubernetes.io~"+kind+"/") {
+			return isSmall(b.Source)
+		}
+	}
+	return false
+}
+
+// dataOf returns where the link of a volume leads.
+func dataOf(source string) (string, error) { return os.Readlink(filepath.Join(source, dataLink)) }
+
+// errLarge ends a walk.
+var errLarge = errors.New("too large")
+
+// isSmall reports whether a volume has the link, and is small enough to be copied.
+func isSmall(source string) bool {
+	data, err := dataOf(source)
+	if err != nil {
+		return false
+	}
+	size := int64(0)
+	err = filepath.WalkDir(filepath.Join(source, data), func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if size += info.Size(); size > maxSize {
+			return errLarge
+		}
+		return nil
+	})
+	// What vanished meanwhile has been replaced, by something that is as large.
+	return err == nil || errors.Is(err, fs.ErrNotExist)
+}
