@@ -268,7 +268,7 @@ func TestNetworkAfterCrash(t *testing.T) {
 		out := command(t, "tc", "-n", pod.name, "qdisc", "show", "dev", "eth0")
 		return !strings.Contains(out, "ingress")
 	})
-	if out := pod.ip("-br link"); strings.Contains(out, "ccv2tap") {
+	if out := pod.ip("-br link"); strings.Contains(out, "vethccv2tap") {
 		t.Errorf("a tap is left:\n%s", out)
 	}
 }

@@ -11,8 +11,10 @@ import (
 
 const (
 	// tapPrefix distinguishes our taps from the pod's links. The kernel adds
-	// a number.
-	tapPrefix = "ccv2tap"
+	// a number. cAdvisor, and so the kubelet, leaves links out of a pod's
+	// statistics whose names begin with veth: a tap would count each frame of
+	// its link a second time. CNI plugins make names of veth and hex digits.
+	tapPrefix = "vethccv2tap"
 	// filterPriority marks our filters. It leaves room for filters of others
 	// before and after.
 	filterPriority = 0xcc2

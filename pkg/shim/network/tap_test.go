@@ -129,6 +129,9 @@ func TestConnect(t *testing.T) {
 				t.Error("no answer through the tap")
 			}
 			made := pod.link(t, tapPrefix+"0").Attrs()
+			if !strings.HasPrefix(made.Name, "veth") {
+				t.Errorf("the tap %s is counted by cAdvisor", made.Name)
+			}
 			if made.MTU != 1400 || made.Flags&net.FlagUp == 0 {
 				t.Errorf("tap has mtu %d, flags %v", made.MTU, made.Flags)
 			}

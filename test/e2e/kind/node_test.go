@@ -20,7 +20,7 @@ var nodeRows = []row{
 		timeout 20 kubectl -n $ns logs -f a --tail=1 | head -n 3 | wc -l
 		k get pod a -o 'jsonpath={.status.phase} {.status.containerStatuses[0].restartCount}{"\n"}'
 		k delete pod a --grace-period=1 --timeout=60s`},
-	{name: "summary of a node", want: "true true true\n", manifest: `
+	{name: "summary of a node", want: "true true true eth0\n", manifest: `
 		apiVersion: v1
 		kind: Pod
 		metadata: {name: a}
@@ -29,8 +29,8 @@ var nodeRows = []row{
 		  nodeName: ccv2-worker
 		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "head -c 30000000 /dev/urandom >/dev/shm/x; while :; do :; done"], resources: {limits: {cpu: 300m, memory: 96Mi}}}]`, script: `
 		apply && ready a
-		summary() { kubectl get --raw /api/v1/nodes/ccv2-worker/proxy/stats/summary | jq -r --arg ns $ns '.pods[] | select(.podRef.namespace==$ns) | "\(.containers[0].cpu.usageNanoCores>50000000) \(.containers[0].memory.workingSetBytes>30000000) \(.network.rxBytes>0)"'; }
-		await 'true true true' summary; summary`},
+		summary() { kubectl get --raw /api/v1/nodes/ccv2-worker/proxy/stats/summary | jq -r --arg ns $ns '.pods[] | select(.podRef.namespace==$ns) | "\(.containers[0].cpu.usageNanoCores>50000000) \(.containers[0].memory.workingSetBytes>30000000) \(.network.rxBytes>0) \([.network.interfaces[].name] | join(" "))"'; }
+		await 'true true true eth0' summary; summary`},
 	{name: "kubectl top", want: "has both\n", manifest: `
 		apiVersion: v1
 		kind: Pod
