@@ -174,8 +174,8 @@ KINDBUILD   = @mkdir -p $(KINDBIN) && $(STEP) "build $(@F)" env CGO_ENABLED=0 $(
 
 $(KUBERNETES:%=$(KINDBIN)/%): tools/kubernetes/go.mod tools/kubernetes/go.sum
 	$(call KINDBUILD,kubernetes,k8s.io/kubernetes/cmd/$(@F),$(KUBE_LD))
-$(KINDBIN)/agnhost: tools/kubernetes/go.mod tools/kubernetes/go.sum
-	$(call KINDBUILD,kubernetes,k8s.io/kubernetes/test/images/agnhost,-s -w)
+$(KINDBIN)/agnhost $(KINDBIN)/nonewprivs: tools/kubernetes/go.mod tools/kubernetes/go.sum
+	$(call KINDBUILD,kubernetes,k8s.io/kubernetes/test/images/$(@F),-s -w)
 $(KINDBIN)/kind: tools/kind/go.mod tools/kind/go.sum
 	$(call KINDBUILD,kind,sigs.k8s.io/kind,-s -w)
 $(KINDBIN)/etcd: tools/kind/go.mod tools/kind/go.sum
@@ -194,7 +194,7 @@ $(KINDBIN)/runc: tools/stack/go.mod tools/stack/go.sum
 		-ldflags "-s -w -linkmode external -extldflags -static" -o $(abspath $@) github.com/opencontainers/runc
 	@touch $@
 
-kind-node: deps-test stack-test client-docker $(addprefix $(KINDBIN)/,$(KUBERNETES) agnhost kind etcd coredns local-path-provisioner metrics-server runc)
+kind-node: deps-test stack-test client-docker $(addprefix $(KINDBIN)/,$(KUBERNETES) agnhost nonewprivs kind etcd coredns local-path-provisioner metrics-server runc)
 	@hack/deps.sh kind $(BUILD)
 	@$(STEP) "build busybox" hack/build-busybox.sh $(BUILD)/suites/busybox
 	@$(STEP) "make the nodes' image" hack/kind-node.sh $(BUILD)

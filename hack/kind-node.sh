@@ -12,7 +12,7 @@ build=$(cd "${1:?usage: hack/kind-node.sh BUILD-DIR}" && pwd)
 here=$(cd "$(dirname "$0")/.." && pwd)
 dir=$build/kind
 bin=$dir/bin
-packages=conntrack,containernetworking-plugins,e2fsprogs,ethtool,iproute2,iptables,jq,kmod,libseccomp2,mount,nftables,procps,socat,systemd,systemd-sysv,util-linux
+packages=bash,conntrack,containernetworking-plugins,curl,e2fsprogs,ethtool,iproute2,iptables,jq,kmod,libseccomp2,mount,netcat-openbsd,nftables,procps,socat,systemd,systemd-sysv,util-linux
 kind=$(go -C "$here/tools/kind" list -m -f '{{.Dir}}' sigs.k8s.io/kind)
 kubernetes=$(go -C "$here/tools/kubernetes" list -m -f '{{.Version}}' k8s.io/kubernetes)
 source=$(go -C "$here/tools/kubernetes" list -m -f '{{.Dir}}' k8s.io/kubernetes)
@@ -67,21 +67,23 @@ provisioner=$(constant storageProvisionerImage) helper=$(constant storageHelperI
 sed -e "1,/^const defaultStorageManifest = /d" -e "s|\` + storageProvisionerImage + \`|$provisioner|" \
 	-e "s|\` + storageHelperImage + \`|$helper|" -e '/^`/d' "$constants" >"$root/kind/manifests/default-storage.yaml"
 
-# image NAME REFERENCE [ENTRYPOINT]: of the directory of that name.
+# image NAME REFERENCE [FLAG-OF-MKIMAGE...]: of the directory of that name.
 (cd "$here" && go build -buildvcs=false -o "$work/mkimage" ./test/ociimage/mkimage)
 list=
 image() {
-	mkdir -p "$images/$1"/{etc,tmp}
-	chmod 1777 "$images/$1/tmp"
-	printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n' >"$images/$1/etc/passwd"
-	printf 'root:x:0:\nnogroup:x:65534:\n' >"$images/$1/etc/group"
-	"$work/mkimage" -name "$2" ${3:+-entrypoint "$3"} "$images/$1" "$images/$1.tar"
-	list="$list $images/$1.tar"
+	local name=$1 reference=$2
+	shift 2
+	mkdir -p "$images/$name"/{etc,tmp}
+	chmod 1777 "$images/$name/tmp"
+	printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n' | cat - "$images/$name.passwd" 2>/dev/null >"$images/$name/etc/passwd" || true
+	printf 'root:x:0:\nnogroup:x:65534:\n' | cat - "$images/$name.group" 2>/dev/null >"$images/$name/etc/group" || true
+	"$work/mkimage" -name "$reference" "$@" "$images/$name" "$images/$name.tar"
+	list="$list $images/$name.tar"
 }
 # static NAME REFERENCE: the image of one program.
 static() {
 	put 755 "$bin/$1" "$images/$1/usr/local/bin/$1"
-	image "$1" "$2" "/usr/local/bin/$1"
+	image "$1" "$2" -entrypoint "/usr/local/bin/$1"
 }
 # applets NAME PROGRAM...: busybox, in the image of that name.
 applets() {
@@ -90,6 +92,13 @@ applets() {
 		[ "$applet" = busybox ] || ln -sf busybox "$images/$1/bin/$applet"
 	done
 }
+# libraries NAME FILE...: what programs and modules of the root need, into the image.
+libraries() {
+	local name=$1
+	shift
+	chroot "$root" ldd "$@" | grep -oE '/[^ ]+\.so[^ :]*' | grep -v /xtables/ | sort -u |
+		while read -r f; do put 755 "$(realpath -m "$root$f")" "$images/$name$f"; done
+}
 put 755 "$bin/kube-proxy" "$images/kube-proxy/usr/local/bin/kube-proxy"
 lib=usr/lib/x86_64-linux-gnu
 mkdir -p "$images/kube-proxy"/{run,usr/sbin,$lib}
@@ -97,10 +106,9 @@ cp -r "$root/$lib/xtables" "$images/kube-proxy/$lib/"
 cp "$root"/usr/sbin/{xtables-nft-multi,nft,conntrack} "$images/kube-proxy/usr/sbin/"
 cp "$root"/etc/{protocols,services} "$images/kube-proxy/etc/" 2>/dev/null || true # netbase's, if it is there
 for name in ip{,6}tables{,-save,-restore}; do ln -s xtables-nft-multi "$images/kube-proxy/usr/sbin/$name"; done
-# shellcheck disable=SC2016 # for the shell in the root
-chroot "$root" sh -c 'ldd /usr/sbin/xtables-nft-multi /usr/sbin/nft /usr/sbin/conntrack "$1"/xtables/*.so' sh "/$lib" |
-	grep -oE '/[^ ]+\.so[^ :]*' | grep -v /xtables/ | sort -u | while read -r f; do put 755 "$(realpath -m "$root$f")" "$images/kube-proxy$f"; done
-image kube-proxy "registry.k8s.io/kube-proxy:$kubernetes" /usr/local/bin/kube-proxy
+modules=("$root/$lib"/xtables/*.so)
+libraries kube-proxy /usr/sbin/{xtables-nft-multi,nft,conntrack} "${modules[@]#"$root"}"
+image kube-proxy "registry.k8s.io/kube-proxy:$kubernetes" -entrypoint /usr/local/bin/kube-proxy
 for name in kube-apiserver kube-controller-manager kube-scheduler; do static $name "registry.k8s.io/$name:$kubernetes"; done
 for ref in $("$bin/kubeadm" config images list --kubernetes-version "$kubernetes" 2>/dev/null); do
 	case $ref in
@@ -111,15 +119,39 @@ done
 gcc -Os -Wall -static -o "$bin/pause.tmp" "$source/build/pause/linux/pause.c"
 put 755 "$bin/pause.tmp" "$images/pause/pause"
 rm "$bin/pause.tmp"
-image pause "$(sed -n 's/^ *sandbox_image = "\(.*\)"$/\1/p' "$root/etc/containerd/config.toml")" /pause
+image pause "$(sed -n 's/^ *sandbox_image = "\(.*\)"$/\1/p' "$root/etc/containerd/config.toml")" -entrypoint /pause
 put 755 "$bin/local-path-provisioner" "$images/local-path-provisioner/usr/local/bin/local-path-provisioner"
 image local-path-provisioner "$provisioner"
 applets local-path-helper
 image local-path-helper "$helper"
 static metrics-server registry.k8s.io/metrics-server/metrics-server:v0.9.0
-static agnhost registry.k8s.io/e2e-test-images/agnhost:2.63.0
 applets busybox
 image busybox docker.io/library/busybox:1.37
+# What Kubernetes' own tests run: see test/utils/image/manifest.go of its source. The programs
+# that agnhost has of Alpine Linux are busybox's and Debian's here.
+tests=registry.k8s.io/e2e-test-images
+applets agnhost
+put 755 "$bin/agnhost" "$images/agnhost/agnhost"
+mkdir -p "$images/agnhost"/{uploads,usr/local/bin}
+ln -s agnhost "$images/agnhost/agnhost-2"
+ln -s /agnhost "$images/agnhost/usr/local/bin/agnhost"
+for f in bin/bash bin/nc.openbsd bin/ss bin/ip usr/bin/curl; do
+	put 755 "$root/$f" "$images/agnhost/usr/bin/$(basename "$f" .openbsd)"
+	rm -f "$images/agnhost/bin/$(basename "$f" .openbsd)"
+	libraries agnhost "/$f"
+done
+echo 'user-defined-in-image:x:1000:1000::/:/bin/sh' >"$images/agnhost.passwd"
+printf 'user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n' >"$images/agnhost.group"
+image agnhost "$tests/agnhost:2.63.0" -entrypoint /agnhost -cmd pause
+for ref in busybox:1.37.0-1 nginx:1.15-4 nginx:1.27-0; do
+	applets "$ref"
+	image "$ref" "$tests/$ref"
+done
+applets nonroot
+image nonroot "$tests/nonroot:1.5" -user 1234
+applets nonewprivs
+put 6755 "$bin/nonewprivs" "$images/nonewprivs/usr/local/bin/nnp"
+image nonewprivs "$tests/nonewprivs:1.4" -cmd nnp
 
 # The images go into the node's containerd, not unpacked: nodes unpack what they run.
 socket=$work/containerd.sock

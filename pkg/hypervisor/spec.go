@@ -83,10 +83,13 @@ type Device interface {
 	DeviceID() string
 }
 
-// BlockDevice is a virtio-blk disk.
+// BlockDevice is a virtio-blk disk. What frees space in it frees it on the host.
 type BlockDevice struct {
-	ID       string
-	Path     string // file or block device on the host, raw format
+	ID string
+	// File is an open file or block device of the host, in raw format, that can be
+	// written unless ReadOnly is set; Plug passes it to the VMM and does not close it.
+	// Others may have it open, and write to it.
+	File     *os.File
 	ReadOnly bool
 	// Serial identifies the disk in the guest; at most 20 bytes.
 	Serial string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -83,10 +84,22 @@ func (m *machine) rollback(p *plugged) error {
 	if last == 0 {
 		return nil
 	}
-	prev := p.steps[last-1]
-	err := m.monitor.Execute(ctx, prev.undo, prev.undoArg, nil)
-	if err != nil && !prev.passedOn && !errors.Is(err, qmp.ErrClosed) {
+	if err := m.takeBack(ctx, p.steps[:last]); err != nil && !p.steps[last-1].passedOn && !errors.Is(err, qmp.ErrClosed) {
 		return fmt.Errorf("roll back: %w", err)
+	}
+	return nil
+}
+
+// takeBack undoes steps, the last one first. What one has passed on to the next is
+// gone with that.
+func (m *machine) takeBack(ctx context.Context, steps []step) error {
+	for i, s := range slices.Backward(steps) {
+		if s.passedOn && i < len(steps)-1 {
+			continue
+		}
+		if err := m.monitor.Execute(ctx, s.undo, s.undoArg, nil); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -109,8 +122,7 @@ func (m *machine) unplug(ctx context.Context, id string) error {
 	if err := m.eject(ctx, p); err != nil {
 		return err
 	}
-	back := p.steps[len(p.steps)-2]
-	if err := m.monitor.Execute(ctx, back.undo, back.undoArg, nil); err != nil {
+	if err := m.takeBack(ctx, p.steps[:len(p.steps)-1]); err != nil {
 		return err
 	}
 	m.slots.free(p)

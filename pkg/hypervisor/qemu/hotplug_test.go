@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,7 +55,7 @@ func TestHotplugBlock(t *testing.T) {
 	const rounds = 5 // more than slots: they must come free again
 	for i := range rounds {
 		begin := time.Now()
-		plug(t, vm, hypervisor.BlockDevice{ID: "disk", Path: disk, Serial: "serial-1"})
+		plug(t, vm, hypervisor.BlockDevice{ID: "disk", File: openDisk(t, disk, os.O_RDWR), Serial: "serial-1"})
 		sh.run(waitFor("/dev/vda"))
 		t.Logf("round %d: disk usable after %v", i, time.Since(begin).Round(time.Millisecond))
 		if got, want := sh.run("head -c 19 /dev/vda; echo; cat /sys/block/vda/serial; echo"), "hello from the host\nserial-1"; got != want {
@@ -71,7 +72,7 @@ func TestHotplugReadOnlyBlock(t *testing.T) {
 	spec := testSpec(t)
 	vm := boot(t, spec)
 	sh := open(t, vm)
-	plug(t, vm, hypervisor.BlockDevice{ID: "0_disk", Path: diskImage(t, "x"), ReadOnly: true})
+	plug(t, vm, hypervisor.BlockDevice{ID: "0_disk", File: openDisk(t, diskImage(t, "x"), os.O_RDONLY), ReadOnly: true})
 	sh.run(waitFor("/dev/vda"))
 	if got := sh.run("cat /sys/block/vda/ro"); got != "1" {
 		t.Errorf("ro = %q, want 1", got)
@@ -90,11 +91,11 @@ func TestHotplugErrors(t *testing.T) {
 		dev  hypervisor.Device
 		want error
 	}{
-		{"bad id", hypervisor.BlockDevice{ID: "a,b", Path: disk}, errdefs.ErrInvalidArgument},
-		{"no disk", hypervisor.BlockDevice{ID: "a", Path: disk + "x"}, errdefs.ErrNotFound},
-		{"disk is a directory", hypervisor.BlockDevice{ID: "a", Path: filepath.Dir(disk)}, errdefs.ErrInvalidArgument},
-		{"disk is a device of characters", hypervisor.BlockDevice{ID: "a", Path: "/dev/null"}, errdefs.ErrInvalidArgument},
-		{"long serial", hypervisor.BlockDevice{ID: "a", Path: disk, Serial: "123456789012345678901"}, errdefs.ErrInvalidArgument},
+		{"bad id", hypervisor.BlockDevice{ID: "a,b", File: openDisk(t, disk, os.O_RDWR)}, errdefs.ErrInvalidArgument},
+		{"no disk", hypervisor.BlockDevice{ID: "a"}, errdefs.ErrInvalidArgument},
+		{"disk is a directory", hypervisor.BlockDevice{ID: "a", File: openDisk(t, filepath.Dir(disk), os.O_RDONLY)}, errdefs.ErrInvalidArgument},
+		{"disk is a device of characters", hypervisor.BlockDevice{ID: "a", File: openDisk(t, "/dev/null", os.O_RDWR)}, errdefs.ErrInvalidArgument},
+		{"long serial", hypervisor.BlockDevice{ID: "a", File: openDisk(t, disk, os.O_RDWR), Serial: "123456789012345678901"}, errdefs.ErrInvalidArgument},
 		{"no tap", hypervisor.NetDevice{ID: "a", MAC: "02:00:00:00:00:01"}, errdefs.ErrInvalidArgument},
 		{"bad mac", hypervisor.NetDevice{ID: "a", MAC: "nonsense", Tap: os.Stdin}, errdefs.ErrInvalidArgument},
 		{"group mac", hypervisor.NetDevice{ID: "a", MAC: "01:00:00:00:00:01", Tap: os.Stdin}, errdefs.ErrInvalidArgument},
@@ -118,12 +119,12 @@ func TestHotplugErrors(t *testing.T) {
 		t.Error("a file was plugged as a tap")
 	}
 	// The one slot is free after all that, and then it is not.
-	plug(t, vm, hypervisor.BlockDevice{ID: "a", Path: disk})
+	plug(t, vm, hypervisor.BlockDevice{ID: "a", File: openDisk(t, disk, os.O_RDWR)})
 	sh.run(waitFor("/dev/vda"))
-	if err := vm.Plug(bounded(t), hypervisor.BlockDevice{ID: "a", Path: disk}); !errors.Is(err, errdefs.ErrAlreadyExists) {
+	if err := vm.Plug(bounded(t), hypervisor.BlockDevice{ID: "a", File: openDisk(t, disk, os.O_RDWR)}); !errors.Is(err, errdefs.ErrAlreadyExists) {
 		t.Errorf("same id again: %v", err)
 	}
-	if err := vm.Plug(bounded(t), hypervisor.BlockDevice{ID: "b", Path: disk}); !errors.Is(err, errdefs.ErrResourceExhausted) {
+	if err := vm.Plug(bounded(t), hypervisor.BlockDevice{ID: "b", File: openDisk(t, disk, os.O_RDWR)}); !errors.Is(err, errdefs.ErrResourceExhausted) {
 		t.Errorf("no slot: %v", err)
 	}
 	if err := vm.Unplug(bounded(t), "b"); !errors.Is(err, errdefs.ErrNotFound) {
@@ -136,7 +137,7 @@ func TestUnplugPaused(t *testing.T) {
 	spec := testSpec(t)
 	vm := boot(t, spec)
 	sh := open(t, vm)
-	plug(t, vm, hypervisor.BlockDevice{ID: "disk", Path: diskImage(t, "x")})
+	plug(t, vm, hypervisor.BlockDevice{ID: "disk", File: openDisk(t, diskImage(t, "x"), os.O_RDWR)})
 	sh.run(waitFor("/dev/vda"))
 	if err := vm.Pause(bounded(t)); err != nil {
 		t.Fatal(err)
@@ -218,6 +219,70 @@ func TestHotplugVirtioFS(t *testing.T) {
 	sh.run("umount /mnt")
 	unplug(t, vm, "fs")
 	<-server.Done() // its only client is gone
+}
+
+// TestHotplugBlockDevice plugs a block device of the host twice, as two pods may have it
+// that share a volume.
+func TestHotplugBlockDevice(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("loop devices need root")
+	}
+	image := diskImage(t, "hello from the host")
+	out, err := exec.Command("losetup", "--find", "--show", "--sector-size", "4096", image).CombinedOutput()
+	if err != nil {
+		t.Skipf("no loop device: %v: %s", err, out)
+	}
+	loop := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "--detach", loop).CombinedOutput(); err != nil {
+			t.Errorf("detach %s: %v: %s", loop, err, out)
+		}
+	})
+	vm := boot(t, testSpec(t))
+	sh := open(t, vm)
+	plug(t, vm, hypervisor.BlockDevice{ID: "first", File: openDisk(t, loop, os.O_RDWR)})
+	sh.run(waitFor("/dev/vda"))
+	plug(t, vm, hypervisor.BlockDevice{ID: "second", File: openDisk(t, loop, os.O_RDONLY), ReadOnly: true})
+	sh.run(waitFor("/dev/vdb"))
+	if got, want := sh.run("cat /sys/block/vd?/queue/logical_block_size /sys/block/vd?/queue/physical_block_size /sys/block/vd?/ro"), "4096\n4096\n4096\n4096\n0\n1"; got != want {
+		t.Errorf("sizes of sectors, and read-only: %q, want %q", got, want)
+	}
+	sh.run("echo written by the guest | dd of=/dev/vda conv=notrunc && sync")
+	if got, err := os.ReadFile(loop); err != nil || !strings.HasPrefix(string(got), "written by the guest\n") {
+		t.Errorf("the host has %.22q, %v", got, err)
+	}
+	for _, id := range []string{"first", "second"} {
+		unplug(t, vm, id)
+	}
+	if holders := descriptorsOf(t, vm.PID(), loop); holders != 0 {
+		t.Errorf("QEMU has %d descriptors of %s", holders, loop)
+	}
+}
+
+// descriptorsOf is how many descriptors of a file a process has.
+func descriptorsOf(t *testing.T, pid int, path string) (n int) {
+	t.Helper()
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil || len(links) == 0 {
+		t.Fatalf("descriptors of process %d: %v", pid, err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && target == path {
+			n++
+		}
+	}
+	return n
+}
+
+// openDisk opens what is to be a disk, until the test has ended.
+func openDisk(t *testing.T, path string, mode int) *os.File {
+	t.Helper()
+	file, err := os.OpenFile(path, mode, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	return file
 }
 
 func diskImage(t *testing.T, content string) string {

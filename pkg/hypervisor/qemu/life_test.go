@@ -31,8 +31,9 @@ func waitDone(t *testing.T, vm hypervisor.VM) hypervisor.Exit {
 }
 
 func TestPowerOff(t *testing.T) {
-	before := openFiles(t)
 	spec := testSpec(t)
+	disk := openDisk(t, spec.Kernel, os.O_RDONLY)
+	before := openFiles(t)
 	vm := boot(t, spec)
 	sh := open(t, vm)
 	if got := vm.Exit(); got != (hypervisor.Exit{}) {
@@ -47,7 +48,7 @@ func TestPowerOff(t *testing.T) {
 	for name, err := range map[string]error{
 		"pause":  vm.Pause(t.Context()),
 		"resume": vm.Resume(t.Context()),
-		"plug":   vm.Plug(t.Context(), hypervisor.BlockDevice{ID: "a", Path: spec.Kernel}),
+		"plug":   vm.Plug(t.Context(), hypervisor.BlockDevice{ID: "a", File: disk, ReadOnly: true}),
 	} {
 		if !errors.Is(err, errdefs.ErrUnavailable) {
 			t.Errorf("%s after the end: %v", name, err)
@@ -196,7 +197,7 @@ func TestMicroVM(t *testing.T) {
 	vm := boot(t, spec)
 	sh := open(t, vm)
 	t.Logf("exec to the guest's message %v", time.Since(vm.Timeline().Exec).Round(time.Millisecond))
-	err := vm.Plug(t.Context(), hypervisor.BlockDevice{ID: "a", Path: spec.Kernel})
+	err := vm.Plug(t.Context(), hypervisor.BlockDevice{ID: "a", File: openDisk(t, spec.Kernel, os.O_RDONLY), ReadOnly: true})
 	if !errors.Is(err, errdefs.ErrNotImplemented) {
 		t.Errorf("plug: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 )
@@ -37,7 +38,7 @@ func plan(dev hypervisor.Device, slot int, spec hypervisor.Spec) ([]step, error)
 	)
 	switch d := dev.(type) {
 	case hypervisor.BlockDevice:
-		steps, front, err = planBlock(d, fmt.Sprintf("disk%d", slot))
+		steps, front, err = planBlock(d, slot)
 	case hypervisor.NetDevice:
 		steps, front, err = planNet(d, fmt.Sprintf("net%d", slot))
 	case hypervisor.FSDevice:
@@ -58,25 +59,32 @@ func plan(dev hypervisor.Device, slot int, spec hypervisor.Spec) ([]step, error)
 
 func qdevID(id string) string { return "dev-" + id }
 
-func planBlock(d hypervisor.BlockDevice, back string) ([]step, object, error) {
+// planBlock hands the open file on, so that QEMU opens nothing of the host by itself.
+func planBlock(d hypervisor.BlockDevice, slot int) ([]step, object, error) {
 	const maxSerial = 20 // of virtio-blk
 	if len(d.Serial) > maxSerial {
 		return nil, nil, fmt.Errorf("serial %q: more than %d bytes: %w", d.Serial, maxSerial, errdefs.ErrInvalidArgument)
 	}
-	info, err := os.Stat(d.Path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil, nil, fmt.Errorf("disk %s: %w", d.Path, errdefs.ErrNotFound)
-	case err != nil:
+	if d.File == nil {
+		return nil, nil, fmt.Errorf("disk without an open file: %w", errdefs.ErrInvalidArgument)
+	}
+	info, err := d.File.Stat()
+	if err != nil {
 		return nil, nil, fmt.Errorf("disk: %w", err)
 	}
-	file := object{"driver": "file", "filename": d.Path}
+	back, fds := fmt.Sprintf("disk%d", slot), object{"fdset-id": slot}
+	file := object{"driver": "file", "filename": fmt.Sprintf("/dev/fdset/%d", slot)}
+	front := object{"driver": "virtio-blk-pci-non-transitional", "drive": back}
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
 	case mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0:
 		file["driver"] = "host_device"
+		front["share-rw"] = true // as for all who open it on the host
+		if err := sectors(d.File, front); err != nil {
+			return nil, nil, err
+		}
 	default:
-		return nil, nil, fmt.Errorf("disk %s: neither a file nor a block device: %w", d.Path, errdefs.ErrInvalidArgument)
+		return nil, nil, fmt.Errorf("disk %s: neither a file nor a block device: %w", d.File.Name(), errdefs.ErrInvalidArgument)
 	}
 	// The format is given, never probed: a guest could write another format's
 	// header into a raw disk and have any file of the host opened.
@@ -84,14 +92,31 @@ func planBlock(d hypervisor.BlockDevice, back string) ([]step, object, error) {
 	if !d.ReadOnly {
 		node["discard"] = "unmap" // space that the guest frees goes back to the host
 	}
-	front := object{"driver": "virtio-blk-pci-non-transitional", "drive": back}
 	if d.Serial != "" {
 		front["serial"] = d.Serial
 	}
-	return []step{{
-		command: "blockdev-add", args: node,
-		undo: "blockdev-del", undoArg: object{"node-name": back},
-	}}, front, nil
+	return []step{
+		{command: "add-fd", args: fds, file: d.File, undo: "remove-fd", undoArg: fds},
+		{command: "blockdev-add", args: node, undo: "blockdev-del", undoArg: object{"node-name": back}},
+	}, front, nil
+}
+
+// sectors gives the guest's disk the sectors of the host's: partition tables and file
+// systems count in them, and what is written in whole ones is not torn.
+func sectors(disk *os.File, front object) error {
+	conn, err := disk.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("sectors of disk: %w", err)
+	}
+	for property, request := range map[string]uint{"logical_block_size": unix.BLKSSZGET, "physical_block_size": unix.BLKPBSZGET} {
+		var size int
+		errControl := conn.Control(func(fd uintptr) { size, err = unix.IoctlGetInt(int(fd), request) })
+		if err := errors.Join(errControl, err); err != nil {
+			return fmt.Errorf("sectors of disk %s: %w", disk.Name(), err)
+		}
+		front[property] = size
+	}
+	return nil
 }
 
 func planNet(d hypervisor.NetDevice, back string) ([]step, object, error) {

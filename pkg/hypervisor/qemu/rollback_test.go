@@ -36,21 +36,33 @@ func free(m *machine) (n int) {
 	return n
 }
 
-// TestPlugRollback has QEMU refuse every step of the longest plan in turn.
+// TestPlugRollback has QEMU refuse every step of the longest plans in turn.
 func TestPlugRollback(t *testing.T) {
-	plan := []string{"getfd", "netdev_add", "device_add"}
-	undone := [][]string{
-		{"closefd"},
-		{"netdev_del", "closefd"},
-		{"device_del", "netdev_del"},
-	}
+	t.Run("interface", func(t *testing.T) {
+		testPlugRollback(t, hypervisor.NetDevice{ID: "eth0", MAC: "02:00:00:00:00:01", Tap: os.Stdin},
+			[]string{"getfd", "netdev_add", "device_add"}, [][]string{
+				{"closefd"},
+				{"netdev_del", "closefd"},
+				{"device_del", "netdev_del"}, // which has used the descriptor up
+			})
+	})
+	t.Run("disk", func(t *testing.T) {
+		testPlugRollback(t, hypervisor.BlockDevice{ID: "disk", File: openDisk(t, diskImage(t, "x"), os.O_RDWR)},
+			[]string{"add-fd", "blockdev-add", "device_add"}, [][]string{
+				{"remove-fd"},
+				{"blockdev-del", "remove-fd"},
+				{"device_del", "blockdev-del", "remove-fd"},
+			})
+	})
+}
+
+func testPlugRollback(t *testing.T, device hypervisor.Device, plan []string, undone [][]string) {
+	t.Helper()
 	for i, refused := range plan {
 		t.Run(refused, func(t *testing.T) {
 			m, qemu, _ := scripted(t)
 			done := make(chan error, 1)
-			go func() {
-				done <- m.Plug(t.Context(), hypervisor.NetDevice{ID: "eth0", MAC: "02:00:00:00:00:01", Tap: os.Stdin})
-			}()
+			go func() { done <- m.Plug(t.Context(), device) }()
 			for _, command := range plan[:i] {
 				c := qemu.Expect(command)
 				if c.File != nil {

@@ -2,7 +2,7 @@
 // demonstration runs, or a directory.
 //
 //	mkimage BUSYBOX OUTPUT.tar
-//	mkimage -name REFERENCE [-entrypoint PATH] DIRECTORY OUTPUT.tar
+//	mkimage -name REFERENCE [-entrypoint PATH] [-cmd WORD] [-user ID] DIRECTORY OUTPUT.tar
 package main
 
 import (
@@ -29,17 +29,26 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mkimage", flag.ContinueOnError)
 	name := flags.String("name", "", "the image's reference; what it is made of is then a directory")
-	entrypoint := flags.String("entrypoint", "", "the program that it runs")
+	config := v1.ImageConfig{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}
+	flags.Func("entrypoint", "the program that it runs", func(word string) error {
+		config.Entrypoint = []string{word}
+		return nil
+	})
+	flags.Func("cmd", "its argument, or the program", func(word string) error {
+		config.Cmd = []string{word}
+		return nil
+	})
+	flags.StringVar(&config.User, "user", "", "whom it runs as")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() != 2 {
-		return errors.New("usage: mkimage [-name REFERENCE [-entrypoint PATH]] BUSYBOX-OR-DIRECTORY OUTPUT.tar")
+		return errors.New("usage: mkimage [-name REFERENCE [-entrypoint PATH] [-cmd WORD] [-user ID]] BUSYBOX-OR-DIRECTORY OUTPUT.tar")
 	}
 	source, output := flags.Arg(0), flags.Arg(1)
 	img, err := ociimage.Busybox(ctx, source)
 	if *name != "" {
-		img, err = directory(source, *name, *entrypoint)
+		img, err = directory(source, *name, config)
 	}
 	if err != nil {
 		return err
@@ -52,14 +61,8 @@ func run(ctx context.Context, args []string) error {
 }
 
 // directory makes an image of a directory's files, all of them root's.
-func directory(dir, name, entrypoint string) (ociimage.Image, error) {
-	img := ociimage.Image{
-		Name: name, Files: map[string]ociimage.File{},
-		Config: v1.ImageConfig{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
-	}
-	if entrypoint != "" {
-		img.Config.Entrypoint = []string{entrypoint}
-	}
+func directory(dir, name string, config v1.ImageConfig) (ociimage.Image, error) {
+	img := ociimage.Image{Name: name, Files: map[string]ociimage.File{}, Config: config}
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || path == dir {
 			return err
@@ -80,8 +83,10 @@ func file(path string, entry fs.DirEntry) (ociimage.File, error) {
 		return ociimage.File{}, err
 	}
 	mode := int64(info.Mode().Perm())
-	if info.Mode()&fs.ModeSticky != 0 {
-		mode |= 0o1000
+	for bit, number := range map[fs.FileMode]int64{fs.ModeSticky: 0o1000, fs.ModeSetgid: 0o2000, fs.ModeSetuid: 0o4000} {
+		if info.Mode()&bit != 0 {
+			mode |= number
+		}
 	}
 	switch info.Mode().Type() {
 	case fs.ModeDir:
