@@ -197,7 +197,7 @@ var refusals = []struct {
 	{"mounts.type \"overlay\" at /m: what it mounts is on the host", func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/m", Type: "overlay", Source: "overlay", Options: []string{"lowerdir=/usr:/etc"}})
 	}},
-	{"device /dev/x (b 7:3) is the host's", withDevice("b", 7, 3)},
+	{"block device /dev/x 4095:3: the host has no such disk", withDevice("b", 4095, 3)},
 	{"device /dev/x (c 195:0) is the host's", withDevice("c", 195, 0)},
 }
 

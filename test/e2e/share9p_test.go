@@ -57,6 +57,7 @@ func TestShare9P(t *testing.T) {
 			configure9P(t, tt.machine, tt.dialect)
 			t.Run("Run", run9P)
 			t.Run("Container", func(t *testing.T) { container9P(t, tt.machine) })
+			t.Run("Disk", func(t *testing.T) { disk9P(t, tt.machine) })
 			t.Run("User", user9P)
 			t.Run("Crash", crash9P)
 		})

@@ -80,7 +80,7 @@ var rules = []rule{
 		not: []string{
 			"github.com/containerd/containerd/api/...", "github.com/containerd/ttrpc/...", "github.com/vishvananda/netlink/...",
 			module + "pkg/hypervisor/...", module + "pkg/guest/proxy/...", module + "pkg/guest/guestconn/...",
-			module + "pkg/shim/podvm/...", module + "pkg/shim/podnet/...", module + "pkg/shim/network/...", module + "pkg/shim/portforward/...", module + "pkg/shim/dnsrelay/...", module + "pkg/shim/guestclock/...", module + "pkg/shim/sharelimit/...", module + "pkg/shim/livevolume/...",
+			module + "pkg/shim/podvm/...", module + "pkg/shim/podnet/...", module + "pkg/shim/network/...", module + "pkg/shim/portforward/...", module + "pkg/shim/dnsrelay/...", module + "pkg/shim/guestclock/...", module + "pkg/shim/sharelimit/...", module + "pkg/shim/livevolume/...", module + "pkg/shim/blockdev/...",
 			module + "pkg/shim/hostcgroup/...", module + "pkg/shim/store/...", module + "pkg/shim/reclaim/...", module + "pkg/shim/template/...",
 			module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/...",
 		},
@@ -89,9 +89,9 @@ var rules = []rule{
 		why:    "the domain asks a Machine and a Guest; services translate, and the command puts them together",
 	},
 	shimPackage("bootstrap"), shimPackage("bundle"), shimPackage("guestspec", "bundle", "share"), shimPackage("share"), shimPackage("nsjoin", "bundle"), shimPackage("validate", "bundle"), shimPackage("hooks", "bundle"), shimPackage("exposure", "bundle", "guestspec", "placeholder", "share"), shimPackage("stdio"), shimPackage("streams", "stdio"),
-	shimPackage("network"), shimPackage("podnet", "bundle", "network"), shimPackage("portforward"), shimPackage("dnsrelay"), shimPackage("guestclock"), shimPackage("sharelimit"), shimPackage("livevolume", "share"), shimPackage("placeholder"), shimPackage("hostcgroup"),
+	shimPackage("network"), shimPackage("podnet", "bundle", "network"), shimPackage("portforward"), shimPackage("dnsrelay"), shimPackage("guestclock"), shimPackage("sharelimit"), shimPackage("livevolume", "share"), shimPackage("blockdev"), shimPackage("placeholder"), shimPackage("hostcgroup"),
 	shimPackage("template"), shimPackage("store"), shimPackage("reclaim", "store", "hostcgroup", "network"),
-	shimPackage("podvm", "bundle", "dnsrelay", "guestclock", "hostcgroup", "livevolume", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "sharelimit", "store"),
+	shimPackage("podvm", "blockdev", "bundle", "dnsrelay", "guestclock", "hostcgroup", "livevolume", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "sharelimit", "store"),
 	{
 		from: "pkg/shim/guestspec/...",
 		not:  []string{module + "pkg/guest/...", module + "pkg/hypervisor/..."},

@@ -42,6 +42,7 @@ type Group interface {
 // containers that need them.
 type drivers interface {
 	HasCharDevice(major, minor int64) bool
+	FindDisk(ctx context.Context, serial string) (major, minor int64, err error)
 	LoadIptables()
 	LoadLate()
 }

@@ -39,6 +39,10 @@ func (s *containers) create(ctx context.Context, req hyperstart.NewContainerRequ
 }
 
 func (s *containers) createReserved(ctx context.Context, c *container, req *hyperstart.NewContainerRequest) error {
+	disks, err := s.findDisks(ctx, req.Disks)
+	if err != nil {
+		return err
+	}
 	config, program, err := guestSpec(req.Spec, strings.TrimPrefix(c.cgroup, s.root), func(spec, linux map[string]json.RawMessage) error {
 		if err := s.huge.Limit(c.id, linux); err != nil {
 			return err
@@ -46,7 +50,7 @@ func (s *containers) createReserved(ctx context.Context, c *container, req *hype
 		if err := cgroups.FitCPUs(linux); err != nil {
 			return err
 		}
-		if err := cgroups.CheckDevices(linux, s.drivers.HasCharDevice); err != nil {
+		if err := cgroups.FitDevices(linux, disks, s.drivers.HasCharDevice); err != nil {
 			return err
 		}
 		return s.shared.Acquire(c.id, spec)
@@ -79,6 +83,19 @@ func (s *containers) createReserved(ctx context.Context, c *container, req *hype
 	}
 	p.run()
 	return nil
+}
+
+// findDisks waits for disks, and has their numbers by the host's.
+func (s *containers) findDisks(ctx context.Context, disks []hyperstart.Disk) (map[cgroups.Number]cgroups.Number, error) {
+	numbers := make(map[cgroups.Number]cgroups.Number)
+	for _, d := range disks {
+		major, minor, err := s.drivers.FindDisk(ctx, d.Serial)
+		if err != nil {
+			return nil, fmt.Errorf("block device %d:%d of the host: %w", d.Major, d.Minor, err)
+		}
+		numbers[cgroups.Number{Major: d.Major, Minor: d.Minor}] = cgroups.Number{Major: major, Minor: minor}
+	}
+	return numbers, nil
 }
 
 // program is what the agent needs to know of an init process.

@@ -146,6 +146,8 @@ type Container struct {
 	// Binds are the bind mounts of Spec whose source is in the share, for
 	// guests that do not read specifications.
 	Binds []Bind
+	// Disks are the block devices of Spec that were plugged for it.
+	Disks []hyperstart.Disk
 	// Pause is set for the container of a pod that does nothing.
 	Pause bool
 }

@@ -73,6 +73,16 @@ type NewContainerRequest struct {
 
 	// Spec is the OCI runtime specification; ccv2 only.
 	Spec json.RawMessage `json:"spec,omitempty"`
+	// Disks are the block devices of Spec that were plugged for it; ccv2 only.
+	Disks []Disk `json:"disks,omitempty"`
+}
+
+// Disk is a block device of the host that the guest has as well: where a
+// specification has the host's number, its own is meant.
+type Disk struct {
+	Major  int64  `json:"major"` // of the host
+	Minor  int64  `json:"minor"`
+	Serial string `json:"serial"` // of the guest's disk
 }
 
 // FSMap binds a file or directory of the share into the container.

@@ -1,5 +1,5 @@
-// Package exposure is what one container gets of the host's files: its root file system
-// and its bind mounts, exposed to the guest ([Expose]), and the same for those on the
+// Package exposure is what one container gets of the host's files: its root file system,
+// its bind mounts and block devices, exposed to the guest ([Expose]), and files for those on the
 // host who look at the container through its pid ([Exposure.OnHost]).
 //
 // An [Exposure] translates between a container's specification and its [View] of the

@@ -1,6 +1,7 @@
 package exposure
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -24,6 +26,7 @@ type View interface {
 	RootfsPath() string
 	Bind(b share.Bind) (path string, guard bool, err error)
 	Tree(path string, readOnly bool) (*os.File, error)
+	Disks(ctx context.Context, spec *specs.Spec) ([]hyperstart.Disk, error)
 	Close() error
 }
 
@@ -34,15 +37,16 @@ type Exposure struct {
 	sources map[int]guestspec.Source // of its mounts, by their index
 	paths   map[int]string           // of the same below the share
 	binds   []client.Bind
+	disks   []hyperstart.Disk
 	// programs are those of createContainer hooks in the guest, by their paths here.
 	programs map[string]string
 }
 
 // Expose exposes the root file system, which is made of mounts, or a directory when
-// there are none, and the sources of all bind mounts. With within a path below another
+// there are none, the sources of all bind mounts, and block devices. With within a path below another
 // volume needs no mount of its own. The view is the caller's, who closes it whatever
 // came of this.
-func Expose(view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Exposure, error) {
+func Expose(ctx context.Context, view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Exposure, error) {
 	e := &Exposure{view: view, spec: b, sources: make(map[int]guestspec.Source), paths: make(map[int]string)}
 	var err error
 	if len(rootfs) > 0 {
@@ -73,6 +77,9 @@ func Expose(view View, b *bundle.Bundle, rootfs []mount.Mount, within bool) (*Ex
 		e.paths[i] = path
 		e.sources[i] = guestspec.Source{Path: filepath.Join(hyperstart.ShareMount, path), ReadOnly: guard}
 		e.binds = append(e.binds, client.Bind{Source: path, Destination: m.Destination, ReadOnly: guestspec.IsReadOnly(m)})
+	}
+	if e.disks, err = view.Disks(ctx, b.Spec); err != nil {
+		return nil, err
 	}
 	return e, e.exposePrograms()
 }
@@ -132,6 +139,9 @@ func (e *Exposure) Sources() map[int]guestspec.Source { return e.sources }
 
 // Binds are the bind mounts, with paths below the share.
 func (e *Exposure) Binds() []client.Bind { return e.binds }
+
+// Disks are the block devices.
+func (e *Exposure) Disks() []hyperstart.Disk { return e.disks }
 
 // OnHost is what those on the host shall see of the container: its files, and something
 // empty in the place of what only the guest has. The caller closes it.

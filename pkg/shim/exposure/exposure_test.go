@@ -1,6 +1,7 @@
 package exposure_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/exposure"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
@@ -39,6 +41,10 @@ func (v *view) Rootfs(all []mount.Mount) error { return v.ask(fmt.Sprint("rootfs
 func (v *view) RootfsDir(path string) error    { return v.ask("rootfs " + path) }
 func (v *view) RootfsPath() string             { return "c/rootfs" }
 func (v *view) Close() error                   { return nil }
+
+func (v *view) Disks(_ context.Context, spec *specs.Spec) ([]hyperstart.Disk, error) {
+	return []hyperstart.Disk{{Major: 7, Serial: fmt.Sprint(len(spec.Mounts))}}, v.ask("disks")
+}
 
 func (v *view) Bind(b share.Bind) (path string, guard bool, err error) {
 	return fmt.Sprint(".volumes/", len(v.asked)), strings.Contains(b.Source, "shared"), v.ask("bind " + b.Source)
@@ -69,7 +75,7 @@ func newBundle() *bundle.Bundle {
 // TestExpose has each thing once, and the same for the guest and for the host.
 func TestExpose(t *testing.T) {
 	v := &view{}
-	e, err := exposure.Expose(v, newBundle(), nil, true)
+	e, err := exposure.Expose(t.Context(), v, newBundle(), nil, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +85,7 @@ func TestExpose(t *testing.T) {
 	}
 	defer c.Close()
 	want := []string{
-		"rootfs /b/rootfs", "bind /host/data", "bind /host/config", "bind /host/shared", "bind /host/tool",
+		"rootfs /b/rootfs", "bind /host/data", "bind /host/config", "bind /host/shared", "disks", "bind /host/tool",
 		"tree c/rootfs true", "tree .volumes/1 false", "tree .volumes/2 true", "tree .volumes/3 true",
 	}
 	if diff := cmp.Diff(want, v.asked); diff != "" {
@@ -91,7 +97,10 @@ func TestExpose(t *testing.T) {
 	if diff := cmp.Diff(binds, e.Binds()); diff != "" {
 		t.Errorf("binds (-want +got):\n%s", diff)
 	}
-	if got := e.Programs()["/host/tool"]; !strings.HasSuffix(got, "/.volumes/4") {
+	if diff := cmp.Diff([]hyperstart.Disk{{Major: 7, Serial: "5"}}, e.Disks()); diff != "" {
+		t.Errorf("disks (-want +got):\n%s", diff)
+	}
+	if got := e.Programs()["/host/tool"]; !strings.HasSuffix(got, "/.volumes/5") {
 		t.Errorf("program of the hook: %q", got)
 	}
 	var onHost []string
@@ -131,7 +140,7 @@ func TestPipes(t *testing.T) {
 		b := newBundle()
 		b.Spec.Annotations = map[string]string{"io.kubernetes.cri.sandbox-uid": "uid"}
 		b.Spec.Mounts = []specs.Mount{{Type: "bind", Source: source, Destination: "/there"}}
-		_, err := exposure.Expose(&view{}, b, nil, false)
+		_, err := exposure.Expose(t.Context(), &view{}, b, nil, false)
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("%s: %v", source, err)
@@ -144,10 +153,10 @@ func TestPipes(t *testing.T) {
 // TestFailures name what was being exposed.
 func TestFailures(t *testing.T) {
 	for broken, want := range map[string]string{
-		"rootfs": "root file system: no room", "config": "mount /config: no room", "tool": "createContainer hook /host/tool: no room",
+		"rootfs": "root file system: no room", "config": "mount /config: no room", "disks": "no room", "tool": "createContainer hook /host/tool: no room",
 		"tree .volumes/2": "no room",
 	} {
-		e, err := exposure.Expose(&view{broken: broken}, newBundle(), nil, false)
+		e, err := exposure.Expose(t.Context(), &view{broken: broken}, newBundle(), nil, false)
 		if err == nil {
 			_, err = e.OnHost()
 		}

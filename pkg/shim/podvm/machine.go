@@ -15,8 +15,8 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/cleanup"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/blockdev"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/livevolume"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podnet"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
@@ -72,14 +72,14 @@ func (c Cold) Acquire(ctx context.Context, spec hypervisor.Spec, _ int) (hypervi
 // Machine is the VM of one pod. All methods but Boot are safe for concurrent
 // use; those that say so need a Boot that has succeeded.
 type Machine struct {
-	opts   Options
-	dir    store.Dir
-	shares *share.Shares
-	undo   cleanup.Stack
-	wg     sync.WaitGroup // all goroutines
-	loss   loss
-	vcpus  vcpus
+	opts  Options
+	dir   store.Dir
+	undo  cleanup.Stack
+	wg    sync.WaitGroup // all goroutines
+	loss  loss
+	vcpus vcpus
 
+	exposed
 	vm current
 
 	// Set by Boot and not changed afterwards.
@@ -87,7 +87,6 @@ type Machine struct {
 	guest   client.Guest
 	network *podnet.Network
 	dns     *dnsrelay.Relay
-	live    *livevolume.Watch // nil when the guest copies nothing
 	cgroup  cgroup
 	timing  Timing
 }
@@ -132,7 +131,10 @@ func New(opts Options) *Machine {
 	dir := store.DirOf(opts.StateDir, opts.Namespace, opts.ID)
 	return &Machine{
 		opts: opts, dir: dir, loss: loss{known: make(chan struct{})}, vcpus: vcpus{turn: make(chan struct{}, 1)},
-		shares: share.New(share.Options{Files: dir.Files(), Shared: dir.Shared(), Stage: dir.Stage()}),
+		exposed: exposed{
+			shares: share.New(share.Options{Files: dir.Files(), Shared: dir.Shared(), Stage: dir.Stage()}),
+			disks:  blockdev.NewTable(dir.VM(), opts.Config.CallTimeout),
+		},
 	}
 }
 
@@ -215,16 +217,6 @@ func (m *Machine) Console() []string {
 		return vm.ConsoleTail(consoleLines)
 	}
 	return nil
-}
-
-// Files makes the view that a container has of the share. The caller closes it.
-// It needs a Boot that has succeeded.
-func (m *Machine) Files(container string) (*livevolume.View, error) {
-	view, err := m.shares.Container(container)
-	if err != nil {
-		return nil, err
-	}
-	return m.live.View(view), nil
 }
 
 // RefreshNetwork returns when the guest has what is in the pod's network

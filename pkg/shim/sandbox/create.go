@@ -149,13 +149,13 @@ func (n *creation) undo(ctx context.Context) {
 func (n *creation) runHooks(ctx context.Context) error { return n.hooks.Create(ctx, n.PID()) }
 
 // exposeFiles exposes the root file system and the volumes to the guest.
-func (n *creation) exposeFiles(context.Context) error {
+func (n *creation) exposeFiles(ctx context.Context) error {
 	view, err := n.sandbox.machine.Files(n.ID)
 	if err != nil {
 		return err
 	}
 	n.cleanup.Add(func(context.Context) error { return view.Close() })
-	n.files, err = exposure.Expose(view, n.bundle, n.Rootfs, client.ResolvesBeneath(n.sandbox.machine.Guest()))
+	n.files, err = exposure.Expose(ctx, view, n.bundle, n.Rootfs, client.ResolvesBeneath(n.sandbox.machine.Guest()))
 	return err
 }
 
@@ -178,7 +178,7 @@ func (n *creation) createInGuest(ctx context.Context) error {
 		return err
 	}
 	err = n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.Session(), client.Container{
-		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.files.Binds(), Pause: n.bundle.IsPodSandbox(),
+		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.files.Binds(), Disks: n.files.Disks(), Pause: n.bundle.IsPodSandbox(),
 		Spec: guestspec.Container(n.bundle.Spec, guestspec.Options{
 			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.files.Sources(), Programs: n.files.Programs(),
 			Rootfs: n.files.Rootfs(), Shm: hyperstart.ShmMount,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/exposure"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
@@ -288,6 +289,9 @@ func (f *Files) Bind(b share.Bind) (path string, guard bool, err error) {
 	f.binds = append(f.binds, b)
 	return ".volumes/0", b.Access != share.WriteAll, nil
 }
+
+// Disks implements [exposure.View]. There are none.
+func (f *Files) Disks(context.Context, *specs.Spec) ([]hyperstart.Disk, error) { return nil, nil }
 
 // Close implements [exposure.View].
 func (f *Files) Close() error {

@@ -1,0 +1,274 @@
+package blockdev
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// vm notes what is plugged into it.
+type vm struct {
+	mu     sync.Mutex // guards what follows
+	disks  []hypervisor.BlockDevice
+	broken error // of Plug
+	gone   error // of Unplug
+}
+
+func (v *vm) Plug(_ context.Context, d hypervisor.Device) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	disk, ok := d.(hypervisor.BlockDevice)
+	if !ok {
+		return errors.New("not a disk")
+	}
+	mode, err := unix.FcntlInt(disk.File.Fd(), unix.F_GETFL, 0)
+	if err != nil || (mode&unix.O_ACCMODE == unix.O_RDONLY) != disk.ReadOnly {
+		return errors.Join(err, errors.New("its file is open for something else"))
+	}
+	if v.broken == nil {
+		v.disks = append(v.disks, disk)
+	}
+	return v.broken
+}
+
+func (v *vm) Unplug(_ context.Context, id string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	i := slices.IndexFunc(v.disks, func(d hypervisor.BlockDevice) bool { return d.ID == id })
+	if i < 0 {
+		return errdefs.ErrNotFound
+	}
+	v.disks = slices.Delete(v.disks, i, i+1)
+	return v.gone
+}
+
+// ids are the disks that are plugged.
+func (v *vm) ids() (ids []string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, d := range v.disks {
+		ids = append(ids, d.ID)
+	}
+	return ids
+}
+
+// loop makes a loop device of one MiB.
+func loop(t *testing.T, options ...string) (path string, n number) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("loop devices need root")
+	}
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", append(options, "--find", "--show", image)...).CombinedOutput()
+	if err != nil {
+		t.Skipf("no loop device: %v: %s", err, out)
+	}
+	path = strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "--detach", path).CombinedOutput(); err != nil {
+			t.Errorf("detach %s: %v: %s", path, err, out)
+		}
+	})
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return path, number{unix.Major(st.Rdev), unix.Minor(st.Rdev)}
+}
+
+// with is a specification with a block device and the right to use it.
+func with(n number, access string) *specs.Spec {
+	major, minor := int64(n.major), int64(n.minor)
+	return &specs.Spec{Linux: &specs.Linux{
+		Devices: []specs.LinuxDevice{{Path: "/dev/x", Type: "b", Major: major, Minor: minor}},
+		Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+			{Access: "rwm"}, {Allow: true, Type: "b", Major: &major, Minor: &minor, Access: access},
+		}},
+	}}
+}
+
+// TestGiven: a device is given by its number, with a right that names it.
+func TestGiven(t *testing.T) {
+	device := func(path, kind string, major, minor int64) specs.LinuxDevice {
+		return specs.LinuxDevice{Path: path, Type: kind, Major: major, Minor: minor}
+	}
+	rule := func(allow bool, kind string, access string, numbers ...int64) specs.LinuxDeviceCgroup {
+		r := specs.LinuxDeviceCgroup{Allow: allow, Type: kind, Access: access}
+		for i, into := range []**int64{&r.Major, &r.Minor} {
+			if i < len(numbers) {
+				*into = &numbers[i]
+			}
+		}
+		return r
+	}
+	disk := device("/dev/x", "b", 8, 1)
+	written, read := []string{"/dev/x 8:1 rw"}, []string{"/dev/x 8:1 r"}
+	for name, test := range map[string]struct {
+		devices []specs.LinuxDevice
+		rules   []specs.LinuxDeviceCgroup
+		want    []string
+	}{
+		"named":                        {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "rwm", 8, 1)}, written},
+		"all of a driver":              {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "rw", 8)}, written},
+		"without a word of the access": {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "", 8, 1)}, written},
+		"for reading":                  {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "rm", 8, 1)}, read},
+		"then not for writing":         {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "rwm", 8), rule(false, "b", "w", 8, 1)}, read},
+		"to be made alone":             {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "m", 8, 1)}, nil},
+		"another one":                  {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "rwm", 8, 2), rule(true, "c", "rwm", 8, 1)}, nil},
+		"privileged":                   {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "", "rwm")}, nil},
+		"of characters":                {[]specs.LinuxDevice{device("/dev/x", "c", 8, 1)}, []specs.LinuxDeviceCgroup{rule(true, "c", "rwm", 8, 1)}, nil},
+		"twice": {
+			[]specs.LinuxDevice{disk, device("/dev/y", "b", 8, 1), device("/dev/z", "b", 8, 2)},
+			[]specs.LinuxDeviceCgroup{rule(true, "b", "rwm", 8)},
+			[]string{"/dev/x 8:1 rw", "/dev/z 8:2 rw"},
+		},
+	} {
+		var got []string
+		for _, d := range given(&specs.Spec{Linux: &specs.Linux{Devices: test.devices, Resources: &specs.LinuxResources{Devices: test.rules}}}) {
+			access := "rw"
+			if d.readOnly {
+				access = "r"
+			}
+			got = append(got, d.String()+" "+access)
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestDisks: a device is plugged once for all containers that may do the same with it, and
+// until the last one is gone.
+func TestDisks(t *testing.T) {
+	_, n := loop(t)
+	v, table := &vm{}, NewTable(t.TempDir(), time.Minute)
+	want := func(what string, ids ...string) {
+		t.Helper()
+		if diff := cmp.Diff(ids, v.ids()); diff != "" {
+			t.Fatalf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	attach := func(access string) (*View, []hyperstart.Disk) {
+		t.Helper()
+		view := table.View(v)
+		disks, err := view.Disks(t.Context(), with(n, access))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return view, disks
+	}
+	reader, disks := attach("r")
+	if diff := cmp.Diff([]hyperstart.Disk{{Major: int64(n.major), Minor: int64(n.minor), Serial: "disk1"}}, disks); diff != "" {
+		t.Errorf("disks (-want +got):\n%s", diff)
+	}
+	want("one that reads", "disk1")
+	writer, disks := attach("rwm")
+	want("one that writes", "disk1", "disk2")
+	other, same := attach("rwm")
+	late, read := attach("r")
+	want("more of them", "disk1", "disk2")
+	if !cmp.Equal(disks, same) || !cmp.Equal(disks, read) {
+		t.Errorf("disks %v, %v and %v", disks, same, read)
+	}
+	for _, view := range []*View{reader, writer, writer, other} {
+		if err := view.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("one is left", "disk2")
+	if err := late.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want("none is left")
+	again, _ := attach("rw")
+	want("again", "disk3")
+	v.gone = errdefs.ErrUnavailable // the VM is
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailures: nothing stays of a disk that could not be plugged, and the next container
+// tries anew.
+func TestFailures(t *testing.T) {
+	_, n := loop(t)
+	v, table := &vm{broken: errors.New("no slot")}, NewTable(t.TempDir(), time.Minute)
+	view := table.View(v)
+	if _, err := view.Disks(t.Context(), with(n, "rw")); err == nil || !strings.Contains(err.Error(), "block device /dev/x ") || !strings.HasSuffix(err.Error(), "no slot") {
+		t.Errorf("%v", err)
+	}
+	if err := view.Close(); err != nil || len(table.disks) > 0 {
+		t.Errorf("%v, left: %v", err, table.disks)
+	}
+	v.broken = nil
+	view = table.View(v)
+	if _, err := view.Disks(t.Context(), with(n, "rw")); err != nil {
+		t.Error(err)
+	}
+	v.gone = errors.New("it stays")
+	if err := view.Close(); err == nil {
+		t.Error("nobody is told that a disk has stayed")
+	}
+	view = table.View(v)
+	if _, err := view.Disks(t.Context(), with(number{4095, 1}, "rw")); !errdefs.IsNotFound(err) {
+		t.Errorf("a disk that is not there: %v", err)
+	}
+	if err := view.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReadOnly: a disk that cannot be written can be read.
+func TestReadOnly(t *testing.T) {
+	_, n := loop(t, "--read-only")
+	v := &vm{}
+	view := NewTable(t.TempDir(), time.Minute).View(v)
+	if _, err := view.Disks(t.Context(), with(n, "rw")); err != nil || !v.disks[0].ReadOnly {
+		t.Errorf("%v, plugged: %v", err, v.disks)
+	}
+	if err := view.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNode: where the kernel's node is not to be seen, one is made.
+func TestNode(t *testing.T) {
+	path, n := loop(t)
+	dir := t.TempDir()
+	got, remove, err := node(n, "/dev", dir)
+	if err != nil || got != path || remove() != nil {
+		t.Fatalf("%s, %v; want %s", got, err, path)
+	}
+	other := filepath.Join(dir, filepath.Base(path)) // with a name that says nothing
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, remove, err = node(n, dir, dir)
+	if err != nil || got == other || !isNode(got, n) {
+		t.Fatalf("%s, %v", got, err)
+	}
+	if err := remove(); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
