@@ -168,7 +168,7 @@ e2e-host: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## a short s
 KUBERNETES  = kubeadm kubectl kubelet kube-apiserver kube-controller-manager kube-proxy kube-scheduler
 KUBE_LD     = -s -w -X k8s.io/component-base/version.gitVersion=$(KUBE) -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBE))) \
 	-X k8s.io/component-base/version.gitTreeState=clean -X k8s.io/component-base/version.gitCommit=unknown -X k8s.io/component-base/version.buildDate=2026-01-01T00:00:00Z
-KUBE       := $(shell sed -n 's/^\tk8s.io\/kubernetes \(v[^ ]*\).*/\1/p' tools/kubernetes/go.mod 2>/dev/null)
+KUBE       := $(shell sed -nE 's/^(require)?[[:space:]]+k8s.io\/kubernetes (v[^ ]*).*/\2/p' tools/kubernetes/go.mod 2>/dev/null)
 KINDBIN    := $(BUILD)/kind/bin
 KINDBUILD   = @mkdir -p $(KINDBIN) && $(STEP) "build $(@F)" env CGO_ENABLED=0 $(GO) -C tools/$(1) build -trimpath -buildvcs=false -ldflags "$(3)" -o $(abspath $@) $(2) && touch $@
 
