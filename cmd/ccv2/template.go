@@ -105,14 +105,15 @@ func buildTemplate(ctx context.Context, c config.Config, limits bundle.Limits) (
 	if err != nil {
 		return nil, err
 	}
-	c.VM = vmconfig.Size(c.VM, limits)
-	vm, err := vmconfig.Of(c, accel)
+	sized := c
+	sized.VM = vmconfig.Size(c.VM, limits)
+	vm, err := vmconfig.Of(sized, accel)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*vm.BootTimeout)
 	defer cancel()
-	return vmconfig.TemplateStore(c).Make(ctx, vmconfig.TemplateVM(vm, qemu.New(), version))
+	return vmconfig.TemplateStore(c).Make(ctx, vmconfig.TemplateVM(c, vm, qemu.New(), version))
 }
 
 func positive(s string) (n int64, err error) {
@@ -143,7 +144,7 @@ func (c *templateCommand) list(args []string) error {
 	}
 	failed, err := c.store.Failures()
 	for _, key := range slices.Sorted(maps.Keys(failed)) {
-		fmt.Fprintf(c.out, "%s was not made: %s\n", key, failed[key])
+		fmt.Fprintf(c.out, "%s has failed: %s\n", key, failed[key])
 	}
 	return err
 }

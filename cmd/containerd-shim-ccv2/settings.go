@@ -55,9 +55,17 @@ func machineOptions(ctx context.Context) (podvm.Options, error) {
 	if reason != "" {
 		log.G(ctx).WithField("reason", reason).Info("no kvm: guests are emulated (tcg), deadlines are longer")
 	}
-	c.VM = vmconfig.Size(c.VM, own.Limits())
-	if opts.Config, err = vmconfig.Of(c, accel); err != nil {
+	sized := c
+	sized.VM = vmconfig.Size(c.VM, own.Limits())
+	if opts.Config, err = vmconfig.Of(sized, accel); err != nil {
 		return opts, err
+	}
+	if len(own.Spec.Annotations) > 0 { // templates have the host's sizes, not those of one pod
+		host, err := config.Load(path, nil)
+		if err != nil {
+			return opts, err
+		}
+		c.VM = host.VM
 	}
 	opts.Source = source(ctx, c, opts.Config)
 	return opts, nil

@@ -42,7 +42,7 @@ func source(ctx context.Context, c config.Config, vm podvm.Config) podvm.Source 
 	if !c.Template.Enabled {
 		return podvm.Cold{Driver: driver}
 	}
-	s := &template.Source{Store: vmconfig.TemplateStore(c), VM: vmconfig.TemplateVM(vm, driver, version.Version)}
+	s := &template.Source{Store: vmconfig.TemplateStore(c), VM: vmconfig.TemplateVM(c, vm, driver, version.Version)}
 	if !c.Template.Background {
 		return s
 	}
@@ -101,6 +101,6 @@ func runMaker(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
-	_, err := vmconfig.TemplateStore(job.Config).Make(ctx, vmconfig.TemplateVM(job.VM, qemu.New(), version.Version))
+	_, err := vmconfig.TemplateStore(job.Config).Make(ctx, vmconfig.TemplateVM(job.Config, job.VM, qemu.New(), version.Version))
 	return err
 }

@@ -10,7 +10,7 @@
 // class errdefs.ErrUnavailable after that.
 //
 // [VM] is what every kind of machine has. What only some have is an interface
-// for itself ([Plugger]), which callers ask for, so that a VMM without it fits.
+// for itself ([Plugger], [Resizer]), which callers ask for, so that a VMM without it fits.
 //
 // The package owns types alone: no goroutine, no lock, no process. It must not
 // know what runs in a VM, or for whom: a [Spec] has no pod and no container.

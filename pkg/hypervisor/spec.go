@@ -37,8 +37,9 @@ type Spec struct {
 
 	Machine     Machine
 	Accelerator Accelerator // AccelKVM or AccelTCG; AccelAuto is an error here
-	CPUs        int         // at least 1
-	MemoryMiB   int         // at least 64
+	Size
+	// Max is what it can be resized to while it runs; zeros for no more than Size.
+	Max Size
 	// SharedMemory backs the RAM with a memfd that vhost-user devices can map.
 	SharedMemory bool
 	// Snapshot is what the VM goes on from instead of booting, or is to be saved to;
@@ -55,6 +56,12 @@ type Spec struct {
 	Ports []string
 	// Shares9P are 9p exports that exist from boot on (9p cannot be plugged).
 	Shares9P []Share9P
+}
+
+// Size is how large a VM is.
+type Size struct {
+	CPUs      int // at least 1
+	MemoryMiB int // at least 64
 }
 
 // Snapshot is a VM that is stopped. What goes on from one has an equal spec but for ID,

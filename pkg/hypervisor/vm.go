@@ -72,6 +72,17 @@ type Saver interface {
 	Save(ctx context.Context) ([]byte, error)
 }
 
+// Resizer is a VM that can become larger while it runs.
+type Resizer interface {
+	// Resize gives the VM vCPUs and memory, up to Spec.Max, and returns when the VMM has
+	// them: the guest has to bring them online. Memory comes in pieces of 2 MiB, the last of
+	// which may be more than what is asked for. What is smaller than now is
+	// errdefs.ErrNotImplemented. After an error the VM may have a part of it.
+	Resize(ctx context.Context, to Size) error
+	// Grown is what was added since the start.
+	Grown() Size
+}
+
 // PluggerOf returns the VM's ability to plug devices. The methods of one that has
 // none return errdefs.ErrNotImplemented.
 func PluggerOf(vm VM) Plugger {
@@ -95,6 +106,9 @@ func (noPlugger) Unplug(_ context.Context, id string) error {
 
 // ErrKilled is the cause of a start that failed because somebody killed the VMM.
 var ErrKilled = errors.New("it was killed")
+
+// ErrNotResized is the cause when a VM that runs could not be made larger.
+var ErrNotResized = errors.New("it could not be made larger")
 
 // Exit says how a VMM process ended.
 type Exit struct {

@@ -255,16 +255,16 @@ func TestTemplateOfAnotherKind(t *testing.T) {
 	if out, err := ccv2(t, "template", "build"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	shared.CtrOK(t, "run", "--rm", "--memory-limit", fmt.Sprint(300<<20), harness.ImageName, "larger", "true")
-	if got := sources(shared.Log())["larger"]; got != "boot" {
-		t.Errorf("a larger VM is from %q", got)
+	shared.CtrOK(t, "run", "--rm", "--memory-limit", fmt.Sprint(300<<20), harness.ImageName, "smaller", "true")
+	if got := sources(shared.Log())["smaller"]; got != "boot" {
+		t.Errorf("a smaller VM is from %q", got)
 	}
 	if out, err := ccv2(t, "template", "build", "-memory", "300"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	shared.CtrOK(t, "run", "--rm", "--memory-limit", fmt.Sprint(300<<20), harness.ImageName, "larger-again", "true")
-	if got := sources(shared.Log())["larger-again"]; got != "template" {
-		t.Errorf("a larger VM is from %q", got)
+	shared.CtrOK(t, "run", "--rm", "--memory-limit", fmt.Sprint(300<<20), harness.ImageName, "smaller-again", "true")
+	if got := sources(shared.Log())["smaller-again"]; got != "template" {
+		t.Errorf("a smaller VM is from %q", got)
 	}
 	shared.Configure(t, func(s *harness.Settings) {
 		s.Templates = dir

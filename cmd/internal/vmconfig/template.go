@@ -2,6 +2,8 @@ package vmconfig
 
 import (
 	"github.com/ccv2/containerd-shim-ccv2/config"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
@@ -11,8 +13,29 @@ func TemplateStore(c config.Config) *template.Store {
 	return &template.Store{Dir: c.Template.Dir, MaxBytes: int64(c.Template.MaxMiB) << 20}
 }
 
-// TemplateVM is what a template for the VMs of a configuration is made of. version is
-// ccv2's.
-func TemplateVM(vm podvm.Config, driver template.Driver, version string) template.VM {
-	return template.VM{Driver: driver, Version: version, Spec: vm.Spec, Dialect: vm.Dialect}
+// TemplateVM is what a template for a VM is made of. c is the host's configuration, which has
+// the usual size; version is ccv2's.
+func TemplateVM(c config.Config, vm podvm.Config, driver template.Driver, version string) template.VM {
+	return template.VM{Driver: driver, Version: version, Spec: vm.Spec, Dialect: vm.Dialect, Sizes: templateSizes(c.VM)}
+}
+
+// What a VM from a template can become. A kernel keeps some memory for each vCPU that there
+// can be, and a processor may address no more than 512 GiB, of which devices need some.
+const (
+	mostVCPUs     = 8
+	mostMemoryMiB = 256 << 10
+)
+
+// templateSizes are the usual size and the least one, for pods that are smaller than usual.
+func templateSizes(vm config.VM) template.Sizes {
+	usual := Size(vm, bundle.Limits{})
+	// A host that has a little more or less at times has the same templates.
+	usual.MaxMemoryMiB = (usual.MaxMemoryMiB + 1023) &^ 1023
+	sizes := template.Sizes{Max: hypervisor.Size{CPUs: min(usual.MaxVCPUs, mostVCPUs), MemoryMiB: min(usual.MaxMemoryMiB, mostMemoryMiB)}}
+	for _, cpus := range []int{1, usual.VCPUs} {
+		for _, mib := range []int{leastMemoryMiB, usual.MemoryMiB} {
+			sizes.Templates = append(sizes.Templates, hypervisor.Size{CPUs: cpus, MemoryMiB: mib})
+		}
+	}
+	return sizes
 }

@@ -37,8 +37,7 @@ func Of(c config.Config, accel hypervisor.Accelerator) (podvm.Config, error) {
 			Binary:       c.Hypervisor.Path,
 			Machine:      hypervisor.Machine(c.Hypervisor.Machine),
 			Accelerator:  accel,
-			CPUs:         c.VM.VCPUs,
-			MemoryMiB:    c.VM.MemoryMiB,
+			Size:         hypervisor.Size{CPUs: c.VM.VCPUs, MemoryMiB: c.VM.MemoryMiB},
 			SharedMemory: c.Share.Type == "virtiofs", // virtiofsd maps the guest's memory
 			Kernel:       c.Guest.Kernel,
 			Initrd:       c.Guest.Image,

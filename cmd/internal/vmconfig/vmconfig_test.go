@@ -27,7 +27,7 @@ func TestOf(t *testing.T) {
 	want := podvm.Config{
 		Spec: hypervisor.Spec{
 			Binary: c.Hypervisor.Path, Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
-			CPUs: 1, MemoryMiB: 512, Kernel: c.Guest.Kernel, Initrd: c.Guest.Image,
+			Size: hypervisor.Size{CPUs: 1, MemoryMiB: 512}, Kernel: c.Guest.Kernel, Initrd: c.Guest.Image,
 			KernelArgs: []string{"a", "loglevel=7"},
 		},
 		ShareType: "9p", VirtioFSD: c.Share.VirtioFSD, HostMemoryMiB: 512, Dialect: hyperstart.DialectHyperhq,

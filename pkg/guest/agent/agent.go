@@ -145,7 +145,7 @@ func (a *Agent) handlers() map[hyperstart.Code]handler {
 		hyperstart.GetVersion:      a.getVersion,
 		hyperstart.Ping:            action(func(context.Context) error { return nil }),
 		hyperstart.Ready:           action(func(context.Context) error { return machine.RescanPCI() }),
-		hyperstart.OnlineCPUMem:    action(func(context.Context) error { return machine.OnlineCPUMem() }),
+		hyperstart.OnlineCPUMem:    a.online,
 		hyperstart.DumpStacks:      a.dumpStacks,
 		hyperstart.GuestInfo:       a.guestInfo,
 		hyperstart.StartPod:        command(a.startPod),

@@ -43,6 +43,16 @@ func reseed(_ context.Context, req hyperstart.ReseedRequest) error {
 	return machine.Reseed(req.Entropy)
 }
 
+// online brings up what was plugged, and waits for what the host names.
+func (a *Agent) online(ctx context.Context, payload []byte) ([]byte, error) {
+	if len(payload) == 0 { // of a host that is older than ccv2
+		return nil, machine.OnlineCPUMem()
+	}
+	return command(func(ctx context.Context, req hyperstart.OnlineRequest) error {
+		return a.machine.Online(ctx, req.CPUs, req.MemoryMiB)
+	})(ctx, payload)
+}
+
 // maxStacks bounds a stack dump; it fits in a control message.
 const maxStacks = 1 << 20
 

@@ -21,6 +21,12 @@ func (s snapshots) Quiesce(ctx context.Context) error {
 	return err
 }
 
+// Online returns when the guest uses what was plugged since it has booted.
+func (s snapshots) Online(ctx context.Context, cpus, memoryMiB int) error {
+	_, err := s.caller.call(ctx, "onlinecpumem", "", hyperstart.OnlineRequest{CPUs: cpus, MemoryMiB: memoryMiB})
+	return err
+}
+
 // Reseed gives a guest that goes on from another one random numbers of its own.
 // entropy is secret, of 32 to 512 bytes.
 func (s snapshots) Reseed(ctx context.Context, entropy []byte) error {

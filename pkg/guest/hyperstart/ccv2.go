@@ -142,6 +142,14 @@ type DropCachesRequest struct {
 	Pages bool `json:"pages,omitempty"`
 }
 
+// OnlineRequest is the payload of ONLINECPUMEM: what was plugged since the guest has booted,
+// all of which is in use when the command is answered. Without one the guest brings online what
+// is there.
+type OnlineRequest struct {
+	CPUs      int `json:"cpus,omitempty"`
+	MemoryMiB int `json:"memoryMiB,omitempty"`
+}
+
 // ReseedRequest is the payload of RESEED: the random numbers of a guest that goes on
 // from where others do are its own from then on.
 type ReseedRequest struct {

@@ -34,6 +34,7 @@ var moduleSets = []struct {
 	{layout.PhaseShare, []string{"virtiofs", "9p", "9pnet_virtio"}},
 	{layout.PhaseNet, []string{"virtio_net"}},
 	{layout.PhaseLate, []string{"virtio_blk", "virtio_rng"}},
+	{layout.PhasePlug, []string{"virtio_mem"}},
 	{layout.PhaseDemand, []string{"overlay", "erofs", "ext4", "crc32c_generic", "af_packet"}},
 	{layout.PhaseDemand, []string{"bridge", "veth", "dummy", "tun"}},
 	// What iptables, on either of its back-ends, and nft need to filter and

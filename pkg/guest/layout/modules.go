@@ -16,6 +16,7 @@ const (
 	PhaseShare Phase = "share" // after READY, before the share is mounted
 	PhaseNet   Phase = "net"   // when the first interface is announced
 	PhaseLate  Phase = "late"  // when the first container runs, in the background
+	PhasePlug  Phase = "plug"  // before the guest is saved, or gets memory
 	// PhaseDemand is when the kernel asks for them. They are in the module table
 	// only, as all modules are.
 	PhaseDemand Phase = "demand"

@@ -23,6 +23,7 @@ const (
 	Unplug Step = "unplug"
 	Pause  Step = "pause"
 	Resume Step = "resume"
+	Resize Step = "resize"
 )
 
 // Guest is what runs in a VM. It gets the guest's ends of the ports by name, and

@@ -31,11 +31,13 @@ type VM struct {
 	host    map[string]net.Conn // of ports that were not dialled
 	devices []hypervisor.Device
 	paused  bool
+	size    hypervisor.Size // that it was resized to
 }
 
 var (
 	_ hypervisor.VM      = (*VM)(nil)
 	_ hypervisor.Plugger = (*VM)(nil)
+	_ hypervisor.Resizer = (*VM)(nil)
 )
 
 // wait reaps the process, whose end is that of the VM.
@@ -65,6 +67,27 @@ func (vm *VM) closePorts() {
 
 // Die ends the VM as if by itself, without waiting.
 func (vm *VM) Die() { _ = vm.cmd.Process.Kill() }
+
+// Resize implements [hypervisor.Resizer].
+func (vm *VM) Resize(_ context.Context, to hypervisor.Size) error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if err := vm.errs[Resize]; err != nil {
+		return err
+	}
+	vm.size = to
+	return nil
+}
+
+// Grown implements [hypervisor.Resizer].
+func (vm *VM) Grown() hypervisor.Size {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if vm.size == (hypervisor.Size{}) {
+		return vm.size
+	}
+	return hypervisor.Size{CPUs: vm.size.CPUs - vm.Spec.CPUs, MemoryMiB: vm.size.MemoryMiB - vm.Spec.MemoryMiB}
+}
 
 // Devices are those that are plugged in.
 func (vm *VM) Devices() []hypervisor.Device {

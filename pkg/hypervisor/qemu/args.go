@@ -21,6 +21,11 @@ const (
 // few processes fills less than 64 MiB, and boots as fast with 64 as with 512.
 const tbSizeMiB = 128
 
+// kernelHz is how often a guest's kernel has a tick, as Debian's have. In one with another
+// number short delays of drivers are longer or shorter by as much, and there is no device
+// that needs them.
+const kernelHz = 250
+
 // argv collects arguments.
 type argv []string
 
@@ -80,11 +85,19 @@ func (a *argv) processors(spec hypervisor.Spec) {
 		// kernel use, are emulated byte by byte: half the throughput.
 		a.add("-cpu", "max,-erms,-fsrm")
 	}
-	a.add("-smp", fmt.Sprintf("cpus=%d", spec.CPUs))
+	smp := fmt.Sprintf("cpus=%d", spec.CPUs)
+	if spec.Max.CPUs > spec.CPUs {
+		smp += fmt.Sprintf(",maxcpus=%d", spec.Max.CPUs)
+	}
+	a.add("-smp", smp)
 }
 
 func (a *argv) memory(spec hypervisor.Spec) {
-	a.add("-m", fmt.Sprintf("size=%dM", spec.MemoryMiB))
+	m := fmt.Sprintf("size=%dM", spec.MemoryMiB)
+	if spec.Max.MemoryMiB > spec.MemoryMiB {
+		m += fmt.Sprintf(",maxmem=%dM", spec.Max.MemoryMiB+resizeRoomMiB)
+	}
+	a.add("-m", m)
 	switch {
 	case spec.Snapshot != nil:
 		a.add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=/proc/self/fd/%d,share=on", spec.MemoryMiB, memoryFD))
@@ -117,6 +130,11 @@ func kernelArgs(spec hypervisor.Spec, host hostFacts) []string {
 		// remove attributes of security.*, capabilities of programs among them.
 		"lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,apparmor,selinux,smack,tomoyo",
 	}
+	if spec.Max.MemoryMiB > spec.MemoryMiB {
+		// What is plugged is used at once. For memory above 4 GiB, which there can be, the
+		// kernel would set 64 MiB aside, for devices that cannot reach it; here all can.
+		args = append(args, "memhp_default_state=online", "swiotlb=noforce")
+	}
 	if spec.Machine == hypervisor.MachineMicroVM {
 		args = append(args, "reboot=t") // there is nothing else to reset it with
 	}
@@ -125,6 +143,11 @@ func kernelArgs(spec hypervisor.Spec, host hostFacts) []string {
 		// frequency saves a calibration that a busy host spoils (and on which
 		// microvm can hang). It must be the true one: the guest's clock runs by it.
 		args = append(args, "tsc=reliable", "tsc_early_khz="+strconv.Itoa(host.tscKHz))
+		if spec.Max.CPUs > spec.CPUs {
+			// The first vCPU knows by it how long a loop takes. Each later one would measure
+			// that, for 0.2 s, and take what it gets on a busy host for true.
+			args = append(args, "lpj="+strconv.Itoa(host.tscKHz*1000/kernelHz))
+		}
 	}
 	return args
 }

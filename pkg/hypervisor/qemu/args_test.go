@@ -19,7 +19,7 @@ func goldenSpec() hypervisor.Spec {
 	return hypervisor.Spec{
 		ID: "pod-1", Binary: "/usr/bin/qemu-system-x86_64", Dir: "/run/ccv2/pod-1",
 		Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelKVM,
-		CPUs: 2, MemoryMiB: 512,
+		Size:   hypervisor.Size{CPUs: 2, MemoryMiB: 512},
 		Kernel: "/usr/share/ccv2/vmlinux", Initrd: "/usr/share/ccv2/initrd",
 		Ports: []string{"sh.hyper.channel.0", "sh.hyper.channel.1"},
 	}
@@ -37,6 +37,9 @@ func TestCommandLine(t *testing.T) {
 		{"q35-shared", func(s *hypervisor.Spec) {
 			s.SharedMemory = true
 			s.KernelArgs = []string{"loglevel=7", "ccv2.debug"}
+		}, host},
+		{"q35-max", func(s *hypervisor.Spec) {
+			s.Accelerator, s.SharedMemory, s.Max = hypervisor.AccelTCG, true, hypervisor.Size{CPUs: 8, MemoryMiB: 4096}
 		}, host},
 		{"q35-9p", func(s *hypervisor.Spec) {
 			s.Shares9P = []hypervisor.Share9P{{Tag: "rootfs", Dir: "/run/a,b"}, {Tag: "logs", Dir: "/var/log/pods"}}

@@ -62,7 +62,7 @@ func guestFiles(t *testing.T) (kernel, initrd string) {
 	}
 	a.add("bin/busybox", 0o100755, busybox)
 	a.add("init", 0o100755, []byte(guestInit))
-	order := loadOrder(t, modules, "virtio_pci", "virtio_mmio", "virtio_console", "virtio_rng", "virtio_blk", "virtio_net", "virtiofs")
+	order := loadOrder(t, modules, "virtio_pci", "virtio_mmio", "virtio_console", "virtio_rng", "virtio_blk", "virtio_net", "virtiofs", "virtio_mem")
 	var names []string
 	for _, m := range order {
 		names = append(names, m.name)

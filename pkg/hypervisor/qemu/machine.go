@@ -26,6 +26,7 @@ type machine struct {
 	monitor *qmp.Client
 	console *console
 	slots   *slotTable
+	grown   grown
 	done    chan struct{} // closed when the process is reaped and all goroutines have ended
 
 	mu       sync.Mutex // guards what follows
@@ -36,6 +37,7 @@ var (
 	_ hypervisor.VM      = (*machine)(nil)
 	_ hypervisor.Plugger = (*machine)(nil)
 	_ hypervisor.Saver   = (*machine)(nil)
+	_ hypervisor.Resizer = (*machine)(nil)
 )
 
 // start runs QEMU with args and returns when the guest runs.
@@ -217,12 +219,12 @@ func (m *machine) Dial(ctx context.Context, port string) (net.Conn, error) {
 
 // Pause implements [hypervisor.VM].
 func (m *machine) Pause(ctx context.Context) error {
-	return m.execute(ctx, "pause vm", "stop", nil)
+	return execute(ctx, m, "pause vm", "stop", nil)
 }
 
 // Resume implements [hypervisor.VM].
 func (m *machine) Resume(ctx context.Context) error {
-	return m.execute(ctx, "resume vm", "cont", nil)
+	return execute(ctx, m, "resume vm", "cont", nil)
 }
 
 // Kill implements [hypervisor.VM].
@@ -239,7 +241,7 @@ func (m *machine) Kill(ctx context.Context) error {
 }
 
 // execute runs a monitor command; op leads the error.
-func (m *machine) execute(ctx context.Context, op, command string, args any) error {
+func execute(ctx context.Context, m *machine, op, command string, args any) error {
 	return m.classify(op, m.monitor.Execute(ctx, command, args, nil))
 }
 

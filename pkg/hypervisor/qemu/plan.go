@@ -41,6 +41,8 @@ func plan(dev hypervisor.Device, slot int, spec hypervisor.Spec) ([]step, error)
 		steps, front, err = planBlock(d, slot)
 	case hypervisor.NetDevice:
 		steps, front, err = planNet(d, fmt.Sprintf("net%d", slot))
+	case memoryDevice:
+		steps, front = planMemory(d, fmt.Sprintf("mem%d", slot))
 	case hypervisor.FSDevice:
 		steps, front, err = planFS(d, fmt.Sprintf("fs%d", slot), spec.SharedMemory)
 	default:

@@ -114,7 +114,7 @@ func TestSaveWithoutFile(t *testing.T) {
 func TestFingerprint(t *testing.T) {
 	spec := hypervisor.Spec{
 		ID: "a", Binary: fakeBinary(t, "exit 0"), Dir: "/run/a", Machine: hypervisor.MachineQ35,
-		Accelerator: hypervisor.AccelTCG, CPUs: 1, MemoryMiB: 256, SharedMemory: true, Kernel: fakeKernel(t),
+		Accelerator: hypervisor.AccelTCG, Size: hypervisor.Size{CPUs: 1, MemoryMiB: 256}, SharedMemory: true, Kernel: fakeKernel(t),
 	}
 	of := func(spec hypervisor.Spec) string {
 		t.Helper()
@@ -181,7 +181,7 @@ func TestFingerprintOfBundle(t *testing.T) {
 	fingerprint := func() string {
 		s, err := New().Fingerprint(hypervisor.Spec{
 			ID: "vm", Binary: binary, Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
-			CPUs: 1, MemoryMiB: 512, SharedMemory: true, Kernel: kernel, Initrd: initrd, Dir: root,
+			Size: hypervisor.Size{CPUs: 1, MemoryMiB: 512}, SharedMemory: true, Kernel: kernel, Initrd: initrd, Dir: root,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -39,7 +39,7 @@ func testSpec(t *testing.T) hypervisor.Spec {
 	return hypervisor.Spec{
 		ID: "test", Binary: qemuBinary, Dir: dir,
 		Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
-		CPUs: 1, MemoryMiB: 256, SharedMemory: true,
+		Size: hypervisor.Size{CPUs: 1, MemoryMiB: 256}, SharedMemory: true,
 		Kernel: kernel, Initrd: initrd,
 		Ports: []string{"test.shell"},
 	}

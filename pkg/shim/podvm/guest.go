@@ -62,6 +62,9 @@ func reachRestored(ctx context.Context, b *boot) error {
 	if cause == nil {
 		cause = reseed(bounded, b.guest)
 	}
+	if cause == nil {
+		cause = bringOnline(bounded, b)
+	}
 	if cause == nil || ctx.Err() != nil || wasKilled(b.running()) {
 		return cause
 	}
@@ -127,6 +130,25 @@ func reseed(ctx context.Context, g client.Guest) error {
 	entropy := make([]byte, 64)
 	_, _ = rand.Read(entropy) // never fails
 	return guest.Reseed(ctx, entropy)
+}
+
+// bringOnline has a guest use what its VM has more than the one that it goes on from.
+func bringOnline(ctx context.Context, b *boot) error {
+	resizer, ok := b.running().(hypervisor.Resizer)
+	if !ok || resizer.Grown() == (hypervisor.Size{}) {
+		return nil
+	}
+	guest, ok := b.guest.(interface {
+		Online(ctx context.Context, cpus, memoryMiB int) error
+	})
+	if !ok {
+		return fmt.Errorf("%w: a guest of dialect %s does not say when", hypervisor.ErrNotResized, b.guest.Dialect())
+	}
+	more := resizer.Grown()
+	if err := guest.Online(ctx, more.CPUs, more.MemoryMiB); err != nil {
+		return fmt.Errorf("%w: %w", hypervisor.ErrNotResized, err)
+	}
+	return nil
 }
 
 // reachGuest puts the proxy between the shim and the guest, and waits for READY, or for

@@ -189,3 +189,36 @@ func TestRestoredOnASlowHost(t *testing.T) {
 		t.Errorf("refused: %v", source.refused)
 	}
 }
+
+// resized is a source of VMs that were made larger.
+type resized struct{ *restoring }
+
+func (r resized) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (hypervisor.VM, func(error), error) {
+	vm, refuse, err := r.restoring.Acquire(ctx, spec, limit)
+	if err == nil && limit > 0 {
+		err = vm.(hypervisor.Resizer).Resize(ctx, hypervisor.Size{CPUs: spec.CPUs + 2, MemoryMiB: spec.MemoryMiB + 100})
+	}
+	return vm, refuse, err
+}
+
+// TestRestoredIsLarger: the guest uses what its VM has more before there is a pod. One that does
+// not is replaced by one that boots, with that as the cause.
+func TestRestoredIsLarger(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		f, source, commands := restoredFixture(t)
+		f.with(func(o *Options) { o.Source = resized{source} })
+		if !answers {
+			f.agent.answer = refuse(hyperstart.OnlineCPUMem)
+		}
+		if err := f.boot(bundle.Pod{}); err != nil {
+			t.Fatal(err)
+		}
+		want := []hyperstart.Code{hyperstart.Ping, hyperstart.GetVersion, hyperstart.Reseed, hyperstart.OnlineCPUMem}
+		if got := commands(); len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+			t.Errorf("the guest was told %v, want %v first", got, want)
+		}
+		if n := len(source.refused); answers && n > 0 || !answers && (n != 1 || !errors.Is(source.refused[0], hypervisor.ErrNotResized)) {
+			t.Errorf("refused: %v", source.refused)
+		}
+	}
+}

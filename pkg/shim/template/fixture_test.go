@@ -133,7 +133,7 @@ func (d *driver) guest(_ *fake.VM, ports map[string]net.Conn) {
 
 func testVM(d *driver) VM {
 	return VM{Driver: d, Version: "1", Spec: hypervisor.Spec{
-		Machine: hypervisor.MachineQ35, SharedMemory: true, MemoryMiB: 64, CPUs: 1,
+		Machine: hypervisor.MachineQ35, SharedMemory: true, Size: hypervisor.Size{CPUs: 1, MemoryMiB: 64},
 	}}
 }
 

@@ -37,6 +37,8 @@ type VM struct {
 	Spec hypervisor.Spec
 	// Dialect is what the guest speaks, if that is known.
 	Dialect hyperstart.Dialect
+	// Sizes are those of templates; without any, each VM has one of its own size.
+	Sizes Sizes
 }
 
 // Fits tells why there can be no template of such VMs; nil when there can.
@@ -54,7 +56,7 @@ func (vm VM) Fits() error {
 
 // facts are all that a template of the VM depends on.
 func (vm VM) facts() (string, error) {
-	spec := vm.Spec
+	spec := vm.template()
 	spec.Ports = ports()
 	spec.ID, spec.Dir = "template", "/"
 	fingerprint, err := vm.Driver.Fingerprint(spec)
@@ -123,7 +125,8 @@ func (s *Store) Make(ctx context.Context, vm VM) (*Template, error) {
 }
 
 func (s *Store) make(ctx context.Context, vm VM, key Key, facts string) (err error) {
-	if err := errors.Join(s.sweep(), hasRoom(vm.Spec.MemoryMiB, "/proc/meminfo")); err != nil {
+	spec := vm.template()
+	if err := errors.Join(s.sweep(), hasRoom(spec.MemoryMiB, "/proc/meminfo")); err != nil {
 		return err
 	}
 	part := s.path(key) + partSuffix
@@ -132,12 +135,11 @@ func (s *Store) make(ctx context.Context, vm VM, key Key, facts string) (err err
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	memory, err := newMemory(vm.Spec.MemoryMiB)
+	memory, err := newMemory(spec.MemoryMiB)
 	if err != nil {
 		return err
 	}
 	defer memory.Close()
-	spec := vm.Spec
 	spec.ID, spec.Dir, spec.Ports = "template", dir, ports()
 	spec.Snapshot = &hypervisor.Snapshot{Memory: memory}
 	devices, err := bootAndSave(ctx, vm, spec)

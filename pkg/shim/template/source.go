@@ -3,6 +3,7 @@ package template
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -49,6 +50,11 @@ func (s *Source) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (
 }
 
 func (s *Source) refuse(ctx context.Context, t *Template, cause error) {
+	if errors.Is(cause, hypervisor.ErrNotResized) { // it is good for those of its size
+		s.Store.setFailed(t.Key, cause)
+		log.G(ctx).WithError(cause).Warn("a VM from a template did not become as large as it is to be: larger ones boot for an hour")
+		return
+	}
 	log.G(ctx).WithError(s.Store.refuseThis(t, cause)).Warn("a template cannot be used and was removed: VMs boot until there is a new one")
 }
 
@@ -61,12 +67,18 @@ func (s *Source) find(ctx context.Context) *Template {
 	if err != nil {
 		return nil // the start says it
 	}
+	if s.resizes() && s.Store.Failed(key) != "" {
+		return nil
+	}
 	t, err := s.Store.Open(key)
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		log.G(ctx).WithError(err).Warn("a template cannot be read: the VM boots")
 	}
 	return t
 }
+
+// resizes reports whether the VM is larger than its template.
+func (s *Source) resizes() bool { return s.VM.template().Size != s.VM.Spec.Size }
 
 // restorePart is the part of the time for a start that a template may take: the rest is for
 // a VM that boots.
@@ -84,5 +96,20 @@ func (s *Source) restore(ctx context.Context, t *Template, spec hypervisor.Spec)
 	}
 	defer release() // the VMM has it
 	spec.Snapshot = snapshot
-	return s.VM.Driver.Start(ctx, spec)
+	to, from := spec.Size, s.VM.template()
+	spec.Size, spec.Max = from.Size, from.Max
+	vm, err := s.VM.Driver.Start(ctx, spec)
+	if err != nil || !s.resizes() {
+		return vm, err
+	}
+	resizer, ok := vm.(hypervisor.Resizer)
+	if !ok {
+		err = errdefs.ErrNotImplemented
+	} else {
+		err = resizer.Resize(ctx, to)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", hypervisor.ErrNotResized, err), vm.Kill(context.WithoutCancel(ctx)))
+	}
+	return vm, nil
 }

@@ -22,10 +22,10 @@ func RescanPCI() error {
 
 // OnlineCPUMem brings up what was plugged in and is not used yet.
 func OnlineCPUMem() error {
-	return errors.Join(
-		bringOnline("/sys/devices/system/cpu/cpu[0-9]*/online", "0", "1"),
-		bringOnline("/sys/devices/system/memory/memory[0-9]*/state", "offline", "online"))
+	return errors.Join(onlineCPUs(), bringOnline("/sys/devices/system/memory/memory[0-9]*/state", "offline", "online"))
 }
+
+func onlineCPUs() error { return bringOnline("/sys/devices/system/cpu/cpu[0-9]*/online", "0", "1") }
 
 // bringOnline writes on to every file of the pattern that contains off.
 func bringOnline(pattern, off, on string) error {

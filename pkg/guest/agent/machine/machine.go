@@ -14,7 +14,9 @@ type Machine struct {
 	modules string        // the image's list
 	shared  chan struct{} // closed when the modules of the share are loaded
 
-	net, late, iptables sync.Once // load modules that not every guest needs
+	booted sizes // what the guest has booted with
+
+	net, late, plug, iptables sync.Once // load modules that not every guest needs
 }
 
 // Boot does what is needed to find the ports, and no more: it is part of every
@@ -36,6 +38,9 @@ func Boot() (*Machine, error) {
 		return nil, err
 	}
 	go m.events.run() // ends with the VM
+	if m.booted, err = inUse(); err != nil {
+		return nil, err
+	}
 	boot := layout.ModulesOf(modules, layout.PhaseBoot)
 	if !hasPCI() {
 		boot = append(boot, layout.ModulesOf(modules, layout.PhaseMMIO)...)

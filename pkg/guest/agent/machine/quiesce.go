@@ -23,6 +23,7 @@ func (m *Machine) Quiesce(ctx context.Context) error {
 	}
 	m.load(&m.net, layout.PhaseNet)
 	m.LoadLate()
+	m.load(&m.plug, layout.PhasePlug)
 	if err := DropCaches(true); err != nil {
 		return err
 	}

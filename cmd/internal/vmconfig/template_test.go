@@ -1,0 +1,26 @@
+package vmconfig_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
+	"github.com/ccv2/containerd-shim-ccv2/config"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
+)
+
+// TestTemplateSizes: there are few, whatever pods ask for.
+func TestTemplateSizes(t *testing.T) {
+	c := config.Defaults()
+	c.VM.MaxVCPUs, c.VM.MaxMemoryMiB, c.VM.VCPUs = 64, 1<<20, 2
+	want := template.Sizes{
+		Templates: []hypervisor.Size{{CPUs: 1, MemoryMiB: 192}, {CPUs: 1, MemoryMiB: 512}, {CPUs: 2, MemoryMiB: 192}, {CPUs: 2, MemoryMiB: 512}},
+		Max:       hypervisor.Size{CPUs: 8, MemoryMiB: 256 << 10},
+	}
+	if diff := cmp.Diff(want, vmconfig.TemplateVM(c, podvm.Config{}, nil, "").Sizes); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
