@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a.containers = &containers{
 		runtime: oci, drivers: m, tty: streams.NewPort(ttyPort, layout.RunDir, console.Fatal), huge: &cgroups.HugePages{},
-		shared:  shared.New(hyperstart.ShareMount, layout.SharedDir),
+		shared:  shared.New(hyperstart.ShareMount, layout.SharedDir, hyperstart.MemoryMount),
 		bundles: layout.ContainersDir, root: layout.CgroupRoot, cgroups: layout.CgroupBase,
 		newGroup: func(path string) Group { return cgroups.Group(path) }, podReady: a.podReady, notify: a.notify,
 	}

@@ -53,6 +53,9 @@ func (s *containers) createReserved(ctx context.Context, c *container, req *hype
 		if err := cgroups.FitDevices(linux, disks, s.drivers.HasCharDevice); err != nil {
 			return err
 		}
+		if err := s.shared.MakeMemory(req.Memory); err != nil {
+			return err
+		}
 		return s.shared.Acquire(c.id, spec)
 	})
 	if err != nil {

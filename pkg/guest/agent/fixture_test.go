@@ -68,7 +68,7 @@ func newGuest(t *testing.T) *guest {
 	}
 	sockets := shortDir(t)
 	a.containers = &containers{
-		runtime: g.runtime, drivers: g, oom: oom, huge: &cgroups.HugePages{}, shared: shared.New("/no/share", t.TempDir()),
+		runtime: g.runtime, drivers: g, oom: oom, huge: &cgroups.HugePages{}, shared: shared.New("/no/share", t.TempDir(), "/no/memory"),
 		tty:     streams.NewPort(port, sockets, func(err error) { t.Errorf("tty port failed: %v", err) }),
 		bundles: filepath.Join(root, "bundles"), root: root, cgroups: filepath.Join(root, "cgroups"),
 		newGroup: g.newGroup,

@@ -148,6 +148,8 @@ type Container struct {
 	Binds []Bind
 	// Disks are the block devices of Spec that were plugged for it.
 	Disks []hyperstart.Disk
+	// Memory is the volumes of Spec that the guest has in its memory.
+	Memory []hyperstart.MemoryVolume
 	// Pause is set for the container of a pod that does nothing.
 	Pause bool
 }

@@ -96,7 +96,7 @@ func (n *native) CreateContainer(ctx context.Context, s Session, c Container) er
 	}
 	process := &hyperstart.Process{ID: hyperstart.InitProcess, Terminal: c.Terminal}
 	setSize(process, c.Spec.Process)
-	request := hyperstart.NewContainerRequest{ID: c.ID, Process: process, Spec: spec, Disks: c.Disks}
+	request := hyperstart.NewContainerRequest{ID: c.ID, Process: process, Spec: spec, Disks: c.Disks, Memory: c.Memory}
 	return n.create(ctx, attempt{
 		id: c.ID, name: "newcontainer",
 		run: func(ctx context.Context) error { return n.send(ctx, "newcontainer", frames.Token(), request) },

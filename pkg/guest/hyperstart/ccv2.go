@@ -16,6 +16,20 @@ const ShmMount = "/run/ccv2/shm"
 // whose name is never used again, and links to what is in it.
 const LiveVolumes = ".live"
 
+// MemoryMount is the directory of the guest with the pod's volumes in memory, each at its
+// name.
+const MemoryMount = "/run/ccv2/memory"
+
+// MemoryVolume is a volume that the guest has in its memory, from the first container
+// that mounts it to the end of the pod. What it says is about a volume that is not there yet.
+type MemoryVolume struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"` // in bytes
+	Mode uint32 `json:"mode"` // of its directory
+	UID  uint32 `json:"uid"`
+	GID  uint32 `json:"gid"`
+}
+
 // InitProcess is the process id of a container's init process.
 const InitProcess = "init"
 

@@ -75,6 +75,8 @@ type NewContainerRequest struct {
 	Spec json.RawMessage `json:"spec,omitempty"`
 	// Disks are the block devices of Spec that were plugged for it; ccv2 only.
 	Disks []Disk `json:"disks,omitempty"`
+	// Memory is the volumes of [MemoryMount] that Spec has; ccv2 only.
+	Memory []MemoryVolume `json:"memory,omitempty"`
 }
 
 // Disk is a block device of the host that the guest has as well: where a

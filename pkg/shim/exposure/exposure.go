@@ -15,6 +15,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestspec"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/memoryvolume"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/placeholder"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
@@ -38,6 +39,7 @@ type Exposure struct {
 	paths   map[int]string           // of the same below the share
 	binds   []client.Bind
 	disks   []hyperstart.Disk
+	memory  []hyperstart.MemoryVolume
 	// programs are those of createContainer hooks in the guest, by their paths here.
 	programs map[string]string
 }
@@ -67,6 +69,11 @@ func Expose(ctx context.Context, view View, b *bundle.Bundle, rootfs []mount.Mou
 		}
 		bind := guestspec.Bind(m, b.Dir)
 		bind.Within, bind.Pod = within, b.PodUID()
+		if inGuest, err := e.inMemory(i, bind); err != nil {
+			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
+		} else if inGuest {
+			continue
+		}
 		if err := checkPipe(bind); err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
@@ -82,6 +89,20 @@ func Expose(ctx context.Context, view View, b *bundle.Bundle, rootfs []mount.Mou
 		return nil, err
 	}
 	return e, e.exposePrograms()
+}
+
+// inMemory leaves a volume in memory to a guest that can have it there.
+func (e *Exposure) inMemory(i int, b share.Bind) (bool, error) {
+	if !b.Within { // an original one
+		return false, nil
+	}
+	v, below, ok, err := memoryvolume.Of(b)
+	if err != nil || !ok {
+		return false, err
+	}
+	e.memory = append(e.memory, v)
+	e.sources[i] = guestspec.Source{Path: filepath.Join(hyperstart.MemoryMount, v.Name, below), ReadOnly: b.Access != share.WriteAll}
+	return true, nil
 }
 
 // checkPipe refuses a socket or a pipe, at whose other end some process of the host would
@@ -142,6 +163,9 @@ func (e *Exposure) Binds() []client.Bind { return e.binds }
 
 // Disks are the block devices.
 func (e *Exposure) Disks() []hyperstart.Disk { return e.disks }
+
+// Memory is the volumes that the guest has in its memory.
+func (e *Exposure) Memory() []hyperstart.MemoryVolume { return e.memory }
 
 // OnHost is what those on the host shall see of the container: its files, and something
 // empty in the place of what only the guest has. The caller closes it.

@@ -15,7 +15,7 @@ var volumeRows = []row{
 		  containers:
 		    - name: one
 		      image: busybox:1.37
-		      command: [sh, -c, "until [ -e /disk/two ]; do usleep 100000; done; cat /disk/two; stat -c '%a %g' /disk /memory; df -k /memory | awk 'END{print $2}'; cat /memory/two"]
+		      command: [sh, -c, "until [ -e /disk/two ]; do usleep 100000; done; cat /disk/two; stat -c '%a %g' /disk /memory; stat -f -c %T /memory; df -k /memory | awk 'END{print $2}'; cat /memory/two"]
 		      volumeMounts: &mounts [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]
 		    - name: two
 		      image: busybox:1.37

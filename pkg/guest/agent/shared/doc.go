@@ -21,6 +21,10 @@
 // programs wait for it with inotify, which sees nothing of what another kernel does. The
 // copy is brought up to date when the host says so, by the steps of a kubelet.
 //
+// Others are the guest's own, in its memory: the pod's scratch space that is a tmpfs
+// on the host. It has to be there from the first container that has it to the end of the pod,
+// whichever containers there are meanwhile.
+//
 // A [Table] owns the mounts below its directory and the automounts. A submount
 // is in use, or being unmounted: then whoever wants it waits for the end of that.
 //

@@ -15,8 +15,9 @@ import (
 
 // Table has the containers' uses of the share. It is safe for concurrent use.
 type Table struct {
-	share string // where the share is mounted
-	dir   string // one directory for each container: what it has of a submount
+	share  string // where the share is mounted
+	memory memory
+	dir    string // one directory for each container: what it has of a submount
 
 	mu         sync.Mutex // guards the fields below
 	submounts  map[string]*submount
@@ -33,9 +34,9 @@ type submount struct {
 }
 
 // New returns a table for the share that is, or will be, mounted at share. Below
-// dir it mounts parts of it for containers.
-func New(share, dir string) *Table {
-	return &Table{share: share, dir: dir, submounts: make(map[string]*submount), containers: make(map[string][]*submount)}
+// dir it mounts parts of it for containers, and below memoryDir the volumes that are there.
+func New(share, dir, memoryDir string) *Table {
+	return &Table{share: share, dir: dir, memory: memory{dir: memoryDir, made: make(map[string]bool)}, submounts: make(map[string]*submount), containers: make(map[string][]*submount)}
 }
 
 // Acquire prepares what a container's specification, decoded to its first level,
@@ -92,6 +93,9 @@ func decode(raw json.RawMessage, v any) error {
 
 // acquire returns the path under which the OCI runtime finds what is at path.
 func (t *Table) acquire(container, path string, n int) (string, error) {
+	if rel, ok := strings.CutPrefix(path, t.memory.dir+"/"); ok {
+		return t.memory.inMemory(rel, filepath.Join(t.dir, container, strconv.Itoa(n)))
+	}
 	rel, ok := strings.CutPrefix(path, t.share+"/")
 	if !ok {
 		return path, nil

@@ -20,7 +20,7 @@ func share(t *testing.T) *Table {
 		t.Skip("needs root, to mount")
 	}
 	dir := t.TempDir()
-	tab := New(filepath.Join(dir, "share"), filepath.Join(dir, "own"))
+	tab := New(filepath.Join(dir, "share"), filepath.Join(dir, "own"), filepath.Join(dir, "memory"))
 	for _, path := range []string{".volumes/0/a/b", ".volumes/1", "c/rootfs", "outside"} {
 		if err := os.MkdirAll(filepath.Join(tab.share, path), 0o755); err != nil {
 			t.Fatal(err)
