@@ -57,7 +57,7 @@ var rules = []rule{
 	},
 	{
 		from: "pkg/guest/client/...",
-		not:  []string{module + "pkg/guest/proxy/...", module + "pkg/guest/guestconn/...", module + "pkg/guest/agent/..."},
+		not:  []string{module + "pkg/guest/proxy/...", module + "pkg/guest/proxyv1/...", module + "pkg/guest/guestconn/...", module + "pkg/guest/agent/..."},
 		why:  "client and server share the frames alone",
 	},
 	{
@@ -71,6 +71,10 @@ var rules = []rule{
 		why: "client and server share the frames alone",
 	},
 	{
+		from: "pkg/guest/proxyv1/...", not: []string{module + "pkg/guest/client/...", module + "pkg/shim/...", module + "pkg/hypervisor/..."},
+		why: "it is a client of the proxy for other clients",
+	},
+	{
 		from: "pkg/hypervisor/...",
 		not:  []string{module + "pkg/shim/...", module + "config/...", module + "pkg/guest/...", "github.com/containerd/containerd/..."},
 		why:  "a VM knows nothing of what runs in it, or for whom",
@@ -79,7 +83,7 @@ var rules = []rule{
 		from: "pkg/shim/sandbox/...",
 		not: []string{
 			"github.com/containerd/containerd/api/...", "github.com/containerd/ttrpc/...", "github.com/vishvananda/netlink/...",
-			module + "pkg/hypervisor/...", module + "pkg/guest/proxy/...", module + "pkg/guest/guestconn/...",
+			module + "pkg/hypervisor/...", module + "pkg/guest/proxy/...", module + "pkg/guest/proxyv1/...", module + "pkg/guest/guestconn/...",
 			module + "pkg/shim/podvm/...", module + "pkg/shim/podnet/...", module + "pkg/shim/network/...", module + "pkg/shim/portforward/...", module + "pkg/shim/dnsrelay/...", module + "pkg/shim/guestclock/...", module + "pkg/shim/sharelimit/...", module + "pkg/shim/livevolume/...", module + "pkg/shim/blockdev/...",
 			module + "pkg/shim/hostcgroup/...", module + "pkg/shim/store/...", module + "pkg/shim/reclaim/...", module + "pkg/shim/template/...",
 			module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/...",

@@ -35,6 +35,9 @@ type Options struct {
 	Reattach bool
 	// Restored is set when the guests have said READY before and run nothing yet.
 	Restored bool
+	// Version1, when set, serves the clients of a listener that speak version 1 of the
+	// protocol. The server closes it.
+	Version1 Version1
 	// Log gets valid log entries of clients. It must not block.
 	Log func(proxyproto.LogEntry)
 }
@@ -87,6 +90,9 @@ func (s *Server) Close() error {
 		v.close()
 	}
 	s.wg.Wait()
+	if s.opts.Version1 != nil {
+		s.opts.Version1.Close()
+	}
 	return nil
 }
 
@@ -106,7 +112,7 @@ func (s *Server) Listen(l net.Listener) error {
 		conn, err := l.Accept()
 		if err == nil {
 			pause = minAcceptPause
-			s.serve(conn)
+			s.serve(conn, s.ServeAny)
 			continue
 		}
 		if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -124,7 +130,7 @@ func (s *Server) Listen(l net.Listener) error {
 
 // serve serves a connection in a goroutine that Close joins. A connection to a
 // closed server is closed.
-func (s *Server) serve(conn net.Conn) {
+func (s *Server) serve(conn net.Conn, serve func(net.Conn) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -132,31 +138,23 @@ func (s *Server) serve(conn net.Conn) {
 		return
 	}
 	s.wg.Go(func() {
-		err := s.Serve(conn)
+		err := serve(conn)
 		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
 			log.L.WithError(err).Warn("client of the proxy was cut off")
 		}
 	})
 }
 
-// Serve serves one connection until it ends, and closes it. It returns nil
-// when the client closed it between frames.
+// Serve serves one connection of version 2 until it ends, and closes it. It returns
+// nil when the client closed it between frames.
 func (s *Server) Serve(conn net.Conn) error {
-	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
-		_ = conn.Close()
-		return net.ErrClosed
+	if err := s.enter(conn); err != nil {
+		return err
 	}
-	s.conns[conn] = struct{}{}
-	s.mu.Unlock()
 	c := &clientConn{server: s, conn: conn, w: proxyproto.NewWriter(conn)}
 	defer func() {
-		_ = conn.Close()
+		s.leave(conn)
 		c.detach()
-		s.mu.Lock()
-		delete(s.conns, conn)
-		s.mu.Unlock()
 	}()
 	r := proxyproto.NewReader(conn)
 	r.Lenient = true // as the original; PROTOCOL.md says which rules that relaxes
@@ -177,6 +175,26 @@ func (s *Server) Serve(conn net.Conn) error {
 	}
 }
 
+// enter notes a connection. A closed server closes it.
+func (s *Server) enter(conn net.Conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		_ = conn.Close()
+		return net.ErrClosed
+	}
+	s.conns[conn] = struct{}{}
+	return nil
+}
+
+// leave closes a connection and forgets it.
+func (s *Server) leave(conn net.Conn) {
+	_ = conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+}
+
 // Pipe returns a connection to the server within this process. A closed server
 // closes it.
 func (s *Server) Pipe() (net.Conn, error) {
@@ -184,7 +202,7 @@ func (s *Server) Pipe() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.serve(theirs)
+	s.serve(theirs, s.Serve)
 	return ours, nil
 }
 

@@ -26,7 +26,7 @@
 //	  │ 'F' + file descriptor          │
 //	  │◀───────────────────────────────┤
 //
-// It is a codec that waits for its server: no proxy in this module speaks it yet.
+// It is the codec alone; the server is pkg/guest/proxyv1.
 //
 // PROTOCOL.md has the numbered rules that the tests cite. The package uses the
 // standard library only, starts no goroutine and logs nothing.

@@ -14,6 +14,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxyv1"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestclock"
@@ -154,7 +155,11 @@ func bringOnline(ctx context.Context, b *boot) error {
 // reachGuest puts the proxy between the shim and the guest, and waits for READY, or for
 // an answer of a guest that has said it before.
 func reachGuest(ctx context.Context, b *boot) error {
-	b.server = proxy.NewServer(proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect, Restored: b.refuse != nil})
+	opts := proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect, Restored: b.refuse != nil}
+	if b.opts.Config.ProxySocket {
+		opts.Version1 = proxyv1.New()
+	}
+	b.server = proxy.NewServer(opts)
 	vm := b.running()
 	ctl, err := vm.Dial(ctx, layout.CtlPort)
 	if err != nil {
@@ -197,7 +202,7 @@ func (b *boot) reportSilence(vm hypervisor.VM, err error) {
 	}
 }
 
-// listenProxy serves the proxy's frames to others on the host.
+// listenProxy serves the proxy's protocols, in both versions, to others on the host.
 func (b *boot) listenProxy(ctx context.Context) error {
 	if !b.opts.Config.ProxySocket {
 		return nil

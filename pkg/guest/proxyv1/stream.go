@@ -1,0 +1,231 @@
+package proxyv1
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
+)
+
+// maxOutput is how many bytes of output one tty message has at most: the original shim ends
+// with an error where the message is longer than 10240.
+const maxOutput = 10240 - hyperstart.TTYHeaderLen
+
+// stream is what one allocateIO has given: a session of version 2 at one end, a descriptor of the
+// client's at the other.
+type stream struct {
+	token string
+	base  uint64 // the first number: stdin and stdout
+	sides int    // 1 where stderr goes with stdout, else 2
+
+	frames *frames
+	conn   net.Conn // our end of the client's descriptor
+
+	mu      sync.Mutex   // guards what follows, and what is written to frames
+	waiting []chan error // for the answers to commands, in their order
+	ended   bool         // nobody answers any longer
+}
+
+// open makes the stream of a token. The file is the client's end of it.
+func (p *Proxy) open(server *proxy.Server, id, token string, sides int) (*stream, *os.File, error) {
+	session, err := dial(server)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &stream{token: token, sides: sides, frames: session}
+	file, err := s.connect()
+	if err == nil {
+		err = p.add(id, s)
+	}
+	if err != nil {
+		s.close()
+		if file != nil {
+			_ = file.Close()
+		}
+		return nil, nil, err
+	}
+	ended := make(chan struct{})
+	p.wg.Go(func() {
+		defer close(ended)
+		s.readClient()
+		s.disconnect()
+	})
+	p.wg.Go(func() {
+		s.readSession()
+		s.endAnswers()
+		_ = s.conn.Close() // ends the other one
+		<-ended
+		s.frames.close()
+		p.remove(id, s)
+	})
+	return s, file, nil
+}
+
+// connect claims the token and makes the client's descriptor.
+func (s *stream) connect() (*os.File, error) {
+	if _, err := s.frames.ask(proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: s.token}); err != nil {
+		return nil, err
+	}
+	// The client's end blocks, as the original's.
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("allocate streams: %w", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "proxy-io")
+	ours := os.NewFile(uintptr(fds[0]), "proxy-io")
+	defer func() { _ = ours.Close() }() // FileConn has its own
+	if s.conn, err = net.FileConn(ours); err != nil {
+		return theirs, fmt.Errorf("allocate streams: %w", err)
+	}
+	return theirs, nil
+}
+
+// close closes what was opened, before the goroutines run.
+func (s *stream) close() {
+	_ = s.frames.w.WriteCommand(proxyproto.CmdDisconnectShim, nil) // frees the token
+	s.frames.close()
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+}
+
+// readClient passes on stdin until the client closes its end, or breaks the protocol.
+func (s *stream) readClient() {
+	r := hyperstart.NewTTYReader(bufio.NewReader(s.conn))
+	for {
+		seq, payload, err := r.Read()
+		if err != nil || seq != s.base {
+			return
+		}
+		if s.write(func(w *proxyproto.Writer) error { return w.WriteStream(proxyproto.StreamStdin, payload) }) != nil {
+			return
+		}
+	}
+}
+
+// write writes to the session.
+func (s *stream) write(fn func(*proxyproto.Writer) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fn(s.frames.w)
+}
+
+// disconnect frees the session's token. The proxy closes the connection then.
+func (s *stream) disconnect() {
+	err := s.write(func(w *proxyproto.Writer) error { return w.WriteCommand(proxyproto.CmdDisconnectShim, nil) })
+	if err != nil {
+		s.frames.close()
+	}
+}
+
+// readSession passes on output and the exit until the session ends.
+func (s *stream) readSession() {
+	for {
+		f, err := s.frames.r.ReadFrame()
+		if err != nil {
+			return
+		}
+		switch f.Type {
+		case proxyproto.TypeStream:
+			err = s.output(f)
+		case proxyproto.TypeNotification:
+			err = s.exited(f)
+		case proxyproto.TypeResponse:
+			_, refused := answerOf(f)
+			s.answered(refused)
+		case proxyproto.TypeCommand:
+		}
+		if err != nil {
+			// The client has closed its end: what is left is read, so that the session ends.
+			_ = s.conn.Close()
+		}
+	}
+}
+
+// output writes tty messages for output.
+func (s *stream) output(f proxyproto.Frame) error {
+	seq := s.base
+	if f.Stream() == proxyproto.StreamStderr && s.sides == 2 {
+		seq++
+	}
+	for data := f.Payload; len(data) > 0; {
+		n := min(len(data), maxOutput)
+		if _, err := s.conn.Write(hyperstart.AppendTTY(nil, seq, data[:n])); err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+// exited writes the end of the output, and the exit status behind it.
+func (s *stream) exited(f proxyproto.Frame) error {
+	if len(f.Payload) == 0 {
+		return nil
+	}
+	b := hyperstart.AppendTTY(nil, s.base, nil)
+	_, err := s.conn.Write(hyperstart.AppendTTY(b, s.base, f.Payload[:1]))
+	return err
+}
+
+// errNoProcess says why a command has no answer.
+var errNoProcess = errors.New("the process has exited, or its streams were closed")
+
+// resizeLimit bounds the wait for an answer, which comes behind the output: a client that does
+// not read its output does not get it.
+const resizeLimit = 30 * time.Second
+
+// resize sets the size of the terminal.
+func (s *stream) resize(rows, columns int) error {
+	size := proxyproto.Signal{SignalNumber: int(unix.SIGWINCH), Rows: rows, Columns: columns}
+	if err := size.Validate(); err != nil {
+		return err
+	}
+	answer := make(chan error, 1)
+	err := s.write(func(w *proxyproto.Writer) error {
+		if s.ended {
+			return errNoProcess
+		}
+		s.waiting = append(s.waiting, answer)
+		return w.WriteCommand(proxyproto.CmdSignal, size)
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-time.After(resizeLimit):
+		return errors.New("resize the terminal: no answer, read the output that is there")
+	}
+}
+
+// answered passes on the answer to the first command that waits for one.
+func (s *stream) answered(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) > 0 {
+		s.waiting[0] <- err
+		s.waiting = s.waiting[1:]
+	}
+}
+
+// endAnswers answers all commands that wait.
+func (s *stream) endAnswers() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for _, answer := range s.waiting {
+		answer <- errNoProcess
+	}
+	s.waiting = nil
+}
