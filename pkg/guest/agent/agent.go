@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/commands"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
@@ -35,11 +37,12 @@ type Agent struct {
 
 	machine    *machine.Machine
 	network    *netconf.Network
-	ctl        *ctlWriter
+	ctl        *commands.Writer
 	port       *machine.Port // of ctl
 	pod        pod
 	containers *containers
 	dns        *dnsrelay.Relay
+	original   atomic.Bool // the host is of an original dialect
 
 	// booted is closed when containers can be run; bootErr is valid then.
 	booted  chan struct{}
@@ -65,7 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 	oci := ociruntime.New(reaper)
 	a := &Agent{
 		version: cfg.Version, bootMillis: machine.Uptime().Milliseconds(),
-		machine: m, network: netconf.New(m), ctl: &ctlWriter{w: ctl}, port: ctl, booted: make(chan struct{}),
+		machine: m, network: netconf.New(m), ctl: commands.NewWriter(ctl), port: ctl, booted: make(chan struct{}),
 	}
 	a.containers = &containers{
 		runtime: oci, drivers: m, tty: streams.NewPort(ttyPort, layout.RunDir, console.Fatal), huge: &cgroups.HugePages{},
@@ -85,8 +88,10 @@ func Run(ctx context.Context, cfg Config) error {
 	go func() { defer console.Guard(); a.prepare(oci) }()
 	go func() { defer console.Guard(); m.LoadShare() }()
 	go func() { defer console.Guard(); console.Fatal(a.containers.tty.Serve()) }()
-	a.ctl.send(hyperstart.Ready, nil)
-	return newMux(a.ctl, a.handlers(), console.PowerOff).serve(ctx, ctl)
+	a.ctl.Send(hyperstart.Ready, nil)
+	mux := commands.New(a.ctl, a.handlers(), console.PowerOff)
+	mux.Original = a.serveOriginal
+	return mux.Serve(ctx, ctl)
 }
 
 // prepare prepares the guest for containers while the host reacts to READY.
@@ -119,7 +124,7 @@ func (a *Agent) ready(ctx context.Context) error {
 }
 
 // whenReady lets a handler wait until the guest can run containers.
-func (a *Agent) whenReady(h handler) handler {
+func (a *Agent) whenReady(h commands.Handler) commands.Handler {
 	return func(ctx context.Context, payload []byte) ([]byte, error) {
 		if err := a.ready(ctx); err != nil {
 			return nil, err
@@ -139,40 +144,41 @@ func await(ctx context.Context, ch <-chan struct{}) error {
 
 // handlers is the table of commands. Codes that are deprecated or go from
 // guest to host are not in it and so are answered with not_implemented.
-func (a *Agent) handlers() map[hyperstart.Code]handler {
+func (a *Agent) handlers() map[hyperstart.Code]commands.Handler {
 	s := a.containers
-	return map[hyperstart.Code]handler{
+	return map[hyperstart.Code]commands.Handler{
 		hyperstart.GetVersion:      a.getVersion,
-		hyperstart.Ping:            action(func(context.Context) error { return nil }),
-		hyperstart.Ready:           action(func(context.Context) error { return machine.RescanPCI() }),
+		hyperstart.Ping:            commands.Action(func(context.Context) error { return nil }),
+		hyperstart.Ready:           commands.Action(func(context.Context) error { return machine.RescanPCI() }),
 		hyperstart.OnlineCPUMem:    a.online,
 		hyperstart.DumpStacks:      a.dumpStacks,
 		hyperstart.GuestInfo:       a.guestInfo,
-		hyperstart.StartPod:        command(a.startPod),
-		hyperstart.DestroyPod:      action(a.destroyPod),
-		hyperstart.SetupInterface:  a.whenReady(command(a.network.SetInterface)),
-		hyperstart.SetupRoute:      a.whenReady(command(a.network.SetRoutes)),
-		hyperstart.NewContainer:    command(s.create),
-		hyperstart.StartContainer:  command(s.start),
-		hyperstart.ExecCmd:         command(s.exec),
-		hyperstart.KillContainer:   command(s.kill),
-		hyperstart.SignalProcess:   command(s.signal),
-		hyperstart.WinSize:         command(s.resize),
-		hyperstart.PauseContainer:  command(s.pause),
-		hyperstart.ResumeContainer: command(s.resume),
-		hyperstart.UpdateContainer: command(s.update),
-		hyperstart.StatsContainer:  query(s.stats),
-		hyperstart.ListProcesses:   query(s.list),
-		hyperstart.AdjustClock:     query(adjustClock),
-		hyperstart.RelayDNS:        a.whenReady(command(a.dns.Serve)),
-		hyperstart.AnswerDNS:       command(a.dns.Answer),
-		hyperstart.DropCaches:      command(dropCaches),
-		hyperstart.Quiesce:         a.whenReady(action(a.machine.Quiesce)),
-		hyperstart.Reseed:          command(reseed),
-		hyperstart.RefreshVolume:   command(s.shared.RefreshVolume),
+		hyperstart.StartPod:        commands.Command(a.startPod),
+		hyperstart.DestroyPod:      commands.Action(a.destroyPod),
+		hyperstart.SetupInterface:  a.whenReady(commands.Command(a.network.SetInterface)),
+		hyperstart.SetupRoute:      a.whenReady(commands.Command(a.network.SetRoutes)),
+		hyperstart.NewContainer:    commands.Command(s.create),
+		hyperstart.StartContainer:  commands.Command(s.start),
+		hyperstart.ExecCmd:         commands.Command(s.exec),
+		hyperstart.KillContainer:   commands.Command(s.kill),
+		hyperstart.SignalProcess:   commands.Command(s.signal),
+		hyperstart.WinSize:         commands.Command(s.resize),
+		hyperstart.PauseContainer:  commands.Command(s.pause),
+		hyperstart.ResumeContainer: commands.Command(s.resume),
+		hyperstart.UpdateContainer: commands.Command(s.update),
+		hyperstart.StatsContainer:  commands.Query(s.stats),
+		hyperstart.ListProcesses:   commands.Query(s.list),
+		hyperstart.PsContainer:     commands.Query(lister{s}.ps),
+		hyperstart.AdjustClock:     commands.Query(adjustClock),
+		hyperstart.RelayDNS:        a.whenReady(commands.Command(a.dns.Serve)),
+		hyperstart.AnswerDNS:       commands.Command(a.dns.Answer),
+		hyperstart.DropCaches:      commands.Command(dropCaches),
+		hyperstart.Quiesce:         a.whenReady(commands.Action(a.machine.Quiesce)),
+		hyperstart.Reseed:          commands.Command(reseed),
+		hyperstart.RefreshVolume:   commands.Command(s.shared.RefreshVolume),
 		hyperstart.ReadFile:        files{s.find}.readFile,
 		hyperstart.WriteFile:       files{s.find}.writeFile,
-		hyperstart.RemoveContainer: command(s.remove),
+		hyperstart.RemoveContainer: commands.Command(s.remove),
 	}
 }
 
@@ -182,10 +188,13 @@ func (a *Agent) notifyOOM(container string) {
 
 // notify sends an event to the host.
 func (a *Agent) notify(e hyperstart.EventMessage) {
+	if a.original.Load() {
+		return
+	}
 	b, err := json.Marshal(e)
 	if err != nil {
 		console.Logf("container %s: %v", e.Container, err)
 		return
 	}
-	a.ctl.send(hyperstart.Event, b)
+	a.ctl.Send(hyperstart.Event, b)
 }

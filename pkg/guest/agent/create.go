@@ -14,17 +14,27 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 // create creates a container: everything is set up and its init process waits for
 // STARTCONTAINER.
-func (s *containers) create(ctx context.Context, req hyperstart.NewContainerRequest) error {
-	if req.Process == nil || len(req.Spec) == 0 {
-		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "container %s: process and spec are needed", req.ID)
-	}
+func (s *containers) create(ctx context.Context, req original.NewContainer) error {
 	if err := s.podReady(ctx); err != nil {
 		return err
+	}
+	if len(req.Spec) == 0 {
+		return createOriginal(ctx, s, &req)
+	}
+	req.NewContainerRequest.Process = req.Process.Base()
+	return createOCI(ctx, s, req.NewContainerRequest)
+}
+
+// createOCI creates a container from its specification.
+func createOCI(ctx context.Context, s *containers, req hyperstart.NewContainerRequest) error {
+	if req.Process == nil {
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "container %s: process is needed", req.ID)
 	}
 	c, err := s.reserve(req.ID)
 	if err != nil {

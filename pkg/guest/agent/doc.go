@@ -5,10 +5,13 @@
 // processes. The rest is in packages that it puts together, and that know neither it
 // nor each other:
 //
+//	commands    the control port: commands and their answers
 //	machine     the guest without containers: boot, modules, ports, settings
 //	netconf     interfaces, routes and neighbours
 //	streams     standard streams, between a process and the tty port
 //	cgroups     control groups, OOM reports, locked text, huge pages
+//	shared      the share, made safe to mount
+//	original    what hosts of an original dialect ask for, as an OCI specification
 //	ociruntime  invocations of the OCI runtime, and the reaper; below it, a fake
 //
 // A new command is a row of [Agent]'s handlers and a method of what it is about.
@@ -52,7 +55,7 @@
 // The control port's reader is [Run] itself. The tty port's reader, the reaper, the
 // readers of the kernel's events and of OOM events, and the driver loaders live as
 // long as the VM. Every CALL has one, joined when the control port ends, and there
-// are at most maxCalls. Every process has one that reports its end, beside those of
+// are at most 64. Every process has one that reports its end, beside those of
 // its streams; containers.background joins them.
 //
 // # Locks
@@ -63,6 +66,6 @@
 // held while the host, the OCI runtime or a device is waited for, but for
 // container.update, which serialises the updates of one container.
 //
-// The package must never know how the host names files, what a share is made of, or
-// that there are other dialects.
+// The package must never know how the host names files or what a share is made of. That there
+// are other dialects is known to originals.go alone.
 package agent

@@ -8,19 +8,20 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 // exec starts a process in a container: a program of the container, or a
 // connection to a port.
-func (s *containers) exec(ctx context.Context, req hyperstart.ExecCmdRequest) error {
-	if req.Process != nil && req.Process.Port != 0 {
-		return s.connect(req.Container, req.Process)
+func (s *containers) exec(ctx context.Context, req original.ExecCmd) error {
+	if req.Process == nil {
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "exec in container %s: process is needed", req.Container)
 	}
-	if req.Process == nil || len(req.Process.OCI) == 0 {
-		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "exec in container %s: process with oci is needed", req.Container)
+	if req.Process.Port != 0 {
+		return s.connect(req.Container, req.Process.Base())
 	}
-	spec, err := hyperstart.Decode[specs.Process](req.Process.OCI)
+	spec, err := execSpec(s, &req)
 	if err != nil {
 		return err
 	}
@@ -32,8 +33,8 @@ func (s *containers) exec(ctx context.Context, req hyperstart.ExecCmdRequest) er
 		// An exec runs at once, before its terminal could be resized from here.
 		spec.ConsoleSize = &specs.Box{Height: uint(req.Process.Rows), Width: uint(req.Process.Columns)}
 	}
-	return s.launch(req.Container, req.Process, spec.Terminal, func(c *container, p *process) (*ociruntime.Child, error) {
-		return s.runtime.Exec(ctx, c.oci, p.id, &spec, p.io)
+	return s.launch(req.Container, req.Process.Base(), spec.Terminal, func(c *container, p *process) (*ociruntime.Child, error) {
+		return s.runtime.Exec(ctx, c.oci, p.id, spec, p.io)
 	})
 }
 

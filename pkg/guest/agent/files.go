@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/commands"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -28,7 +29,7 @@ func (f files) readFile(_ context.Context, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, maxAnswer+1)) // the mux refuses what is too long
+	b, err := io.ReadAll(io.LimitReader(file, commands.MaxAnswer+1)) // the mux refuses what is too long
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", req.File, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/commands"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/kernfs"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -48,7 +49,7 @@ func (a *Agent) online(ctx context.Context, payload []byte) ([]byte, error) {
 	if len(payload) == 0 { // of a host that is older than ccv2
 		return nil, machine.OnlineCPUMem()
 	}
-	return command(func(ctx context.Context, req hyperstart.OnlineRequest) error {
+	return commands.Command(func(ctx context.Context, req hyperstart.OnlineRequest) error {
 		return a.machine.Online(ctx, req.CPUs, req.MemoryMiB)
 	})(ctx, payload)
 }

@@ -26,9 +26,6 @@ func (a *Agent) podReady(ctx context.Context) error {
 // startPod sets up what the containers share. After an error it can be tried
 // again.
 func (a *Agent) startPod(ctx context.Context, req hyperstart.StartPodRequest) error {
-	if len(req.Interfaces)+len(req.Routes) > 0 {
-		return hyperstart.Errorf(hyperstart.ClassNotImplemented, "interfaces and routes are not implemented by this guest")
-	}
 	if err := a.ready(ctx); err != nil {
 		return err
 	}
@@ -65,10 +62,17 @@ func (a *Agent) setUpPod(ctx context.Context, req *hyperstart.StartPodRequest) e
 	if err := machine.MountShm(req.ShmSize); err != nil {
 		return err
 	}
+	if err := a.setUpNetwork(ctx, req); err != nil {
+		return err
+	}
 	if req.ShareDir == "" {
 		return nil
 	}
-	return a.machine.MountShare(ctx, req.ShareDir, req.ShareType)
+	kind := req.ShareType
+	if kind == "" {
+		kind = "9p" // all that original hosts have
+	}
+	return a.machine.MountShare(ctx, req.ShareDir, kind)
 }
 
 // ackGrace is how long a power-off waits for the host to take the ACK.

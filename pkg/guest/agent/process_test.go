@@ -26,7 +26,7 @@ func TestExec(t *testing.T) {
 	g.refuse(hyperstart.ExecCmd, g.execRequest("c", g.newProc("init")), hyperstart.ClassAlreadyExists, "process init of container c exists")
 	g.refuse(hyperstart.ExecCmd, g.execRequest("c", g.newProc("../e")), hyperstart.ClassInvalidArgument, "not valid")
 	g.refuse(hyperstart.ExecCmd, g.execRequest("none", g.newProc("e")), hyperstart.ClassNotFound, "no container none")
-	g.refuse(hyperstart.ExecCmd, hyperstart.ExecCmdRequest{Container: "c"}, hyperstart.ClassInvalidArgument, "oci is needed")
+	g.refuse(hyperstart.ExecCmd, hyperstart.ExecCmdRequest{Container: "c"}, hyperstart.ClassInvalidArgument, "process is needed")
 	first.write("one")
 	first.output("one")
 	first.fake.Exit(0)

@@ -186,3 +186,56 @@ func TestTerminal(t *testing.T) {
 	<-s.Drained()
 	s.Close()
 }
+
+// TestWithoutCredits: a host that knows no credits gets all output, no message about credit, and
+// has more input taken than a window has.
+func TestWithoutCredits(t *testing.T) {
+	p, host, r := hostPort(t)
+	p.WithoutCredits()
+	s, err := p.Open(Options{Stdio: 3, Stderr: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin, stdout, closeAll := childEnds(t, s)
+	s.Start()
+	const size = 3 * hyperstart.CreditWindow
+	sent := make(chan error)
+	go func() {
+		_, err := stdout.Write(make([]byte, size))
+		sent <- err
+	}()
+	for got := 0; got < size; {
+		seq, payload, err := r.Read()
+		if err != nil || seq != 3 {
+			t.Fatalf("after %d bytes: %d bytes of %d, %v", got, len(payload), seq, err)
+		}
+		got += len(payload)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for range size / hyperstart.MaxTTYPayload {
+			if _, err := host.Write(hyperstart.AppendTTY(nil, 3, make([]byte, hyperstart.MaxTTYPayload))); err != nil {
+				sent <- err
+			}
+		}
+		_, err := host.Write(hyperstart.AppendTTY(nil, 3, nil))
+		sent <- err
+	}()
+	if n, err := io.Copy(io.Discard, stdin); n != size || err != nil {
+		t.Errorf("the process got %d bytes of %d, %v", n, size, err)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	closeAll()
+	<-s.Drained()
+	s.Close()
+	go s.SendExit(5)
+	for _, want := range []string{"", "\x05"} { // and no credit before
+		if seq, payload, err := r.Read(); err != nil || seq != 3 || string(payload) != want {
+			t.Errorf("%q of %d, %v", payload, seq, err)
+		}
+	}
+}

@@ -4,19 +4,23 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 // Port is the tty port, which all standard streams share. Its reader never waits
-// for a process: input goes into queues that the credit window bounds.
+// for a process of a host that knows credits: input goes into queues that the credit window bounds.
 type Port struct {
 	rw   io.ReadWriter
 	dir  string      // for console sockets
 	fail func(error) // called when the port cannot be written to
+
+	uncredited atomic.Bool // the host knows no credits
 
 	wmu sync.Mutex // guards writes to rw
 
@@ -29,6 +33,18 @@ type Port struct {
 // called with the error of a write, after which no process can be served.
 func NewPort(rw io.ReadWriter, dir string, fail func(error)) *Port {
 	return &Port{rw: rw, dir: dir, fail: fail, inputs: map[uint64]*stdin{}, outputs: map[uint64]*credit{}}
+}
+
+// WithoutCredits is for a host that knows none: the outputs of processes that are opened from then on
+// need none, no credit is sent, and the port waits for a process whose input is full.
+func (p *Port) WithoutCredits() { p.uncredited.Store(true) }
+
+// window is how much an output may send at first.
+func (p *Port) window() int {
+	if p.uncredited.Load() {
+		return math.MaxInt
+	}
+	return hyperstart.CreditWindow
 }
 
 // consolePath is where the console socket of a process is.
@@ -64,6 +80,9 @@ func (p *Port) Serve() error {
 		p.mu.Lock()
 		in := p.inputs[seq]
 		p.mu.Unlock()
+		if in != nil && p.uncredited.Load() {
+			in.awaitRoom(len(payload))
+		}
 		// Input for a process that has ended is not an error: it crossed the exit.
 		if in != nil && !in.push(payload) {
 			console.Logf("stdin of sequence %d: host exceeds the window, %d bytes dropped", seq, len(payload))
@@ -93,11 +112,11 @@ func (p *Port) register(stdio, stderr uint64, in *stdin) (out, errs *credit, err
 			return nil, nil, hyperstart.Errorf(hyperstart.ClassAlreadyExists, "sequence number %d is in use", seq)
 		}
 	}
-	out = newCredit(hyperstart.CreditWindow)
+	out = newCredit(p.window())
 	p.outputs[stdio] = out
 	p.inputs[stdio] = in
 	if stderr != 0 {
-		errs = newCredit(hyperstart.CreditWindow)
+		errs = newCredit(p.window())
 		p.outputs[stderr] = errs
 	}
 	return out, errs, nil
@@ -117,5 +136,8 @@ func (p *Port) sendExit(stdio uint64, status uint8) {
 }
 
 func (p *Port) grant(seq uint64, n int) {
+	if p.uncredited.Load() {
+		return
+	}
 	p.write(hyperstart.AppendCredit(nil, hyperstart.Credit{Seq: seq, Bytes: uint32(n)}))
 }

@@ -41,7 +41,7 @@ func (s *stdin) push(b []byte) bool {
 	if len(b) == 0 {
 		// A terminal has no end of input; programs read ^D instead.
 		s.eof = s.eof || !s.terminal
-		s.cond.Signal()
+		s.cond.Broadcast()
 		return true
 	}
 	if s.closed || s.eof {
@@ -52,8 +52,17 @@ func (s *stdin) push(b []byte) bool {
 	}
 	s.uncredited += len(b)
 	s.queue = append(s.queue, bytes.Clone(b))
-	s.cond.Signal()
+	s.cond.Broadcast()
 	return true
+}
+
+// awaitRoom waits until n more bytes fit, or nobody wants them.
+func (s *stdin) awaitRoom(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.uncredited+n > hyperstart.CreditWindow && !s.eof && !s.closed {
+		s.cond.Wait()
+	}
 }
 
 // next waits for data. It returns nil at the end of the input.
@@ -79,6 +88,7 @@ func (s *stdin) consumed(pending int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uncredited -= pending
+	s.cond.Broadcast()
 	return pending
 }
 
@@ -88,7 +98,7 @@ func (s *stdin) close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.queue = nil
-	s.cond.Signal()
+	s.cond.Broadcast()
 }
 
 // pump writes the queue to the process until its end. A process that closes

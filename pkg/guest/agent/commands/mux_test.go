@@ -1,4 +1,4 @@
-package agent
+package commands
 
 import (
 	"bufio"
@@ -24,12 +24,12 @@ type message struct {
 
 // serveMux runs a mux on one end of a pipe and returns the other end and a
 // reader of its answers.
-func serveMux(t *testing.T, handlers map[hyperstart.Code]handler, final func()) (net.Conn, func() message) {
+func serveMux(t *testing.T, handlers map[hyperstart.Code]Handler, final func()) (net.Conn, func() message) {
 	t.Helper()
 	host, guest := net.Pipe()
-	m := newMux(&ctlWriter{w: guest}, handlers, final)
+	m := New(&Writer{w: guest}, handlers, final)
 	done := make(chan error, 1)
-	go func() { done <- m.serve(t.Context(), guest) }()
+	go func() { done <- m.Serve(t.Context(), guest) }()
 	t.Cleanup(func() {
 		host.Close()
 		if err := <-done; !errors.Is(err, io.EOF) {
@@ -68,12 +68,12 @@ func errorText(t *testing.T, m message) hyperstart.ErrorReply {
 }
 
 func TestMuxAnswersInOrder(t *testing.T) {
-	host, next := serveMux(t, map[hyperstart.Code]handler{
+	host, next := serveMux(t, map[hyperstart.Code]Handler{
 		hyperstart.Ping: func(_ context.Context, b []byte) ([]byte, error) { return append([]byte("re: "), b...), nil },
 		hyperstart.StartPod: func(context.Context, []byte) ([]byte, error) {
 			return nil, hyperstart.Errorf("some_class", "no: %d", 7)
 		},
-		hyperstart.ReadFile: func(context.Context, []byte) ([]byte, error) { return make([]byte, maxAnswer+1), nil },
+		hyperstart.ReadFile: func(context.Context, []byte) ([]byte, error) { return make([]byte, MaxAnswer+1), nil },
 	}, nil)
 	send(t, host, hyperstart.Ping, "a")
 	if got, want := next(), (message{hyperstart.Ack, "re: a"}); got != want {
@@ -104,7 +104,7 @@ func TestMuxAnswersInOrder(t *testing.T) {
 
 func TestMuxCallsRunBeside(t *testing.T) {
 	release := make(chan struct{})
-	host, next := serveMux(t, map[hyperstart.Code]handler{
+	host, next := serveMux(t, map[hyperstart.Code]Handler{
 		hyperstart.Ping: func(context.Context, []byte) ([]byte, error) { return nil, nil },
 		hyperstart.NewContainer: func(_ context.Context, b []byte) ([]byte, error) {
 			<-release
@@ -151,7 +151,7 @@ func TestMuxMalformedCall(t *testing.T) {
 
 func TestMuxFinalFollowsTheReply(t *testing.T) {
 	final := make(chan struct{})
-	host, next := serveMux(t, map[hyperstart.Code]handler{
+	host, next := serveMux(t, map[hyperstart.Code]Handler{
 		hyperstart.DestroyPod: func(context.Context, []byte) ([]byte, error) { return nil, nil },
 	}, func() { close(final) })
 	send(t, host, hyperstart.DestroyPod, "")

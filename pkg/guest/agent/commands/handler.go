@@ -1,4 +1,4 @@
-package agent
+package commands
 
 import (
 	"context"
@@ -7,12 +7,12 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// handler runs one command and returns the payload of its ACK. The payload is
+// Handler runs one command and returns the payload of its ACK. The payload is
 // valid until the handler returns.
-type handler func(ctx context.Context, payload []byte) ([]byte, error)
+type Handler func(ctx context.Context, payload []byte) ([]byte, error)
 
-// command makes a handler of a function that answers nothing.
-func command[T any](run func(context.Context, T) error) handler {
+// Command makes a handler of a function that answers nothing.
+func Command[T any](run func(context.Context, T) error) Handler {
 	return func(ctx context.Context, payload []byte) ([]byte, error) {
 		req, err := hyperstart.Decode[T](payload)
 		if err != nil {
@@ -22,8 +22,8 @@ func command[T any](run func(context.Context, T) error) handler {
 	}
 }
 
-// query makes a handler of a function whose answer is sent in JSON.
-func query[T, A any](run func(context.Context, T) (A, error)) handler {
+// Query makes a handler of a function whose answer is sent in JSON.
+func Query[T, A any](run func(context.Context, T) (A, error)) Handler {
 	return func(ctx context.Context, payload []byte) ([]byte, error) {
 		req, err := hyperstart.Decode[T](payload)
 		if err != nil {
@@ -37,7 +37,7 @@ func query[T, A any](run func(context.Context, T) (A, error)) handler {
 	}
 }
 
-// action makes a handler of a function that needs no payload and answers nothing.
-func action(run func(context.Context) error) handler {
+// Action makes a handler of a function that needs no payload and answers nothing.
+func Action(run func(context.Context) error) Handler {
 	return func(ctx context.Context, _ []byte) ([]byte, error) { return nil, run(ctx) }
 }

@@ -1,4 +1,4 @@
-package agent
+package commands
 
 import (
 	"bufio"
@@ -16,23 +16,28 @@ import (
 // and a spec of up to MaxCtlPayload, so it also bounds the agent's memory.
 const maxCalls = 64
 
-// mux reads commands and answers them.
-type mux struct {
-	handlers map[hyperstart.Code]handler
-	out      *ctlWriter
+// Mux reads commands and answers them.
+type Mux struct {
+	handlers map[hyperstart.Code]Handler
+	out      *Writer
 	// final is called after the reply to a successful DESTROYPOD was written.
 	final func()
+	// Original, which may be nil, is called before a STARTPOD that comes without a CALL: its
+	// host knows none.
+	Original func()
 
 	calls chan struct{} // one token per running CALL
 	wg    sync.WaitGroup
 }
 
-func newMux(out *ctlWriter, handlers map[hyperstart.Code]handler, final func()) *mux {
-	return &mux{handlers: handlers, out: out, final: final, calls: make(chan struct{}, maxCalls)}
+// New returns a mux that answers on out. final is called after the reply to a DESTROYPOD that
+// has succeeded was written.
+func New(out *Writer, handlers map[hyperstart.Code]Handler, final func()) *Mux {
+	return &Mux{handlers: handlers, out: out, final: final, calls: make(chan struct{}, maxCalls)}
 }
 
-// serve answers commands until the stream ends, then ends running CALLs.
-func (m *mux) serve(ctx context.Context, r io.Reader) error {
+// Serve answers commands until the stream ends, then ends running CALLs.
+func (m *Mux) Serve(ctx context.Context, r io.Reader) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer m.wg.Wait()
 	defer cancel()
@@ -46,24 +51,27 @@ func (m *mux) serve(ctx context.Context, r io.Reader) error {
 			m.call(ctx, payload)
 			continue
 		}
+		if code == hyperstart.StartPod && m.Original != nil {
+			m.Original()
+		}
 		answer, err := m.run(ctx, code, payload)
 		if err != nil {
-			m.out.send(hyperstart.Error, hyperstart.EncodeError(err))
+			m.out.Send(hyperstart.Error, hyperstart.EncodeError(err))
 			continue
 		}
-		m.out.send(hyperstart.Ack, answer)
+		m.out.Send(hyperstart.Ack, answer)
 		m.finish(code)
 	}
 }
 
 // call acknowledges a CALL and runs the wrapped command beside the others.
-func (m *mux) call(ctx context.Context, payload []byte) {
+func (m *Mux) call(ctx context.Context, payload []byte) {
 	ticket, code, inner, err := hyperstart.ParseCall(payload)
 	if err != nil {
-		m.out.send(hyperstart.Error, hyperstart.EncodeError(hyperstart.Errorf(hyperstart.ClassInvalidArgument, "%w", err)))
+		m.out.Send(hyperstart.Error, hyperstart.EncodeError(hyperstart.Errorf(hyperstart.ClassInvalidArgument, "%w", err)))
 		return
 	}
-	m.out.send(hyperstart.Ack, nil)
+	m.out.Send(hyperstart.Ack, nil)
 	select {
 	case m.calls <- struct{}{}:
 	default:
@@ -82,31 +90,31 @@ func (m *mux) call(ctx context.Context, payload []byte) {
 	})
 }
 
-func (m *mux) result(ticket uint32, answer []byte, err error) {
+func (m *Mux) result(ticket uint32, answer []byte, err error) {
 	status := hyperstart.Ack
 	if err != nil {
 		status, answer = hyperstart.Error, hyperstart.EncodeError(err)
 	}
-	m.out.send(hyperstart.Result, hyperstart.AppendCall(nil, ticket, status, answer))
+	m.out.Send(hyperstart.Result, hyperstart.AppendCall(nil, ticket, status, answer))
 }
 
-func (m *mux) run(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
+func (m *Mux) run(ctx context.Context, code hyperstart.Code, payload []byte) ([]byte, error) {
 	h, ok := m.handlers[code]
 	if !ok {
 		name := hyperstart.DialectCCv2.CodeName(code)
 		return nil, hyperstart.Errorf(hyperstart.ClassNotImplemented, "%s is not a command of this guest", name)
 	}
 	answer, err := h(ctx, payload)
-	if err == nil && len(answer) > maxAnswer {
-		return nil, hyperstart.Errorf(hyperstart.ClassResourceExhausted, "answer of %d bytes, at most %d fit in a message", len(answer), maxAnswer)
+	if err == nil && len(answer) > MaxAnswer {
+		return nil, hyperstart.Errorf(hyperstart.ClassResourceExhausted, "answer of %d bytes, at most %d fit in a message", len(answer), MaxAnswer)
 	}
 	return answer, err
 }
 
-// maxAnswer leaves room for the header of a RESULT.
-const maxAnswer = hyperstart.MaxCtlPayload - 8
+// MaxAnswer leaves room for the header of a RESULT.
+const MaxAnswer = hyperstart.MaxCtlPayload - 8
 
-func (m *mux) finish(code hyperstart.Code) {
+func (m *Mux) finish(code hyperstart.Code) {
 	if code == hyperstart.DestroyPod {
 		m.final()
 	}
