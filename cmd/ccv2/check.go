@@ -124,4 +124,8 @@ func (c *checker) hostChecks(ctx context.Context) {
 	c.report("cgroup", checkCgroup("/sys/fs/cgroup"))
 	c.report("shim", checkShim(ctx))
 	c.report("containerd", checkContainerd(ctx, c.proc))
+	if !c.failed { // else it is not known what they would be made of
+		_, f := c.templates()
+		c.report("templates", f)
+	}
 }

@@ -26,41 +26,55 @@ const (
 	probeID   = "probe"
 )
 
-// boot boots a VM just as a shim does, asks its guest, measures, and releases
-// everything.
-func (c *checker) boot(ctx context.Context) (err error) {
+// boot tries VMs as a shim has them, one that boots and one from a template. The overhead is
+// that of the first: where a template cannot be used, a pod's VM boots, and must have room.
+func (c *checker) boot(ctx context.Context) error {
 	// The errors say what goes wrong; the log would say it again.
 	if err := log.SetLevel("fatal"); err != nil {
 		return err
 	}
-	dir, remove, err := tempDir(c.config.StateDir)
+	p, err := c.probe(ctx, podvm.Cold{Driver: c.driver})
 	if err != nil {
 		return err
+	}
+	c.printBoot(p.timing, p.info)
+	if err := c.bootFromTemplate(ctx); err != nil {
+		return err
+	}
+	c.printMemory(p.use, p.info)
+	return nil
+}
+
+// sandboxUse is what is known of a VM that has ended.
+type sandboxUse struct {
+	timing podvm.Timing
+	info   hyperstart.GuestInfoReply
+	use    footprint
+}
+
+// probe starts a VM just as a shim does, asks its guest, measures, and releases everything.
+func (c *checker) probe(ctx context.Context, source podvm.Source) (p sandboxUse, err error) {
+	dir, remove, err := tempDir(c.config.StateDir)
+	if err != nil {
+		return p, err
 	}
 	defer remove()
 	vm, err := vmconfig.Of(c.config, c.accel)
 	if err != nil {
-		return err
+		return p, err
 	}
 	vm.ProxySocket = true // through which the guest is asked
-	m := podvm.New(podvm.Options{
-		Namespace: namespace, ID: probeID, StateDir: dir, Source: podvm.Cold{Driver: c.driver}, Config: vm,
-	})
+	m := podvm.New(podvm.Options{Namespace: namespace, ID: probeID, StateDir: dir, Source: source, Config: vm})
 	defer func() { err = errors.Join(err, stop(m)) }()
 	if err := m.Boot(ctx, bundle.Pod{}, client.Events{}); err != nil {
-		return err
+		return p, err
 	}
-	info, err := guestInfo(ctx, m, vm.CallTimeout)
-	if err != nil {
-		return err
+	if p.info, err = guestInfo(ctx, m, vm.CallTimeout); err != nil {
+		return p, err
 	}
-	use, err := c.measure(dir)
-	if err != nil {
-		return err
-	}
-	c.printBoot(m.Timing(), info)
-	c.printMemory(use, info)
-	return nil
+	p.timing = m.Timing()
+	p.use, err = c.measure(dir)
+	return p, err
 }
 
 // stop ends the probe even when the command was interrupted.

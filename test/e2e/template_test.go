@@ -151,6 +151,12 @@ func TestTemplateNames(t *testing.T) {
 	if out, err := ccv2(t, "template", "build"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	out, _ := ccv2(t, "check") // it may have other things to complain about
+	for _, want := range []string{"ok    templates ", "ok    from template  ready for containers after"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("ccv2 check says nothing of %q:\n%s", want, out)
+		}
+	}
 	for i, id := range []string{"names1", "names2", "names3"} {
 		_, pod := newPodNetwork(t)
 		want := fmt.Sprintf("02:00:00:00:01:%02x", i)

@@ -78,19 +78,21 @@ func NewHost() (*Host, error) {
 	return h, h.makeTemplate()
 }
 
-// noTemplates has every VM of a run boot. Otherwise those of the usual size, which most
-// tests have, start from a template, and the others boot.
+// noTemplates has every VM of a run boot. Otherwise they start from a template, of the usual
+// size or of the least.
 var noTemplates = os.Getenv("CCV2_TEMPLATES") == "off"
 
-// makeTemplate makes the template of the usual VMs, unless it is there from an earlier run.
+// makeTemplate makes the templates, unless they are there from an earlier run.
 func (h *Host) makeTemplate() error {
 	if noTemplates {
 		return nil
 	}
-	cmd := exec.Command(filepath.Join(h.Bin, "ccv2"), "template", "build") //nolint:noctx // it has a limit of its own
-	cmd.Env = h.Env()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("ccv2 template build: %w: %s", err, out)
+	for _, size := range [][]string{nil, {"-memory", "1"}} {
+		cmd := exec.Command(filepath.Join(h.Bin, "ccv2"), append([]string{"template", "build"}, size...)...) //nolint:noctx // it has a limit of its own
+		cmd.Env = h.Env()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("ccv2 template build: %w: %s", err, out)
+		}
 	}
 	return nil
 }
