@@ -64,6 +64,13 @@ var rightRows = []row{
 		run --rm $image sh -c 'echo 1 >/proc/sys/kernel/msgmax'
 		run --rm $image mount -t tmpfs none /tmp
 		run --rm $image sh -c 'ls /dev | grep -v ^core$ | sort | xargs'`},
+	{name: "--device of a disk", want: "of the host\n4194304\n", script: `
+		f=$(mktemp); echo of the host >$f; truncate -s 4M $f; d=$(losetup --find --show $f)
+		run --rm --device $d:/dev/x $image sh -c 'ls -l /dev/x | cut -c 1; head -n 1 /dev/x; blockdev --getsize64 /dev/x; echo of the container | dd of=/dev/x conv=notrunc 2>/dev/null; echo $?'
+		head -n 1 $d
+		run --rm --device $d:/dev/x:r $image sh -c 'head -n 1 /dev/x; (echo x >/dev/x) 2>&1'
+		run --rm --privileged --device $d:/dev/x $image sh -c 'mke2fs /dev/x >/dev/null 2>&1 && mkdir /m && mount -t ext4 /dev/x /m && echo in a file >/m/f && umount /m && mount -t ext4 /dev/x /m && cat /m/f'
+		losetup --detach $d; losetup --list --noheadings --output BACK-FILE | grep -c $f; rm $f`},
 	{name: "--device", want: "crw", script: `
 		run --rm --device /dev/zero:/dev/other:r $image sh -c 'ls -l /dev/other | cut -c 1-4; head -c 3 /dev/other | wc -c'
 		run --rm --device /dev/fuse $image sh -c 'ls -l /dev/fuse | cut -c 1; : </dev/fuse && echo opened'

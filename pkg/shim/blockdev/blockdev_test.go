@@ -120,6 +120,8 @@ func TestGiven(t *testing.T) {
 		return r
 	}
 	disk := device("/dev/x", "b", 8, 1)
+	path, n := loop(t)
+	host := device(path, "b", int64(n.major), int64(n.minor)) // as all nodes of the host are listed
 	written, read := []string{"/dev/x 8:1 rw"}, []string{"/dev/x 8:1 r"}
 	for name, test := range map[string]struct {
 		devices []specs.LinuxDevice
@@ -133,8 +135,10 @@ func TestGiven(t *testing.T) {
 		"then not for writing":         {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "rwm", 8), rule(false, "b", "w", 8, 1)}, read},
 		"to be made alone":             {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "m", 8, 1)}, nil},
 		"another one":                  {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "rwm", 8, 2), rule(true, "c", "rwm", 8, 1)}, nil},
-		"privileged":                   {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "", "rwm")}, nil},
-		"of characters":                {[]specs.LinuxDevice{device("/dev/x", "c", 8, 1)}, []specs.LinuxDeviceCgroup{rule(true, "c", "rwm", 8, 1)}, nil},
+		"privileged": {
+			[]specs.LinuxDevice{host, {Path: "/dev/x", Type: "b", Major: 7, Minor: 77}}, []specs.LinuxDeviceCgroup{rule(true, "", "rwm")}, []string{"/dev/x 7:77 rw"},
+		},
+		"of characters": {[]specs.LinuxDevice{device("/dev/x", "c", 8, 1)}, []specs.LinuxDeviceCgroup{rule(true, "c", "rwm", 8, 1)}, nil},
 		"twice": {
 			[]specs.LinuxDevice{disk, device("/dev/y", "b", 8, 1), device("/dev/z", "b", 8, 2)},
 			[]specs.LinuxDeviceCgroup{rule(true, "b", "rwm", 8)},

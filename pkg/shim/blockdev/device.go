@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -22,7 +23,8 @@ func (d device) String() string { return fmt.Sprintf("%s %d:%d", d.path, d.major
 
 // given are the block devices that a rule names which lets the container read or write,
 // each once. A privileged container, which may use all there are, has nodes of all
-// that the host has, and is given those alone that a rule names as well.
+// that the host has, and is given those alone that a rule names as well, or that have another
+// path than on the host: clients do not list them so by themselves.
 func given(spec *specs.Spec) []device {
 	if spec.Linux == nil || spec.Linux.Resources == nil {
 		return nil
@@ -31,7 +33,11 @@ func given(spec *specs.Spec) []device {
 	seen := make(map[number]bool)
 	for _, d := range spec.Linux.Devices {
 		n := number{uint32(d.Major), uint32(d.Minor)}
-		read, write := access(d, spec.Linux.Resources.Devices)
+		rules := spec.Linux.Resources.Devices
+		read, write := access(d, rules)
+		if !read && !write && slices.ContainsFunc(rules, allowsAll) && !isNode(d.Path, n) {
+			read, write = true, true
+		}
 		if d.Type != "b" || seen[n] || !read && !write {
 			continue
 		}
@@ -39,6 +45,11 @@ func given(spec *specs.Spec) []device {
 		list = append(list, device{key: key{n, !write}, path: d.Path})
 	}
 	return list
+}
+
+// allowsAll reports whether a rule is that of a privileged container.
+func allowsAll(r specs.LinuxDeviceCgroup) bool {
+	return r.Allow && (r.Type == "" || r.Type == "a") && r.Major == nil && r.Minor == nil && (r.Access == "" || strings.Contains(r.Access, "w"))
 }
 
 // access is what the rules that name a device, or all of its driver, let a container do.
