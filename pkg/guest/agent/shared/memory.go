@@ -101,7 +101,7 @@ func makeBelow(root int, path string) error {
 	}
 	at := root
 	for name := range strings.SplitSeq(path, "/") {
-		err := unix.Mkdirat(at, name, st.Mode&0o777)
+		err := unix.Mkdirat(at, name, st.Mode&0o777) // in the volume's group, where that has the bit
 		made := err == nil
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return errors.Join(err, closeBelow(root, at))
@@ -112,20 +112,12 @@ func makeBelow(root int, path string) error {
 		}
 		at = next
 		if made { // without what the agent's mask has taken away
-			if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", at), os.FileMode(st.Mode&0o777)|setGID(st.Mode)); err != nil {
+			if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", at), st.Mode&0o7777); err != nil {
 				return errors.Join(err, closeBelow(root, at))
 			}
 		}
 	}
 	return closeBelow(root, at)
-}
-
-// setGID is the bit that a directory gets from the one that it is in.
-func setGID(mode uint32) os.FileMode {
-	if mode&unix.S_ISGID != 0 {
-		return os.ModeSetgid
-	}
-	return 0
 }
 
 // closeBelow closes what was opened below a directory.

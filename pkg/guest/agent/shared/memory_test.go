@@ -16,7 +16,7 @@ func inMemory(t *testing.T, names ...string) (tab *Table, volume string, paths [
 	t.Helper()
 	tab = share(t)
 	volume = filepath.Join(tab.memory.dir, "v")
-	if err := tab.MakeMemory([]hyperstart.MemoryVolume{{Name: "v", Size: 1 << 20, Mode: 0o2770, UID: 12, GID: 34}}); err != nil {
+	if err := tab.MakeMemory([]hyperstart.MemoryVolume{{Name: "v", Size: 1 << 20, Mode: 0o3770, UID: 12, GID: 34}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // with the VM, else
@@ -61,13 +61,13 @@ func TestMemory(t *testing.T) {
 	if err := errors.Join(unix.Stat(volume, &st), unix.Statfs(volume, &fs)); err != nil {
 		t.Fatal(err)
 	}
-	if st.Mode&0o7777 != 0o2770 || st.Uid != 12 || st.Gid != 34 || fs.Type != unix.TMPFS_MAGIC || int64(fs.Blocks)*fs.Bsize != 1<<20 {
+	if st.Mode&0o7777 != 0o3770 || st.Uid != 12 || st.Gid != 34 || fs.Type != unix.TMPFS_MAGIC || int64(fs.Blocks)*fs.Bsize != 1<<20 {
 		t.Errorf("mode %o of %d:%d, type %x, %d blocks of %d", st.Mode, st.Uid, st.Gid, fs.Type, fs.Blocks, fs.Bsize)
 	}
 	if err := os.WriteFile(filepath.Join(paths[1], "file"), []byte("kept"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Stat(filepath.Join(volume, "a/b"), &st); err != nil || st.Mode&0o7777 != 0o2770 || st.Gid != 34 {
+	if err := unix.Stat(filepath.Join(volume, "a/b"), &st); err != nil || st.Mode&0o7777 != 0o3770 || st.Gid != 34 {
 		t.Errorf("part: mode %o, group %d, %v", st.Mode, st.Gid, err)
 	}
 	if err := tab.Release("c"); err != nil {
