@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/history"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 )
 
@@ -81,6 +82,26 @@ type Resizer interface {
 	Resize(ctx context.Context, to Size) error
 	// Grown is what was added since the start.
 	Grown() Size
+}
+
+// Observable is a VM that can be looked at while it runs. None of it changes the VM.
+type Observable interface {
+	// Console is what the guest has written to its console.
+	Console() *history.Log[ConsoleLine]
+	// Devices are the ids of those that are plugged.
+	Devices() []string
+	// Version is that of the VMM.
+	Version() string
+	// Status is what the VMM says of the vCPUs, such as "running".
+	Status(ctx context.Context) (string, error)
+	// Inspect returns all that the VMM says of its parts, as text.
+	Inspect(ctx context.Context) ([]byte, error)
+}
+
+// ConsoleLine is a line of the console, printable.
+type ConsoleLine struct {
+	Time int64 // nanoseconds since 1970, when it was complete
+	Text string
 }
 
 // PluggerOf returns the VM's ability to plug devices. The methods of one that has

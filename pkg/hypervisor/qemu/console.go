@@ -3,6 +3,10 @@ package qemu
 import (
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/history"
 )
 
 // Limits of what is kept of the console. The guest writes it, so they bound
@@ -15,11 +19,15 @@ const (
 // console keeps the last lines of a stream, made printable. It is an
 // io.Writer that never fails and never blocks.
 type console struct {
-	mu    sync.Mutex // guards what follows
-	lines []string   // ring; next is the oldest once it is full
-	next  int
-	line  []byte // the line that is being written
-	esc   escState
+	lines *history.Log[hypervisor.ConsoleLine]
+
+	mu   sync.Mutex // guards what follows; held while a line is added
+	line []byte     // the line that is being written
+	esc  escState
+}
+
+func newConsole() *console {
+	return &console{lines: history.New[hypervisor.ConsoleLine](consoleLines)}
 }
 
 // escState is where the stream is in a terminal's escape sequence.
@@ -80,21 +88,18 @@ func (c *console) put(b byte) {
 func (c *console) push() {
 	line := strings.TrimRight(string(c.line), " ")
 	c.line = c.line[:0]
-	if len(c.lines) < consoleLines {
-		c.lines = append(c.lines, line)
-		return
-	}
-	c.lines[c.next] = line
-	c.next = (c.next + 1) % consoleLines
+	c.lines.Add(hypervisor.ConsoleLine{Time: time.Now().UnixNano(), Text: line})
 }
 
 // tail returns up to n last lines, oldest first, with an unfinished one.
 func (c *console) tail(n int) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make([]string, 0, len(c.lines)+1)
-	all = append(all, c.lines[c.next:]...)
-	all = append(all, c.lines[:c.next]...)
+	lines, _ := c.lines.From(0)
+	all := make([]string, 0, len(lines)+1)
+	for _, l := range lines {
+		all = append(all, l.Text)
+	}
 	if len(c.line) > 0 {
 		all = append(all, string(c.line))
 	}

@@ -21,6 +21,8 @@ import (
 
 // machine is one running QEMU.
 type machine struct {
+	observer
+
 	spec    hypervisor.Spec
 	proc    *child.Process
 	monitor *qmp.Client
@@ -38,6 +40,8 @@ var (
 	_ hypervisor.Plugger = (*machine)(nil)
 	_ hypervisor.Saver   = (*machine)(nil)
 	_ hypervisor.Resizer = (*machine)(nil)
+
+	_ hypervisor.Observable = (*machine)(nil)
 )
 
 // start runs QEMU with args and returns when the guest runs.
@@ -65,9 +69,10 @@ func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine
 	_, _ = monitorPeer.Close(), ttyPeer.Close()
 
 	m := &machine{
-		spec: spec, proc: proc, console: new(console),
+		spec: spec, proc: proc, console: newConsole(),
 		slots: newSlotTable(hotplugSlots(spec)), done: make(chan struct{}),
 	}
+	m.observer = observer{m}
 	m.timeline.Exec = proc.Started()
 	consoleDone := make(chan struct{})
 	go func() {

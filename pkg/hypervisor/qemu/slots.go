@@ -34,6 +34,19 @@ type plugged struct {
 
 func newSlotTable(n int) *slotTable { return &slotTable{slots: make([]*plugged, n)} }
 
+// ids are those of the devices that have a slot.
+func (t *slotTable) ids() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var ids []string
+	for _, p := range t.slots {
+		if p != nil {
+			ids = append(ids, p.id)
+		}
+	}
+	return ids
+}
+
 // reserve takes a free slot for a device, which is busy until it is idle.
 func (t *slotTable) reserve(id string) (*plugged, error) {
 	t.mu.Lock()

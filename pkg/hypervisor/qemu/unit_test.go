@@ -42,7 +42,7 @@ func TestConsole(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var c console
+			c := newConsole()
 			for _, b := range []byte(tt.in) { // the smallest pieces
 				if _, err := c.Write([]byte{b}); err != nil {
 					t.Fatal(err)
@@ -56,10 +56,10 @@ func TestConsole(t *testing.T) {
 }
 
 func TestConsoleTail(t *testing.T) {
-	var c console
+	c := newConsole()
 	const more = consoleLines + 7
 	for i := range more {
-		fmt.Fprintln(&c, i)
+		fmt.Fprintln(c, i)
 	}
 	if got, want := c.tail(2), []string{fmt.Sprint(more - 2), fmt.Sprint(more - 1)}; !slices.Equal(got, want) {
 		t.Errorf("tail %q, want %q", got, want)
