@@ -89,3 +89,17 @@ type lineError struct {
 
 func (e *lineError) Error() string { return Line(e.error.Error(), e.limit) }
 func (e *lineError) Unwrap() error { return e.error }
+
+// Text returns s, which may have many lines, with what is neither printable nor a line
+// break or a tab replaced by '?'. It is not bounded.
+func Text(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case r == utf8.RuneError, !unicode.IsPrint(r):
+			return unknown
+		}
+		return r
+	}, s)
+}

@@ -20,6 +20,9 @@ var (
 	// first one that is there.
 	sandboxIDAnnotations = []string{"io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"}
 	podUIDAnnotations    = []string{"io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"}
+	podNameAnnotations   = []string{"io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"}
+	podSpaceAnnotations  = []string{"io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"}
+	nameAnnotations      = []string{"io.kubernetes.cri.container-name", "io.kubernetes.container.name"}
 	// typeAnnotations are "sandbox" for the pause container of a pod.
 	typeAnnotations = []string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"}
 )
@@ -53,9 +56,22 @@ func (b *Bundle) OfPod() bool {
 // PodUID is the uid of the pod that the container belongs to, "" for none. A
 // kubelet has the pod's volumes in a directory of that name.
 func (b *Bundle) PodUID() string {
-	for _, key := range podUIDAnnotations {
-		if uid := b.Spec.Annotations[key]; uid != "" {
-			return uid
+	return b.annotation(podUIDAnnotations)
+}
+
+func (b *Bundle) podName() PodName {
+	return PodName{Namespace: b.annotation(podSpaceAnnotations), Name: b.annotation(podNameAnnotations), UID: b.PodUID()}
+}
+
+// ContainerName is what the pod calls the container; "" for the pause container, and
+// for one that is no pod's.
+func (b *Bundle) ContainerName() string { return b.annotation(nameAnnotations) }
+
+// annotation is the first of some that is there.
+func (b *Bundle) annotation(keys []string) string {
+	for _, key := range keys {
+		if value := b.Spec.Annotations[key]; value != "" {
+			return value
 		}
 	}
 	return ""

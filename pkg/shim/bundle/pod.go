@@ -15,6 +15,7 @@ import (
 // Pod is what a sandbox has to know before it boots. It comes from the
 // specification of the pause container, or of a container that is no pod's.
 type Pod struct {
+	Name     PodName
 	Hostname string
 	DNS      []string
 	// Sysctls are set in the guest itself, whose namespaces its containers share.
@@ -30,6 +31,13 @@ type Pod struct {
 	Network Network
 	// ResolvConf is the file of the host that is mounted on /etc/resolv.conf; "" for none.
 	ResolvConf string
+}
+
+// PodName is what people call a pod; empty for a container that is no pod's.
+type PodName struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	UID       string `json:"uid,omitempty"`
 }
 
 // Network says where the network of a pod is. The zero value is a new network
@@ -50,7 +58,7 @@ const defaultShmSize = 64 << 20
 // Pod reads what concerns the guest as a whole.
 func (b *Bundle) Pod() Pod {
 	return Pod{
-		Hostname: hostname(b.Spec), Sysctls: PodSysctls(b.Spec), CgroupsPath: b.Spec.Linux.CgroupsPath,
+		Name: b.podName(), Hostname: hostname(b.Spec), Sysctls: PodSysctls(b.Spec), CgroupsPath: b.Spec.Linux.CgroupsPath,
 		Limits: b.hostLimits(), ShmSize: b.shmSize(), Network: b.network(), ResolvConf: b.mounted("/etc/resolv.conf"),
 	}
 }

@@ -30,7 +30,14 @@ func (b *boot) createStateDir(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	record := store.State{Namespace: b.opts.Namespace, ID: b.opts.ID, Created: time.Now(), Shim: self}
+	spec := b.opts.Config.Spec
+	record := store.State{
+		Namespace: b.opts.Namespace, ID: b.opts.ID, Created: time.Now(), Shim: self,
+		About: store.About{
+			PodNamespace: b.pod.Name.Namespace, Pod: b.pod.Name.Name, PodUID: b.pod.Name.UID,
+			CPUs: spec.CPUs, MemoryMiB: spec.MemoryMiB, Accelerator: string(spec.Accelerator),
+		},
+	}
 	err = b.dir.Create(record)
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		old, loadErr := b.dir.Load()
@@ -46,7 +53,24 @@ func (b *boot) createStateDir(ctx context.Context) error {
 		// From here on this finds everything that this sandbox acquires.
 		b.undo.Add(func(ctx context.Context) error { return reclaim.Sandbox(ctx, b.dir) })
 	}
+	if err == nil {
+		serveDebug(ctx, b)
+	}
 	return err
+}
+
+// serveDebug lets others look at the sandbox. A sandbox that nobody can look at is one
+// nevertheless.
+func serveDebug(ctx context.Context, b *boot) {
+	if b.opts.Serve == nil {
+		return
+	}
+	stop, err := b.opts.Serve(b.dir.Path())
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("sandbox", b.opts.ID).Warn("serve the debug service: ccv2 info and the like will not reach this shim")
+		return
+	}
+	b.undo.Add(func(context.Context) error { return stop() })
 }
 
 // update changes the record of the sandbox.
@@ -165,5 +189,8 @@ func acquireVM(ctx context.Context, b *boot, limit int) error {
 	b.refuse = refuse
 	b.vm.set(vm)
 	b.undo.Add(vm.Kill)
-	return b.recordProcess("qemu", vm.PID())
+	if err := b.recordProcess("qemu", vm.PID()); err != nil {
+		return err
+	}
+	return b.update(func(s *store.State) { s.About.Source = originOf(b) })
 }

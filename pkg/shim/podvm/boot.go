@@ -33,6 +33,7 @@ type boot struct {
 type step struct {
 	phase string // what an error calls it
 	do    func(context.Context) error
+	name  string // what it does, where that is not what an error says of it
 }
 
 // Boot acquires what the pod needs and boots its VM. ctx ends it; events get
@@ -41,29 +42,31 @@ type step struct {
 func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events) error {
 	b := &boot{Machine: m, pod: pod, events: events}
 	m.timing.Begin = time.Now()
-	for _, do := range []func(context.Context) error{
-		b.createStateDir, b.setUpCgroup, b.openNetwork, b.prepareShare, b.startShareServer,
+	for _, s := range []step{
+		{phase: "make directory", do: b.createStateDir},
+		{phase: "set up cgroup", do: b.setUpCgroup},
+		{phase: "open network", do: b.openNetwork},
+		{phase: "prepare share", do: b.prepareShare},
+		{phase: "start file server", do: b.startShareServer},
+		{phase: "start vm", do: func(ctx context.Context) error { return startInTime(ctx, b) }},
 	} {
-		if err := do(ctx); err != nil {
+		if err := m.progress.do(ctx, s); err != nil {
 			return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, b.explain(err))
 		}
-	}
-	if err := startInTime(ctx, b); err != nil {
-		return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, b.explain(err))
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline(b))
 	defer cancel()
 	for _, s := range []step{
-		{"connect network", b.connectNetwork}, // while the guest's kernel boots
-		{"guest not ready", b.connectGuest},
-		{"enter cgroup", b.enterCgroup},
-		{"plug share", b.plugShare},
-		{"set up network", b.attachNetwork}, // the pod's kernel parameters can be about interfaces
-		{"start pod", b.startPod},
-		{"open share", b.enterShare},
-		{"set clock", b.keepClock},
+		{phase: "connect network", do: b.connectNetwork}, // while the guest's kernel boots
+		{phase: "guest not ready", do: b.connectGuest, name: "wait for guest"},
+		{phase: "enter cgroup", do: b.enterCgroup},
+		{phase: "plug share", do: b.plugShare},
+		{phase: "set up network", do: b.attachNetwork}, // the pod's kernel parameters can be about interfaces
+		{phase: "start pod", do: b.startPod},
+		{phase: "open share", do: b.enterShare},
+		{phase: "set clock", do: b.keepClock},
 	} {
-		if err := s.do(ctx); err != nil {
+		if err := m.progress.do(ctx, s); err != nil {
 			return b.describe(s.phase, err)
 		}
 	}
@@ -72,6 +75,8 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 	watchShare(ctx, b)
 	watchVolumes(ctx, b)
 	b.logTiming(ctx)
+	m.progress.reached(m.guest, originOf(b))
+	note(m, "ready", "source "+originOf(b)+", after "+time.Since(m.timing.Begin).Round(time.Millisecond).String())
 	return nil
 }
 
@@ -128,17 +133,22 @@ func vmEnded(vm hypervisor.VM) error {
 	return fmt.Errorf("vm ended by itself: qemu %s", vm.Exit())
 }
 
+// originOf is where the VM comes from.
+func originOf(b *boot) string {
+	if b.refuse != nil {
+		return "template"
+	}
+	return "boot"
+}
+
 // logTiming writes the phases of the boot as one line.
 func (b *boot) logTiming(ctx context.Context) {
-	t, source := b.timing, "boot"
-	if b.refuse != nil {
-		source = "template"
-	}
+	t := b.timing
 	log.G(ctx).WithFields(log.Fields{
 		"sandbox": b.opts.ID,
 		"dialect": b.guest.Dialect().String(),
 		"accel":   string(b.opts.Config.Spec.Accelerator),
-		"source":  source,
+		"source":  originOf(b),
 		"prepare": t.VM.Exec.Sub(t.Begin).String(),
 		"monitor": t.VM.Monitor.Sub(t.VM.Exec).String(),
 		"ready":   t.Ready.Sub(t.VM.Monitor).String(),

@@ -48,6 +48,10 @@ type Options struct {
 	// ShimCgroup is where this process is to be while the VM runs, a client's own
 	// group. Without it, the shim is in the sandbox's.
 	ShimCgroup string
+	// Serve, when set, lets others look at the machine, from a socket in the sandbox's
+	// directory, until stop. Note is told what becomes of it. Neither may block.
+	Serve func(dir string) (stop func() error, err error)
+	Note  func(kind, text string)
 }
 
 // Source has VMs to run pods in.
@@ -80,7 +84,8 @@ type Machine struct {
 	vcpus vcpus
 
 	exposed
-	vm current
+	progress progress
+	vm       current
 
 	// Set by Boot and not changed afterwards.
 	server  *proxy.Server
@@ -93,7 +98,8 @@ type Machine struct {
 
 // loss is the end of the VM or of what it depends on.
 type loss struct {
-	known chan struct{} // closed when there is a cause
+	known chan struct{}            // closed when there is a cause
+	note  func(kind, cause string) // is told it
 
 	mu    sync.Mutex // guards cause
 	cause error
@@ -102,10 +108,14 @@ type loss struct {
 // report reports an end; the first one counts.
 func (l *loss) report(cause error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cause == nil {
+	first := l.cause == nil
+	if first {
 		l.cause = cause
 		close(l.known)
+	}
+	l.mu.Unlock()
+	if first && l.note != nil {
+		l.note("vm-ended", cause.Error())
 	}
 }
 
@@ -130,7 +140,7 @@ type Timing struct {
 func New(opts Options) *Machine {
 	dir := store.DirOf(opts.StateDir, opts.Namespace, opts.ID)
 	return &Machine{
-		opts: opts, dir: dir, loss: loss{known: make(chan struct{})}, vcpus: vcpus{turn: make(chan struct{}, 1)},
+		opts: opts, dir: dir, loss: loss{known: make(chan struct{}), note: opts.Note}, vcpus: vcpus{turn: make(chan struct{}, 1)},
 		exposed: exposed{
 			shares: share.New(share.Options{Files: dir.Files(), Shared: dir.Shared(), Stage: dir.Stage()}),
 			disks:  blockdev.NewTable(dir.VM(), opts.Config.CallTimeout),

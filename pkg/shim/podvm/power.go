@@ -73,6 +73,7 @@ func (m *Machine) Pause(ctx context.Context) error {
 		}
 		return err
 	}
+	note(m, "vm-paused", "the vcpus are stopped")
 	return nil
 }
 
@@ -88,7 +89,7 @@ func vmmContext(ctx context.Context) (context.Context, context.CancelFunc) {
 // Resume starts the vCPUs again, and gives the guest the time that it has missed. It
 // waits for a Pause that is under way. It needs a Boot that has succeeded.
 func (m *Machine) Resume(ctx context.Context) error {
-	if err := m.run(ctx); err != nil {
+	if err := startCPUs(ctx, m); err != nil {
 		return err
 	}
 	m.setClock(ctx)
@@ -109,8 +110,8 @@ func (m *Machine) setClock(ctx context.Context) {
 	m.vcpus.clock.Set(ctx)
 }
 
-// run starts the vCPUs.
-func (m *Machine) run(ctx context.Context) error {
+// startCPUs starts the vCPUs.
+func startCPUs(ctx context.Context, m *Machine) error {
 	if err := m.vcpus.begin(ctx); err != nil {
 		return fmt.Errorf("resume vm: %w", err)
 	}
@@ -121,6 +122,7 @@ func (m *Machine) run(ctx context.Context) error {
 		return err
 	}
 	m.vcpus.set(false)
+	note(m, "vm-resumed", "the vcpus run")
 	return nil
 }
 

@@ -79,8 +79,8 @@ func (c *Container) Process(execID string) (*Process, error) {
 	return nil, fmt.Errorf("process %s of container %s: %w", execID, c.ID, errdefs.ErrNotFound)
 }
 
-// all returns all processes, the init process first.
-func (c *Container) all() []*Process {
+// List returns all processes, the init process first.
+func (c *Container) List() []*Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := []*Process{c.init}
@@ -160,7 +160,7 @@ func (c *Container) remove(ctx context.Context) {
 	<-c.init.end.final      // its exit is announced before the deletion is
 	c.sandbox.creates.Add() // the machine is released after what a container has
 	defer c.sandbox.endCreate()
-	for _, p := range c.all() {
+	for _, p := range c.List() {
 		if p != c.init {
 			p.abandon()
 			p.io.Close(ctx)

@@ -104,7 +104,7 @@ func (p *Process) awaitExit() {
 		}
 		c.mu.Unlock()
 		ctx, cancel := context.WithTimeout(c.sandbox.ctx, execsLimit)
-		_ = awaitExits(ctx, c.all()[1:]) // it has waited long enough
+		_ = awaitExits(ctx, c.List()[1:]) // it has waited long enough
 		cancel()
 	} else {
 		p.mu.Lock()
@@ -207,7 +207,7 @@ func logImpossible(p *Process, err error) {
 // startFailed ends a process that never ran, and the execs that ran beside an init
 // process. There is no event of it: its start was not announced.
 func (p *Process) startFailed(err error) {
-	if execs := p.container.all()[1:]; p.ID == "" && slices.ContainsFunc(execs, (*Process).live) {
+	if execs := p.container.List()[1:]; p.ID == "" && slices.ContainsFunc(execs, (*Process).live) {
 		ctx, cancel := context.WithTimeout(p.container.sandbox.ctx, execsLimit)
 		_ = errors.Join(p.signal(ctx, sigkill, true), awaitExits(ctx, execs)) // the first error says more
 		cancel()

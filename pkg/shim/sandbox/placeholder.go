@@ -79,7 +79,7 @@ func disappear(p *Process) {
 // byPID is the id of the container whose init process has a pid on the host, "" when
 // there is none.
 func byPID(s *Sandbox, pid int) string {
-	for _, c := range s.list() {
+	for _, c := range s.List() {
 		if c.PID() == pid && c.State() != ContainerExited { // then it may be another process's
 			return c.ID
 		}

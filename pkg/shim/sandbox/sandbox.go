@@ -101,8 +101,8 @@ func (s *Sandbox) Containers() int {
 	return len(s.containers)
 }
 
-// list returns all containers.
-func (s *Sandbox) list() []*Container {
+// List returns all containers.
+func (s *Sandbox) List() []*Container {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]*Container, 0, len(s.containers))

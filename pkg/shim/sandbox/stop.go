@@ -50,8 +50,8 @@ func (s *Sandbox) runStop(orderly bool) {
 // join waits for the goroutines of the sandbox. Streams that a client does not
 // read are closed for that, after their time.
 func (s *Sandbox) join(ctx context.Context) error {
-	for _, c := range s.list() {
-		for _, p := range c.all() {
+	for _, c := range s.List() {
+		for _, p := range c.List() {
 			s.wg.Go(func() { p.io.Close(s.ctx) })
 		}
 	}
@@ -94,7 +94,7 @@ func (s *Sandbox) release(cause error) {
 	if err != nil {
 		log.G(s.ctx).WithError(err).WithField("sandbox", s.opts.ID).Warn("find out whether the host was out of memory")
 	}
-	containers := s.list()
+	containers := s.List()
 	if oom { // before the exits, which wait for the cause
 		for _, c := range containers {
 			c.reportOOM()
@@ -152,7 +152,7 @@ func (s *Sandbox) awaitExits(containers []*Container) {
 		if c.State() == ContainerCreating {
 			continue
 		}
-		if err := awaitExits(ctx, c.all()); err != nil {
+		if err := awaitExits(ctx, c.List()); err != nil {
 			log.G(ctx).WithError(err).WithField("container", c.ID).Error("report exits")
 		}
 	}

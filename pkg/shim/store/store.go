@@ -20,6 +20,9 @@ const Version = 1
 
 const stateFile = "state.json"
 
+// Process is a process in a record, for those who read some.
+type Process = hostproc.Process
+
 // State is the record of one sandbox.
 type State struct {
 	Version   int       `json:"version"`
@@ -38,6 +41,19 @@ type State struct {
 	NetNSCookie uint64 `json:"netns_cookie,omitempty"`
 	// Shim is the process that owns the sandbox.
 	Shim hostproc.Process `json:"shim"`
+	// About is for those who look at the host; nothing is released by it.
+	About About `json:"about"`
+}
+
+// About says what a sandbox is.
+type About struct {
+	PodNamespace string `json:"pod_namespace,omitempty"`
+	Pod          string `json:"pod,omitempty"`
+	PodUID       string `json:"pod_uid,omitempty"`
+	CPUs         int    `json:"cpus,omitempty"`
+	MemoryMiB    int    `json:"memory_mib,omitempty"`
+	Accelerator  string `json:"accelerator,omitempty"`
+	Source       string `json:"source,omitempty"` // "boot" or "template"; "" before there is a VM
 }
 
 // Dir is the directory of one sandbox.

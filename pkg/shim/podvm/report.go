@@ -1,0 +1,76 @@
+package podvm
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+)
+
+// Phase is one step of the boot.
+type Phase struct {
+	Name  string
+	Begin time.Time
+	End   time.Time // zero while it lasts
+	Err   error     // of the step that failed
+}
+
+// progress is how far the boot is, for those who look at it from outside.
+type progress struct {
+	mu     sync.Mutex // guards what follows
+	phases []Phase
+	guest  client.Guest // nil before the boot has succeeded
+	source string
+}
+
+// do runs a step.
+func (p *progress) do(ctx context.Context, s step) error {
+	p.mu.Lock()
+	p.phases = append(p.phases, Phase{Name: cmp.Or(s.name, s.phase), Begin: time.Now()})
+	last := len(p.phases) - 1
+	p.mu.Unlock()
+	err := s.do(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.phases[last].End, p.phases[last].Err = time.Now(), err
+	return err
+}
+
+// reached ends the boot.
+func (p *progress) reached(guest client.Guest, source string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.guest, p.source = guest, source
+}
+
+// Report is what is known of a machine at a moment, in any state.
+type Report struct {
+	Config Config
+	Source string // "boot" or "template"; "" before the boot has succeeded
+	Phases []Phase
+	Paused bool
+	Lost   error // why the VM has ended; nil as long as it has not
+	// Guest is nil before the boot has succeeded, VM before there is one.
+	Guest client.Guest
+	VM    hypervisor.VM
+}
+
+// Report returns what is known of the machine. It waits for nothing.
+func (m *Machine) Report() Report {
+	r := Report{Config: m.opts.Config, Paused: m.Paused(), Lost: m.Err(), VM: m.running()}
+	m.progress.mu.Lock()
+	defer m.progress.mu.Unlock()
+	r.Source, r.Guest = m.progress.source, m.progress.guest
+	r.Phases = append(r.Phases, m.progress.phases...)
+	return r
+}
+
+// note tells what becomes of the machine.
+func note(m *Machine, kind, text string) {
+	if m.opts.Note != nil {
+		m.opts.Note(kind, text)
+	}
+}
