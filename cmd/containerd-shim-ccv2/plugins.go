@@ -11,11 +11,14 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/events"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/task"
 )
@@ -26,12 +29,13 @@ import (
 const (
 	eventsPlugin  plugin.Type = "io.ccv2.events.v1"
 	sandboxPlugin plugin.Type = "io.ccv2.sandbox.v1"
+	debugPlugin   plugin.Type = "io.ccv2.debug.v1"
 
 	pluginID = "ccv2"
 )
 
-// registerPlugins registers what the shim framework starts: the queue of events,
-// the sandbox, and the services over it.
+// registerPlugins registers what the shim framework starts: where events go, the
+// sandbox, and the services over it.
 func registerPlugins() {
 	registry.Register(&plugin.Registration{
 		Type: eventsPlugin, ID: pluginID,
@@ -42,24 +46,49 @@ func registerPlugins() {
 		Requires: []plugin.Type{eventsPlugin, plugins.InternalPlugin}, InitFn: newSandbox,
 	})
 	registry.Register(&plugin.Registration{
+		Type: debugPlugin, ID: pluginID,
+		Requires: []plugin.Type{eventsPlugin, sandboxPlugin}, InitFn: newDebug,
+	})
+	registry.Register(&plugin.Registration{
 		Type: plugins.TTRPCPlugin, ID: "task",
-		Requires: []plugin.Type{sandboxPlugin, plugins.InternalPlugin}, InitFn: newTask,
+		Requires: []plugin.Type{sandboxPlugin, debugPlugin, plugins.InternalPlugin}, InitFn: newTask,
 	})
 }
 
-// newEvents makes the queue of events. The sandbox closes it.
+// sink is where events go: to containerd, and to those who look at the sandbox.
+type sink struct {
+	*events.Queue
+
+	history *debug.History
+}
+
+// Publish implements [sandbox.Sink].
+func (s sink) Publish(e sandbox.Event) {
+	s.history.Publish(e)
+	s.Queue.Publish(e)
+}
+
+// pod is the sandbox and its VM.
+type pod struct {
+	*sandbox.Sandbox
+
+	vm    *podvm.Machine
+	debug *debug.Service // set before the first request
+}
+
+// newEvents makes where events go. The sandbox closes it.
 func newEvents(ic *plugin.InitContext) (any, error) {
 	publisher, err := get[shim.Publisher](ic, plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err
 	}
-	return events.New(ic.Context, publisher), nil
+	return sink{Queue: events.New(ic.Context, publisher), history: debug.NewHistory()}, nil
 }
 
 // newSandbox makes the sandbox that this process is for. The end of the process
 // stops it and forwards its last events.
 func newSandbox(ic *plugin.InitContext) (any, error) {
-	queue, err := get[*events.Queue](ic, eventsPlugin, pluginID)
+	to, err := get[sink](ic, eventsPlugin, pluginID)
 	if err != nil {
 		return nil, err
 	}
@@ -75,18 +104,38 @@ func newSandbox(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := sandbox.New(sandboxOptions(ic.Context, namespace, ownID(), queue))
+	p := new(pod)
+	vm, options := sandboxOptions(ic.Context, namespace, ownID(), to, func(dir string) (func() error, error) { return p.debug.Listen(ic.Context, dir) })
+	p.Sandbox, p.vm = sandbox.New(options), vm
 	sd.RegisterCallback(func(ctx context.Context) error {
-		err := s.Stop(ctx)
+		err := p.Stop(ctx)
 		_ = os.Remove(socket) // the framework may have done it
-		return errors.Join(err, queue.Close(ctx))
+		return errors.Join(err, to.Close(ctx))
 	})
-	return s, nil
+	return p, nil
+}
+
+// newDebug makes the debug service, which listens when the sandbox has a directory.
+func newDebug(ic *plugin.InitContext) (any, error) {
+	to, err := get[sink](ic, eventsPlugin, pluginID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := get[*pod](ic, sandboxPlugin, pluginID)
+	if err != nil {
+		return nil, err
+	}
+	namespace, err := namespaces.NamespaceRequired(ic.Context)
+	if err != nil {
+		return nil, err
+	}
+	p.debug = debug.New(debug.Options{Namespace: namespace, Version: version.Version, Sandbox: p.Sandbox, Machine: p.vm, History: to.history})
+	return p.debug, nil
 }
 
 // newTask makes the task service.
 func newTask(ic *plugin.InitContext) (any, error) {
-	s, err := get[*sandbox.Sandbox](ic, sandboxPlugin, pluginID)
+	p, err := get[*pod](ic, sandboxPlugin, pluginID)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +143,7 @@ func newTask(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return task.New(s, sd), nil
+	return task.New(p.Sandbox, sd), nil
 }
 
 // socketFD is where the start command leaves the socket. The framework closes it

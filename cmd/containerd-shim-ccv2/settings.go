@@ -20,12 +20,13 @@ import (
 
 // sandboxOptions reads the configuration. Create reports a problem with it: a
 // shim that does not serve has no other way to say it.
-func sandboxOptions(ctx context.Context, namespace, id string, sink sandbox.Sink) sandbox.Options {
+func sandboxOptions(ctx context.Context, namespace, id string, to sink, serve func(dir string) (func() error, error)) (*podvm.Machine, sandbox.Options) {
 	vm, err := machineOptions(ctx)
-	vm.Namespace, vm.ID = namespace, id
-	return sandbox.Options{
-		Namespace: namespace, ID: id, Sink: sink, ConfigErr: err,
-		Machine: machine{podvm.New(vm)},
+	vm.Namespace, vm.ID, vm.Serve, vm.Note = namespace, id, serve, to.history.Note
+	m := podvm.New(vm)
+	return m, sandbox.Options{
+		Namespace: namespace, ID: id, Sink: to, ConfigErr: err,
+		Machine: machine{m},
 		// A command and a half: a guest that is only slow answers in that time.
 		KillTimeout: vm.Config.CallTimeout * 3 / 2,
 	}

@@ -86,7 +86,7 @@ var rules = []rule{
 			module + "pkg/hypervisor/...", module + "pkg/guest/proxy/...", module + "pkg/guest/proxyv1/...", module + "pkg/guest/guestconn/...",
 			module + "pkg/shim/podvm/...", module + "pkg/shim/podnet/...", module + "pkg/shim/network/...", module + "pkg/shim/portforward/...", module + "pkg/shim/dnsrelay/...", module + "pkg/shim/guestclock/...", module + "pkg/shim/sharelimit/...", module + "pkg/shim/livevolume/...", module + "pkg/shim/blockdev/...",
 			module + "pkg/shim/hostcgroup/...", module + "pkg/shim/store/...", module + "pkg/shim/reclaim/...", module + "pkg/shim/template/...",
-			module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/...",
+			module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/...", module + "pkg/shim/debug/...",
 		},
 		// containerd's core/mount, which mounts root file systems, knows them.
 		except: []string{"github.com/containerd/containerd/api/types/..."},
@@ -96,6 +96,12 @@ var rules = []rule{
 	shimPackage("network"), shimPackage("podnet", "bundle", "network"), shimPackage("portforward"), shimPackage("dnsrelay"), shimPackage("guestclock"), shimPackage("sharelimit"), shimPackage("livevolume", "share"), shimPackage("blockdev"), shimPackage("placeholder"), shimPackage("hostcgroup"),
 	shimPackage("template"), shimPackage("store"), shimPackage("reclaim", "store", "hostcgroup", "network"),
 	shimPackage("podvm", "blockdev", "bundle", "dnsrelay", "guestclock", "hostcgroup", "livevolume", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "sharelimit", "store"),
+	{
+		from: "pkg/shim/debug/...",
+		not:  []string{module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/..."},
+		why:  "a service knows what it is over, and none of its siblings",
+	},
+	shimPackage("debug/debugapi"),
 	{
 		from: "pkg/shim/guestspec/...",
 		not:  []string{module + "pkg/guest/...", module + "pkg/hypervisor/..."},
@@ -135,9 +141,13 @@ var rules = []rule{
 		why: "the shim is started for each pod, and asks no engine",
 	},
 	{
-		from: "cmd/ccv2/internal/...", not: []string{module + "pkg/...", module + "config/...", module + "cmd/..."}, except: []string{module + "cmd/ccv2/internal/..."},
-		why: "installing knows nothing of VMs; the command boots and measures one",
+		from: "cmd/ccv2/internal/operate/...",
+		not:  []string{module + "pkg/shim/sandbox/...", module + "pkg/shim/podvm/...", module + "pkg/hypervisor/...", module + "pkg/guest/...", module + "cmd/..."},
+		// What reclaim releases links with has the types of an interface.
+		except: []string{module + "cmd/ccv2/internal/operate/...", module + "pkg/guest/hyperstart/..."},
+		why:    "a sandbox is its record and what its shim says, of whatever release it is",
 	},
+	installing("install"), installing("kind"), installing("kube"), installing("node"),
 	{
 		from: "cmd/ccv2/internal/kind/...", not: []string{module + "cmd/ccv2/internal/install/..."},
 		why: "what is changed in a node is the tool's that runs there",
@@ -146,6 +156,15 @@ var rules = []rule{
 		from: "cmd/...", not: []string{"testing", module + "pkg/guest/guesttest/...", module + "pkg/guest/agent/ociruntime/fake/...", module + "pkg/hypervisor/fake/..."},
 		why: "test helpers do not belong in binaries",
 	},
+}
+
+// installing returns the rule for a part of installing.
+func installing(name string) rule {
+	return rule{
+		from: "cmd/ccv2/internal/" + name + "/...", not: []string{module + "pkg/...", module + "config/...", module + "cmd/..."},
+		except: []string{module + "cmd/ccv2/internal/..."},
+		why:    "installing knows nothing of VMs; the command boots and measures one",
+	}
 }
 
 // agentPackage returns the rule for a package of the agent: the agent puts them together, and

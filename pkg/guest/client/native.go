@@ -23,12 +23,13 @@ type native struct {
 	resolver
 	snapshots
 	volumes
+	inspector
 	attempts *attempts
 	forwards atomic.Uint64 // connections so far, for their ids
 }
 
 func newNative(c *caller) *native {
-	return &native{caller: c, resolver: resolver{c}, snapshots: snapshots{c}, volumes: volumes{c}, attempts: newAttempts()}
+	return &native{caller: c, resolver: resolver{c}, snapshots: snapshots{c}, volumes: volumes{c}, inspector: inspector{c}, attempts: newAttempts()}
 }
 
 // Close implements [Guest].

@@ -123,6 +123,12 @@ type IOStats struct {
 	WIOs   uint64 `json:"wios"`
 }
 
+// DumpStacksRequest is the payload of DUMPSTACKS, which may be missing.
+type DumpStacksRequest struct {
+	// Kernel asks for the tasks of the kernel, in place of the agent's goroutines.
+	Kernel bool `json:"kernel,omitempty"`
+}
+
 // GuestInfoReply is the answer to GUESTINFO.
 type GuestInfoReply struct {
 	Kernel       string `json:"kernel"`       // release, as uname -r prints it

@@ -62,7 +62,7 @@ const (
 	UpdateContainer Code = 70 // [UpdateContainerRequest]
 	StatsContainer  Code = 71 // [ContainerRef]; answers [Stats]
 	ListProcesses   Code = 72 // [ContainerRef]; answers [ProcessList]
-	DumpStacks      Code = 73 // no payload; answers text
+	DumpStacks      Code = 73 // [DumpStacksRequest], or no payload; answers text
 	GuestInfo       Code = 74 // no payload; answers [GuestInfoReply]
 	SignalProcess   Code = 75 // [SignalProcessRequest]
 	AdjustClock     Code = 76 // [AdjustClockRequest]; answers [AdjustClockReply]

@@ -1,0 +1,94 @@
+package debugapi
+
+import (
+	"encoding/json"
+	"time"
+)
+
+const (
+	// Socket is the name of the service's socket in the directory of a sandbox.
+	Socket = "debug.sock"
+	// Activity is the key of a request's metadata with its activity id.
+	Activity = "ccv2-activity"
+)
+
+// Info is what Info answers.
+type Info struct {
+	Namespace string `json:"namespace"`
+	ID        string `json:"id"`
+	State     string `json:"state"`
+	Paused    bool   `json:"paused,omitempty"`
+	// Lost is why the VM has ended; "" as long as it has not.
+	Lost       string          `json:"lost,omitempty"`
+	Shim       Shim            `json:"shim"`
+	VM         *VM             `json:"vm,omitempty"` // nil before there is one
+	Guest      *Guest          `json:"guest,omitempty"`
+	Phases     []Phase         `json:"phases,omitempty"`
+	Containers []Container     `json:"containers"`
+	Config     json.RawMessage `json:"config,omitempty"` // in force, as the shim has it
+	// Errors are what could not be found out, by what was asked.
+	Errors map[string]string `json:"errors,omitempty"`
+}
+
+// Shim is the process that answers.
+type Shim struct {
+	PID        int    `json:"pid"`
+	Version    string `json:"version"`
+	Goroutines int    `json:"goroutines"`
+}
+
+// VM is the virtual machine.
+type VM struct {
+	PID     int      `json:"pid"`
+	Source  string   `json:"source,omitempty"` // "boot" or "template"; "" before the boot has succeeded
+	Version string   `json:"version,omitempty"`
+	Status  string   `json:"status,omitempty"` // as the VMM calls it; "" when it was not asked
+	Devices []string `json:"devices,omitempty"`
+}
+
+// Guest is what runs in it.
+type Guest struct {
+	Dialect      string `json:"dialect"`
+	Kernel       string `json:"kernel,omitempty"`
+	AgentVersion string `json:"agent_version,omitempty"`
+	AgentRSS     uint64 `json:"agent_rss,omitempty"`     // bytes
+	MemTotal     uint64 `json:"mem_total,omitempty"`     // bytes
+	MemAvailable uint64 `json:"mem_available,omitempty"` // bytes
+	BootMillis   int64  `json:"boot_millis,omitempty"`   // the guest's uptime when its agent was ready
+}
+
+// Phase is one step of the start.
+type Phase struct {
+	Name  string    `json:"name"`
+	Begin time.Time `json:"begin"`
+	// Nanoseconds is how long it took, or has taken so far.
+	Nanoseconds int64  `json:"nanoseconds"`
+	Running     bool   `json:"running,omitempty"`
+	Error       string `json:"error,omitempty"`
+}
+
+// Container is a container of the sandbox.
+type Container struct {
+	ID     string `json:"id"`
+	Name   string `json:"name,omitempty"` // what its pod calls it
+	State  string `json:"state"`
+	PID    int    `json:"pid,omitempty"` // on the host
+	Bundle string `json:"bundle"`
+	Exit   *Exit  `json:"exit,omitempty"`
+	// Execs are its other processes that were started through containerd.
+	Execs []Process `json:"execs,omitempty"`
+}
+
+// Process is an exec process.
+type Process struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+	PID   int    `json:"pid,omitempty"`
+	Exit  *Exit  `json:"exit,omitempty"`
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Status uint32    `json:"status"`
+	At     time.Time `json:"at"`
+}
