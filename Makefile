@@ -51,7 +51,7 @@ build: ## build the three binaries
 binaries:
 	@mkdir -p $(BIN)
 	@$(GOBUILD) -tags no_grpc -ldflags "$(SHIM_LD)" -o $(BIN)/ ./cmd/containerd-shim-ccv2
-	@$(GOBUILD) -ldflags "$(MAIN_LD)" -o $(BIN)/ ./cmd/ccv2-agent ./cmd/ccv2 ./cmd/ccv2-exec
+	@$(GOBUILD) -tags urfave_cli_no_template -ldflags "$(MAIN_LD)" -o $(BIN)/ ./cmd/ccv2-agent ./cmd/ccv2 ./cmd/ccv2-exec
 	@ln -sf containerd-shim-ccv2 $(BIN)/containerd-shim-cc-v2
 
 guest: deps build crun-static ## build the guest's kernel and image
@@ -239,6 +239,9 @@ dist-test-host: dist stack $(BUILD)/busybox.tar ## try it on a Debian 13 with sy
 dist-bench: dist stack $(BUILD)/busybox.tar ## `ctr run … true` from the bundle, beside the distribution's QEMU; PAIRS=20; needs root
 	@$(STEP) "the bundle beside the distribution's QEMU" hack/bundle-bench.sh $(BUILD) $(PAIRS)
 
+generate: ## turn .proto files into code, which is checked in; needs protoc
+	@$(STEP) "generate code" hack/generate.sh
+
 fmt: $(BIN)/gofumpt $(BIN)/golangci-lint ## format all Go files
 	@$(BIN)/golangci-lint fmt
 	@for mod in test/*/go.mod; do (cd "$$(dirname "$$mod")" && $(abspath $(BIN))/golangci-lint fmt) || exit; done # their own imports go last
@@ -262,5 +265,5 @@ distclean: ## remove BUILD
 help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
+.PHONY: generate demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
 	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"runtime"
+
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operate"
 )
 
 // command is one subcommand. run gets the arguments after the name and returns
@@ -46,6 +48,13 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 		usage(stderr)
 		return 2
 	}
+	operator := operate.Options{Version: version, Stdin: os.Stdin, Stdout: stdout, Stderr: stderr}
+	for _, c := range commands {
+		operator.Others = append(operator.Others, operate.Other{Name: c.name, Usage: c.usage})
+	}
+	if operate.Has(args) {
+		return operate.Run(operator, args)
+	}
 	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
 		usage(stdout)
 		return 0
@@ -66,8 +75,13 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprintln(w, "usage: ccv2 COMMAND [ARGUMENT...]\n\ncommands:")
+	fmt.Fprintln(w, "usage: ccv2 COMMAND [ARGUMENT...]\n\nsandboxes of this host (ccv2 COMMAND --help says more):")
+	for _, c := range operate.Commands() {
+		fmt.Fprintf(w, "  %-10s %s\n", c.Name, c.Usage)
+	}
+	fmt.Fprintln(w, "\nthe host itself:")
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.usage)
 	}
+	fmt.Fprintln(w, "\nccv2 completion bash|zsh|fish prints a script that completes all of these")
 }

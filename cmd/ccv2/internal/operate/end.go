@@ -1,0 +1,113 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"github.com/urfave/cli/v3"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+func shutdownCommand(t *operator) *cli.Command {
+	var grace time.Duration
+	return &cli.Command{
+		Name: "shutdown", Usage: "let the containers of a sandbox end, and then its VM", ArgsUsage: "ID|POD",
+		Description: "Containers get SIGTERM, the pod's own last. What has not ended after the grace period ends with the VM. " +
+			"A kubelet starts the containers of a pod again, in a new sandbox, by its restart policy.",
+		Flags: []cli.Flag{&cli.DurationFlag{Name: "grace", Usage: "how long the containers have", Value: 30 * time.Second, Destination: &grace}},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			r, err := t.one(c)
+			if err != nil {
+				return err
+			}
+			if grace <= 0 {
+				return usageError("--grace %s: want more than 0", grace)
+			}
+			const release = 30 * time.Second
+			return t.end(ctx, r, &debugapi.EndRequest{Graceful: true, Timeout: grace.Nanoseconds(), By: caller()}, grace+release)
+		},
+	}
+}
+
+func killCommand(t *operator) *cli.Command {
+	var force bool
+	return &cli.Command{
+		Name: "kill", Usage: "end the VM of a sandbox at once", ArgsUsage: "ID|POD",
+		Description: "Containerd learns that all its processes have ended, with status 255. With --force the shim is not asked: its processes get SIGKILL, " +
+			"from its record, and containerd cleans up after it.",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "end the shim and all its processes, for a shim that does not answer", Destination: &force}},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			r, err := t.one(c)
+			if err != nil {
+				return err
+			}
+			if force {
+				return t.killAll(ctx, r)
+			}
+			const vmm = 15 * time.Second // what the shim waits for the end of QEMU, and some more
+			return t.end(ctx, r, &debugapi.EndRequest{By: caller()}, vmm)
+		},
+	}
+}
+
+// caller says who asks.
+func caller() string {
+	by := fmt.Sprintf("uid %d, pid %d", os.Getuid(), os.Getpid())
+	if user := os.Getenv("SUDO_USER"); user != "" {
+		by = user + ", " + by
+	}
+	return by
+}
+
+// end asks the shim, and waits until the VM's processes are gone. The shim closes the
+// connection when it has released all, which may be before its answer.
+func (t *operator) end(ctx context.Context, r record, request *debugapi.EndRequest, limit time.Duration) error {
+	if _, _, err := askInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
+		return explain(r, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c, err := connect(ctx, r)
+	if err != nil {
+		return explain(r, err)
+	}
+	defer c.Close()
+	withID := withActivity(ctx)
+	if _, err := c.End(withID, request); err != nil && !errors.Is(err, ttrpc.ErrClosed) && !errors.Is(err, io.EOF) {
+		return explain(r, err)
+	}
+	return t.awaitEnd(ctx, r)
+}
+
+// awaitEnd waits for the end of a sandbox's VM.
+func (t *operator) awaitEnd(ctx context.Context, r record) error {
+	for _, p := range r.saved.Processes {
+		if err := p.Wait(ctx); err != nil {
+			return fmt.Errorf("sandbox %s: %w", r.name(), err)
+		}
+	}
+	_, err := fmt.Fprintf(t.Stdout, "the vm of sandbox %s has ended\n", r.name())
+	return err
+}
+
+// killAll ends the processes of a sandbox by its record, the shim first, so that it starts
+// nothing any more.
+func (t *operator) killAll(ctx context.Context, r record) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var errs []error
+	for _, p := range append([]store.Process{r.saved.Shim}, r.saved.Processes...) {
+		errs = append(errs, p.Kill(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("sandbox %s: %w", r.name(), err)
+	}
+	return t.awaitEnd(ctx, r)
+}

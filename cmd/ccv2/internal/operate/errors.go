@@ -1,0 +1,89 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
+)
+
+// Exit statuses of the commands.
+const (
+	StatusFailed   = 1
+	StatusUsage    = 2
+	StatusNotFound = 3 // no such sandbox
+	StatusNotRoot  = 4
+	StatusNoAnswer = 5 // the shim is dead, or hangs
+)
+
+// Error is an error with an exit status of its own.
+type Error struct {
+	Status int
+	Err    error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// StatusOf is the exit status for an error.
+func StatusOf(err error) int {
+	if err == nil {
+		return 0
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Status
+	}
+	return StatusFailed
+}
+
+func usageError(format string, args ...any) error {
+	return &Error{Status: StatusUsage, Err: fmt.Errorf(format, args...)}
+}
+
+// needRoot refuses others than root: nobody else can read a record, or reach a shim.
+func needRoot(euid int) error {
+	if euid == 0 {
+		return nil
+	}
+	return &Error{Status: StatusNotRoot, Err: fmt.Errorf("needs root: sandboxes and their consoles are root's alone, and this is uid %d; run it with sudo", euid)}
+}
+
+// explain says what an error of a request means.
+func explain(r record, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, ttrpc.ErrClosed), errors.Is(err, io.EOF), isDial(err):
+		return &Error{Status: StatusNoAnswer, Err: fmt.Errorf("sandbox %s: %s: %w", r.name(), silence(r), err)}
+	}
+	return fmt.Errorf("sandbox %s: %w", r.name(), printable.Error(errgrpc.ToNative(err), printable.MaxReport))
+}
+
+// isDial reports whether the shim could not be reached.
+func isDial(err error) bool {
+	_, ok := errors.AsType[*dialError](err)
+	return ok
+}
+
+// silence says why a shim does not answer, and what to do.
+func silence(r record) string {
+	shim := r.saved.Shim
+	if !shim.Alive() {
+		return fmt.Sprintf("its shim (pid %d) is dead; containerd cleans up after it, or ccv2 gc --remove does", shim.PID)
+	}
+	p := look("shim", shim.PID)
+	if p.State == stopped {
+		return fmt.Sprintf("its shim (pid %d) is stopped by a signal; kill -CONT %d lets it go on", shim.PID, shim.PID)
+	}
+	if _, err := os.Stat(socketOf(r)); err != nil {
+		return fmt.Sprintf("its shim (pid %d) has no debug service: it is of an older release, or just ends", shim.PID)
+	}
+	return fmt.Sprintf("its shim (pid %d) does not answer; kill -USR1 %d has it write its stacks to containerd's log, "+
+		"and ccv2 kill --force %s ends it", shim.PID, shim.PID, r.saved.ID)
+}

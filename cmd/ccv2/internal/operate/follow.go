@@ -1,0 +1,151 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"github.com/urfave/cli/v3"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+)
+
+// receiver is a stream of entries.
+type receiver interface {
+	Recv() (*debugapi.Entry, error)
+}
+
+func consoleCommand(t *operator) *cli.Command {
+	return t.logCommand("console", "print what the guest has written to its console",
+		"The shim keeps the last 1024 lines, with their times. Errors and panics of the guest's kernel are there in any case; all its messages are "+
+			"with console = true in [guest].",
+		func(ctx context.Context, c *connection, r *debugapi.LogRequest) (receiver, error) {
+			return c.Console(ctx, r)
+		},
+		func(e *debugapi.Entry) string { return stamp(time.Unix(0, e.GetTime())) + "  " + line(e.GetText()) })
+}
+
+func eventsCommand(t *operator) *cli.Command {
+	return t.logCommand("events", "print what has happened in a sandbox",
+		"The shim keeps the last 256 events, and forgets them when it ends.",
+		func(ctx context.Context, c *connection, r *debugapi.LogRequest) (receiver, error) {
+			return c.Events(ctx, r)
+		},
+		func(e *debugapi.Entry) string {
+			who := short(e.GetContainer())
+			if e.GetProcess() != "" {
+				who += "/" + e.GetProcess()
+			}
+			return fmt.Sprintf("%s  %-11s %-14s %s", stamp(time.Unix(0, e.GetTime())), e.GetKind(), line(who), line(e.GetText()))
+		})
+}
+
+// logCommand is a command that prints entries.
+func (t *operator) logCommand(
+	name, usage, description string, open func(context.Context, *connection, *debugapi.LogRequest) (receiver, error), format func(*debugapi.Entry) string,
+) *cli.Command {
+	var since string
+	var follow bool
+	return &cli.Command{
+		Name: name, Usage: usage, ArgsUsage: "ID|POD", Description: description,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "since", Usage: "only what is newer than a `TIME`, such as 2026-01-02T15:04:05Z, or than a duration ago, such as 10m", Destination: &since},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what comes, until interrupted or the sandbox ends", Destination: &follow},
+		},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			r, err := t.one(c)
+			if err != nil {
+				return err
+			}
+			from, err := instant(since, time.Now())
+			if err != nil {
+				return err
+			}
+			request := &debugapi.LogRequest{Follow: follow}
+			if !from.IsZero() {
+				request.Since = from.UnixNano()
+			}
+			return explain(r, t.follow(ctx, r, request, open, format))
+		},
+	}
+}
+
+// follow prints entries until there are no more.
+func (t *operator) follow(
+	ctx context.Context, r record, request *debugapi.LogRequest,
+	open func(context.Context, *connection, *debugapi.LogRequest) (receiver, error), format func(*debugapi.Entry) string,
+) error {
+	c, err := connect(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// A shim that hangs takes the connection, and does not answer. With --follow nothing may
+	// have happened yet, so that one is asked something else first.
+	if _, _, err := askInfo(ctx, r, false, t.limit); err != nil {
+		return err
+	}
+	silent := time.AfterFunc(t.limit, func() { cancel(context.DeadlineExceeded) })
+	if request.GetFollow() {
+		silent.Stop()
+	}
+	ctx = withActivity(ctx)
+	entries, err := open(ctx, c, request)
+	if err != nil {
+		return err
+	}
+	for {
+		e, err := entries.Recv()
+		switch {
+		case errors.Is(err, io.EOF), err != nil && request.GetFollow() && (errors.Is(err, ttrpc.ErrClosed) || ctx.Err() != nil):
+			return nil // all was sent, the sandbox has ended, or the operator has seen enough
+		case err != nil && ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return err
+		}
+		silent.Reset(t.limit)
+		if request.GetFollow() {
+			silent.Stop()
+		}
+		if err := t.printEntry(e, format); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *operator) printEntry(e *debugapi.Entry, format func(*debugapi.Entry) string) error {
+	if t.json {
+		return json.NewEncoder(t.Stdout).Encode(map[string]any{ // a line each
+			"time": time.Unix(0, e.GetTime()), "kind": e.GetKind(), "container": e.GetContainer(), "process": e.GetProcess(),
+			"status": e.GetStatus(), "text": e.GetText(), "lost": e.GetLost(),
+		})
+	}
+	if e.GetLost() > 0 {
+		fmt.Fprintf(t.Stdout, "… %d older ones are forgotten\n", e.GetLost())
+	}
+	_, err := fmt.Fprintln(t.Stdout, format(e))
+	return err
+}
+
+// instant is the time that an argument means; zero for none.
+func instant(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateTime} {
+		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, usageError("--since %q: want a time such as %s, or a duration such as 10m", s, now.UTC().Format(time.RFC3339))
+}

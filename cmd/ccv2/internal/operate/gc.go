@@ -1,0 +1,103 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
+)
+
+// leftover is a sandbox whose shim is dead.
+type leftover struct {
+	Namespace string    `json:"namespace"`
+	ID        string    `json:"id"`
+	Dir       string    `json:"dir"`
+	Created   time.Time `json:"created"`
+	Processes []process `json:"processes"` // that still run
+	Cgroup    string    `json:"cgroup,omitempty"`
+	NetNS     string    `json:"netns,omitempty"`
+	Removed   bool      `json:"removed"`
+	Error     string    `json:"error,omitempty"`
+}
+
+func gcCommand(t *operator) *cli.Command {
+	var remove bool
+	return &cli.Command{
+		Name: "gc", Usage: "find what dead shims have left, and remove it",
+		Description: "Without --remove it only says what there is. Containerd cleans up after a dead shim by itself; what is here has been left by one that was not " +
+			"running then, or has lost its records. Sandboxes whose shim lives are never touched, nor is one whose record cannot be read.",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "remove", Usage: "end the processes, and remove control groups, taps, mounts and directories", Destination: &remove}},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if err := none(c); err != nil {
+				return err
+			}
+			all, err := records(t.stateDir)
+			if err != nil {
+				return err
+			}
+			found := []leftover{}
+			var errs []error
+			for _, r := range all {
+				switch {
+				case r.err != nil:
+					errs = append(errs, fmt.Errorf("%s: its record cannot be read, so that nothing is known of its shim: %w; remove it by hand", r.dir.Path(), r.err))
+				case !r.saved.Shim.Alive():
+					l := leftoverOf(r)
+					if remove {
+						errs = append(errs, l.remove(ctx, r))
+					}
+					found = append(found, l)
+				}
+			}
+			return errors.Join(t.printLeftovers(found, remove), errors.Join(errs...))
+		},
+	}
+}
+
+func leftoverOf(r record) leftover {
+	s := r.saved
+	l := leftover{Namespace: s.Namespace, ID: s.ID, Dir: r.dir.Path(), Created: s.Created, Cgroup: s.Cgroup, NetNS: s.NetNS}
+	for _, p := range s.Processes {
+		if p.Alive() {
+			l.Processes = append(l.Processes, look(p.Name, p.PID))
+		}
+	}
+	return l
+}
+
+// remove releases what the sandbox had.
+func (l *leftover) remove(ctx context.Context, r record) error {
+	ctx, cancel := context.WithTimeout(ctx, reclaim.Timeout)
+	defer cancel()
+	err := reclaim.Sandbox(ctx, r.dir)
+	l.Removed = err == nil
+	if err != nil {
+		l.Error = line(err.Error())
+		return fmt.Errorf("clean up after the dead shim of sandbox %s: %w", r.name(), err)
+	}
+	return nil
+}
+
+func (t *operator) printLeftovers(found []leftover, removed bool) error {
+	if t.json {
+		return printJSON(t.Stdout, found)
+	}
+	if len(found) == 0 {
+		_, err := fmt.Fprintln(t.Stdout, "dead shims have left nothing")
+		return err
+	}
+	out := newTable(t.Stdout, "NAMESPACE", "ID", "AGE", "PROCESSES", "REMOVED", "DIRECTORY")
+	for _, l := range found {
+		out.row(l.Namespace, short(l.ID), span(time.Since(l.Created)), fmt.Sprint(len(l.Processes)), strconv.FormatBool(l.Removed), l.Dir)
+	}
+	if err := out.flush(); err != nil || removed {
+		return err
+	}
+	_, err := fmt.Fprintln(t.Stdout, "nothing was removed; ccv2 gc --remove does")
+	return err
+}

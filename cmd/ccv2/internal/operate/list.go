@@ -1,0 +1,196 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+)
+
+func psCommand(t *operator) *cli.Command {
+	return &cli.Command{
+		Name: "ps", Usage: "list the sandboxes of this host",
+		Description: "A sandbox whose shim does not answer in time is hung, one whose shim is gone is dead. Memory is the proportional set size of " +
+			"the shim, QEMU and virtiofsd; CPU is the time that they have used.",
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if err := none(c); err != nil {
+				return err
+			}
+			all, err := records(t.stateDir)
+			if err != nil {
+				return err
+			}
+			views := viewAll(ctx, all, t.limit)
+			if t.json {
+				return printJSON(t.Stdout, views)
+			}
+			return t.printViews(views)
+		},
+	}
+}
+
+// printViews prints the table of ps, and below it what is wrong.
+func (t *operator) printViews(views []view) error {
+	out := newTable(t.Stdout, "NAMESPACE", "ID", "POD", "STATE", "AGE", "VM", "MEMORY", "CPU", "SOURCE", "ACCEL", "CONTAINERS")
+	for _, v := range views {
+		pod := v.Pod
+		if pod != "" {
+			pod = v.PodNamespace + "/" + pod
+		}
+		size, age := "", ""
+		if v.VM.CPUs > 0 {
+			size = fmt.Sprintf("%d×%d MiB", v.VM.CPUs, v.VM.MemoryMiB)
+		}
+		if !v.Created.IsZero() {
+			age = span(time.Since(v.Created))
+		}
+		out.row(v.Namespace, short(v.ID), pod, v.State, age, size, mebibytes(v.Memory), span(time.Duration(v.CPU)), v.VM.Source, v.VM.Accelerator, v.containers())
+	}
+	if err := out.flush(); err != nil {
+		return err
+	}
+	for _, v := range views {
+		for _, problem := range v.Problems {
+			name := short(v.ID)
+			if name == "" {
+				name = v.Dir
+			}
+			fmt.Fprintf(t.Stdout, "%s: %s\n", name, problem)
+		}
+	}
+	return nil
+}
+
+// short is enough of an id to find a sandbox by.
+func short(id string) string {
+	const hex, enough = 64, 13
+	if len(id) == hex {
+		return id[:enough]
+	}
+	return id
+}
+
+// containers names those of a sandbox that do not run by their states.
+func (v view) containers() string {
+	var names []string
+	for _, c := range v.Containers {
+		name := c.Name
+		if name == "" {
+			if c.ID == v.ID && v.Pod != "" {
+				continue // the pause container
+			}
+			name = short(c.ID)
+		}
+		if c.State != "running" {
+			name += "(" + c.State + ")"
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ",")
+}
+
+func infoCommand(t *operator) *cli.Command {
+	return &cli.Command{
+		Name: "info", Usage: "say all that is known of a sandbox", ArgsUsage: "ID|POD",
+		Description: "The phases of its start, its containers and devices, the configuration in force, versions, and its record on disk. " +
+			"The guest and the VMM are asked as well, for 2 s each.",
+		Action: func(ctx context.Context, c *cli.Command) error {
+			r, err := t.one(c)
+			if err != nil {
+				return err
+			}
+			const asks = 2 // the guest and the VMM, 2 s each
+			info, raw, err := askInfo(ctx, r, true, t.limit+asks*2*time.Second)
+			if err != nil {
+				return explain(r, err)
+			}
+			if t.json {
+				return printJSON(t.Stdout, map[string]any{"info": raw, "record": r.saved, "sandbox": viewOne(ctx, r, t.limit)})
+			}
+			return t.printInfo(viewOne(ctx, r, t.limit), info)
+		},
+	}
+}
+
+// printInfo prints what info knows, by subject.
+func (t *operator) printInfo(v view, info debugapi.Info) error {
+	p := func(format string, args ...any) { fmt.Fprintf(t.Stdout, format+"\n", args...) }
+	p("sandbox     %s in namespace %s, %s", info.ID, info.Namespace, v.State)
+	if v.Pod != "" {
+		p("pod         %s/%s", v.PodNamespace, v.Pod)
+	}
+	p("since       %s (%s)", stamp(v.Created), span(time.Since(v.Created)))
+	p("record      %s/state.json", v.Dir)
+	p("shim        pid %d, %s, %d goroutines", info.Shim.PID, info.Shim.Version, info.Shim.Goroutines)
+	if vm := info.VM; vm != nil {
+		p("vm          qemu %s, pid %d, %d vCPUs, %d MiB, %s, from a %s, %s", vm.Version, vm.PID, v.VM.CPUs, v.VM.MemoryMiB, v.VM.Accelerator, v.VM.Source, vm.Status)
+		p("devices     %s", strings.Join(vm.Devices, ", "))
+	}
+	if g := info.Guest; g != nil {
+		p("guest       linux %s, agent %s (%s), dialect %s, memory %s of %s available", line(g.Kernel), line(g.AgentVersion), mebibytes(int64(g.AgentRSS)),
+			line(g.Dialect), mebibytes(int64(g.MemAvailable)), mebibytes(int64(g.MemTotal)))
+	}
+	for _, problem := range append(slices.Clone(v.Problems), sortedErrors(info.Errors)...) {
+		p("problem     %s", line(problem))
+	}
+	p("\nstart")
+	out := newTable(t.Stdout, "PHASE", "BEGIN", "TOOK", "RESULT")
+	for _, ph := range info.Phases {
+		result := "done"
+		if ph.Running {
+			result = "runs"
+		}
+		if ph.Error != "" {
+			result = line(ph.Error)
+		}
+		out.row(ph.Name, stamp(ph.Begin), span(time.Duration(ph.Nanoseconds)), result)
+	}
+	if err := out.flush(); err != nil {
+		return err
+	}
+	p("\ncontainers")
+	out = newTable(t.Stdout, "ID", "NAME", "STATE", "PID", "EXIT", "BUNDLE")
+	for _, c := range info.Containers {
+		out.row(c.ID, line(c.Name), c.State, fmt.Sprint(c.PID), exitCell(c.Exit), c.Bundle)
+		for _, e := range c.Execs {
+			out.row("  exec "+line(e.ID), "", e.State, fmt.Sprint(e.PID), exitCell(e.Exit), "")
+		}
+	}
+	if err := out.flush(); err != nil {
+		return err
+	}
+	p("\nprocesses on the host")
+	return t.printProcesses(v.Processes)
+}
+
+func (t *operator) printProcesses(all []process) error {
+	out := newTable(t.Stdout, "PROCESS", "PID", "STATE", "MEMORY", "CPU")
+	for _, p := range all {
+		state := p.State
+		if state == gone {
+			state = "gone"
+		}
+		out.row(p.Name, fmt.Sprint(p.PID), state, mebibytes(p.PSSBytes), span(time.Duration(p.CPUNanoseconds)))
+	}
+	return out.flush()
+}
+
+func exitCell(e *debugapi.Exit) string {
+	if e == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d at %s", e.Status, stamp(e.At))
+}
+
+func sortedErrors(errs map[string]string) (all []string) {
+	for who, why := range errs {
+		all = append(all, who+": "+why)
+	}
+	slices.Sort(all)
+	return all
+}

@@ -1,0 +1,137 @@
+package operate
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+// States of a sandbox that its shim cannot tell; the others are those of pkg/shim/sandbox.
+const (
+	stateDead    = "dead"    // its shim is gone
+	stateHung    = "hung"    // its shim does not answer
+	stateUnknown = "unknown" // its record cannot be read
+)
+
+// view is one sandbox, as ps shows it.
+type view struct {
+	Namespace    string      `json:"namespace"`
+	ID           string      `json:"id"`
+	PodNamespace string      `json:"pod_namespace,omitempty"`
+	Pod          string      `json:"pod,omitempty"`
+	State        string      `json:"state"`
+	Created      time.Time   `json:"created"`
+	VM           vmView      `json:"vm"`
+	Memory       int64       `json:"pss_bytes"`       // of all its processes
+	CPU          int64       `json:"cpu_nanoseconds"` // of all its processes
+	Processes    []process   `json:"processes"`
+	Containers   []container `json:"containers,omitempty"`
+	// Problems are what an operator should know.
+	Problems []string `json:"problems,omitempty"`
+	Dir      string   `json:"dir"`
+}
+
+// vmView is the VM as its record has it.
+type vmView struct {
+	CPUs        int    `json:"cpus,omitempty"`
+	MemoryMiB   int    `json:"memory_mib,omitempty"`
+	Accelerator string `json:"accelerator,omitempty"`
+	Source      string `json:"source,omitempty"`
+}
+
+// container is a container as ps shows it.
+type container struct {
+	ID    string `json:"id"`
+	Name  string `json:"name,omitempty"`
+	State string `json:"state"`
+}
+
+// atOnce is how many shims are asked at the same time.
+const atOnce = 32
+
+// viewAll looks at all sandboxes side by side. A shim that takes longer than limit to
+// answer is hung.
+func viewAll(ctx context.Context, all []record, limit time.Duration) []view {
+	views := make([]view, len(all))
+	turns := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i, r := range all {
+		wg.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			views[i] = viewOne(ctx, r, limit)
+		})
+	}
+	wg.Wait()
+	return views
+}
+
+// viewOne looks at one.
+func viewOne(ctx context.Context, r record, limit time.Duration) view {
+	if r.err != nil {
+		return view{State: stateUnknown, Dir: r.dir.Path(), Problems: []string{line(r.err.Error())}}
+	}
+	s := r.saved
+	v := view{
+		Namespace: s.Namespace, ID: s.ID, PodNamespace: line(s.About.PodNamespace), Pod: line(s.About.Pod), Created: s.Created, Dir: r.dir.Path(),
+		VM: vmView{CPUs: s.About.CPUs, MemoryMiB: s.About.MemoryMiB, Accelerator: s.About.Accelerator, Source: s.About.Source},
+	}
+	for _, p := range append([]store.Process{s.Shim}, s.Processes...) {
+		seen := process{Name: p.Name, PID: p.PID}
+		if p.Alive() {
+			seen = measure(p.Name, p.PID)
+		}
+		v.Processes = append(v.Processes, seen)
+		v.Memory += seen.PSSBytes
+		v.CPU += seen.CPUNanoseconds
+		if seen.State == stopped {
+			v.Problems = append(v.Problems, fmt.Sprintf("%s (pid %d) is stopped by a signal", p.Name, p.PID))
+		}
+	}
+	if !s.Shim.Alive() {
+		v.State = stateDead
+		v.Problems = append(v.Problems, silence(r))
+		return v
+	}
+	info, _, err := askInfo(ctx, r, false, limit)
+	if err != nil {
+		v.State = stateHung
+		if v.Processes[0].State != stopped {
+			v.Problems = append(v.Problems, silence(r))
+		}
+		return v
+	}
+	v.State = info.State
+	if info.Paused {
+		v.State += ",paused"
+	}
+	if info.Lost != "" {
+		v.Problems = append(v.Problems, line(info.Lost))
+	}
+	for _, c := range info.Containers {
+		v.Containers = append(v.Containers, container{ID: c.ID, Name: c.Name, State: c.State})
+	}
+	v.Problems = append(v.Problems, stuck(info)...)
+	return v
+}
+
+// slow is how long a step of the start takes that is worth a word.
+const slow = 5 * time.Second
+
+// stuck names the step of the start that takes long.
+func stuck(info debugapi.Info) (problems []string) {
+	for _, p := range info.Phases {
+		if took := time.Duration(p.Nanoseconds); p.Running && took > slow {
+			problems = append(problems, fmt.Sprintf("starts: %s for %s", p.Name, took.Round(time.Second)))
+		}
+	}
+	return problems
+}
+
+// line makes text fit for a terminal.
+func line(s string) string { return printable.Line(s, printable.MaxText) }

@@ -1,0 +1,216 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
+)
+
+// operated is what ccv2 ps --json says of a sandbox.
+type operated struct {
+	ID         string
+	State      string
+	VM         struct{ CPUs, MemoryMiB int }
+	PSS        int64 `json:"pss_bytes"`
+	Processes  []struct{ Name, State string }
+	Containers []struct{ ID, State string }
+	Problems   []string
+}
+
+// ps is what ccv2 ps says of one sandbox.
+func ps(t *testing.T, id string) operated {
+	t.Helper()
+	var all []operated
+	shared.CCV2JSON(t, &all, "ps")
+	i := slices.IndexFunc(all, func(o operated) bool { return o.ID == id })
+	if i < 0 {
+		t.Fatalf("ccv2 ps does not list %s: %+v", id, all)
+	}
+	return all[i]
+}
+
+// TestOperate looks at a pod that lives in every way that there is.
+func TestOperate(t *testing.T) {
+	shared.Watch(t)
+	begin := time.Now()
+	task := shared.Running(t, "operate", harness.Streams{}, []string{"sleep", "1000"})
+	t.Run("ps", operatePs)
+	t.Run("info", func(t *testing.T) { operateInfo(t, begin) })
+	t.Run("events", func(t *testing.T) { operateEvents(t, task) })
+	t.Run("stats", operateStats)
+	t.Run("dump", operateDump)
+	t.Run("gc", operateGc)
+	for _, args := range [][]string{{"info", "no-such"}, {"console", "no-such"}, {"kill", "no-such"}, {"stats", "no-such"}, {"dump", "no-such"}, {"events", "no-such"}} {
+		if r := shared.CCV2(t, args...); r.Code != 3 || !strings.Contains(r.Stderr, "ccv2 ps lists") {
+			t.Errorf("%q: exit code %d: %s", args, r.Code, r.Stderr)
+		}
+	}
+	if status := shared.KillTask(t, task); status != 137 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func operatePs(t *testing.T) {
+	o := ps(t, "operate")
+	if o.State != "ready" || len(o.Problems) > 0 || len(o.Containers) != 1 || o.Containers[0].State != "running" || len(o.Processes) != 3 {
+		t.Errorf("got %+v", o)
+	}
+	if o.PSS < 20<<20 || o.PSS > 1<<30 {
+		t.Errorf("%d bytes of memory", o.PSS)
+	}
+	t.Logf("\n%s", shared.CCV2OK(t, "ps"))
+}
+
+func operateInfo(t *testing.T, begin time.Time) {
+	t.Helper()
+	text := shared.CCV2OK(t, "info", "operate")
+	t.Logf("\n%s", text)
+	for _, want := range []string{"wait for guest", "agent ", "share", "running", "virtiofsd"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+	var info struct {
+		Info struct {
+			Config struct{ ShareType string }
+			Guest  struct{ Kernel string }
+			Phases []struct {
+				Name        string
+				Nanoseconds int64
+			}
+		}
+		Record struct{ Cgroup string }
+	}
+	shared.CCV2JSON(t, &info, "info", "oper")
+	if info.Info.Config.ShareType != "virtiofs" || info.Info.Guest.Kernel == "" || len(info.Info.Phases) != 14 || info.Record.Cgroup == "" {
+		t.Errorf("got %+v", info)
+	}
+	for _, p := range info.Info.Phases {
+		if p.Nanoseconds < 0 || p.Nanoseconds > time.Since(begin).Nanoseconds() {
+			t.Errorf("phase %+v", p)
+		}
+	}
+}
+
+func operateEvents(t *testing.T, task client.Task) {
+	t.Helper()
+	shared.Output(t, task, "some-exec", "true")
+	var kinds []string
+	for line := range strings.Lines(shared.CCV2OK(t, "events", "operate", "--json")) {
+		var e struct{ Kind string }
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		kinds = append(kinds, e.Kind)
+	}
+	want := []string{"ready", "create", "start", "exec", "exec-start", "exit"}
+	if !slices.Equal(kinds, want) {
+		t.Errorf("got %q, want %q", kinds, want)
+	}
+	if text := shared.CCV2OK(t, "events", "operate", "--since", "2100-01-01T00:00:00Z"); text != "" {
+		t.Errorf("events of the future: %s", text)
+	}
+	t.Logf("\n%s", shared.CCV2OK(t, "events", "operate"))
+}
+
+func operateStats(t *testing.T) {
+	text := shared.CCV2OK(t, "stats", "operate")
+	t.Logf("\n%s", text)
+	if !strings.Contains(text, "qemu") || !strings.Contains(text, "guest:") || strings.Contains(text, "problem") {
+		t.Error("something is missing")
+	}
+}
+
+func operateDump(t *testing.T) {
+	text := shared.CCV2OK(t, "dump", "operate")
+	for _, want := range []string{"sandbox.(*Process).awaitExit", "guest/agent.Run(", `"status": "running"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the dump does not say %q", want)
+		}
+	}
+}
+
+func operateGc(t *testing.T) {
+	if text := shared.CCV2OK(t, "gc"); !strings.Contains(text, "nothing") {
+		t.Errorf("it finds what a shim has that lives: %s", text)
+	}
+}
+
+// TestOperateHung looks at a pod of which one process stands still: every command answers,
+// and names it.
+func TestOperateHung(t *testing.T) {
+	shared.Watch(t)
+	task := shared.Running(t, "hung", harness.Streams{}, []string{"sleep", "1000"})
+	for _, tt := range []struct {
+		role  harness.Role
+		name  string
+		state string
+		code  int // of commands that ask the shim
+	}{
+		{harness.QEMU, "qemu", "ready", 0},
+		{harness.VirtioFSD, "virtiofsd", "ready", 0},
+		{harness.Shim, "shim", "hung", 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := shared.AwaitProcess(t, tt.role, "hung")
+			p.Signal(t, unix.SIGSTOP)
+			defer p.Signal(t, unix.SIGCONT)
+			o := ps(t, "hung")
+			if o.State != tt.state || !strings.Contains(strings.Join(o.Problems, "\n"), tt.name) {
+				t.Errorf("ps: %+v", o)
+			}
+			t.Logf("problems: %q", o.Problems)
+			for _, args := range [][]string{{"info", "hung"}, {"events", "hung"}, {"console", "hung"}, {"dump", "hung"}} {
+				if r := shared.CCV2(t, args...); r.Code != tt.code {
+					t.Errorf("%q: exit code %d: %s%s", args, r.Code, r.Stdout, r.Stderr)
+				}
+			}
+			if r := shared.CCV2(t, "stats", "hung"); r.Code != 0 || !strings.Contains(r.Stdout, tt.name) {
+				t.Errorf("stats: exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
+			}
+		})
+	}
+	shared.KillTask(t, task)
+}
+
+// TestOperateEnd ends pods in order, at once, and by force when their shim does not answer.
+func TestOperateEnd(t *testing.T) {
+	shared.Watch(t)
+	for _, tt := range []struct {
+		name   string
+		args   []string
+		stop   bool // the shim
+		status uint32
+	}{
+		{"shutdown", []string{"shutdown", "ended-shutdown"}, false, 7},
+		{"kill", []string{"kill", "ended-kill"}, false, 255},
+		{"force", []string{"kill", "--force", "ended-force"}, true, 137},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			id := "ended-" + tt.name
+			events := shared.Record(t)
+			var out harness.Buffer
+			shared.Running(t, id, harness.Streams{Stdout: &out}, []string{"sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"})
+			harness.Until(t, "trap", func() bool { return out.String() != "" })
+			if tt.stop {
+				shared.AwaitProcess(t, harness.Shim, id).Signal(t, unix.SIGSTOP)
+			}
+			t.Log(shared.CCV2OK(t, tt.args...))
+			if left := shared.Find(harness.QEMU, id); len(left) > 0 {
+				t.Errorf("%s is still there", left)
+			}
+			if e := events.Await(t, "exit", id, ""); e.Status != tt.status {
+				t.Errorf("%s, want status %d", e, tt.status)
+			}
+		})
+	}
+}
