@@ -113,6 +113,27 @@ func TestProcess(t *testing.T) {
 	}
 }
 
+// TestRecorded is what cc-proxy 3.0.23 has sent for a container.
+func TestRecorded(t *testing.T) {
+	const recorded = `{"id":"c1","rootfs":"rootfs","image":"c1","process":{"user":"0","group":"0","terminal":false,"stdio":3,"stderr":4,"args":["/bin/true"],` +
+		`"envs":[{"env":"PATH","value":"/bin"}],"workdir":"/","noNewPrivileges":false,"capabilities":{"bounding":null,"effective":null,"inheritable":null,` +
+		`"permitted":null,"ambient":null}},"restartPolicy":"","initialize":false,"systemMountsInfo":{"bindMountDev":false,"devShmSize":0},"constraints":{"CPUQuota":0,"CPUPeriod":0}}`
+	var r original.NewContainer
+	if err := json.Unmarshal([]byte(recorded), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.ID != "c1" || r.Process.Stdio != 3 || r.Process.Stderr != 4 || r.Process.Base().Args[0] != "/bin/true" || len(r.Spec) > 0 {
+		t.Errorf("decoded as %+v", r)
+	}
+	p, err := original.ProcessOf(r.Process, rootfs(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"PATH=/bin"}, p.Env); diff != "" || len(p.Capabilities.Bounding) != 14 || p.Cwd != "/" {
+		t.Errorf("%+v\n%s", p, diff)
+	}
+}
+
 // TestRefused: what cannot be had is named.
 func TestRefused(t *testing.T) {
 	for raw, class := range map[string]hyperstart.ErrorClass{
