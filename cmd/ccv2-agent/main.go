@@ -1,6 +1,7 @@
 // Command ccv2-agent is PID 1 of the guest, without arguments. By the name of
 // modprobe it is what the guest's kernel calls when it needs a module, by that of
-// forward a connection to a port of the guest.
+// forward a connection to a port of the guest, and by that of receive it writes a
+// program that an operator has sent.
 package main
 
 import (
@@ -22,6 +23,8 @@ func main() {
 		os.Exit(machine.Modprobe(os.Args[1:]))
 	case agent.ForwardName:
 		os.Exit(agent.Forward(os.Args[1:]))
+	case machine.ReceiveName:
+		os.Exit(machine.Receive(os.Args[1:]))
 	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "ccv2-agent: this is the init of a ccv2 guest; it does nothing elsewhere")

@@ -4,6 +4,8 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +145,56 @@ func operateGc(t *testing.T) {
 	if text := shared.CCV2OK(t, "gc"); !strings.Contains(text, "nothing") {
 		t.Errorf("it finds what a shim has that lives: %s", text)
 	}
+}
+
+// TestOperateExec runs programs in the VM, outside of the container.
+func TestOperateExec(t *testing.T) {
+	shared.Watch(t)
+	task := shared.Running(t, "operate-exec", harness.Streams{}, []string{"sleep", "1000"})
+	for _, tt := range []struct {
+		name   string
+		stdin  string
+		args   []string
+		status int
+		stdout string
+		stderr string
+	}{
+		{"of the guest", "", []string{"operate-exec", "/usr/bin/crun", "--version"}, 0, "crun version", ""},
+		{"of the host", "input", []string{"--copy", shared.Busybox, "operate-exec", "busybox", "sh", "-c", "cat; echo err >&2; exit 7"}, 7, "input", "err"},
+		{"again", "", []string{"operate-exec", "/run/ccv2/tools/" + filepath.Base(shared.Busybox), "sh", "-c", "kill -9 $$"}, 137, "", ""},
+		{"outside", "", []string{"operate-exec", "/run/ccv2/tools/" + filepath.Base(shared.Busybox), "cat", "/proc/self/cgroup", "/proc/1/comm"}, 0, "0::/\ninit\n", ""},
+		{"missing", "", []string{"operate-exec", "no-such-program"}, 1, "", "there is no program no-such-program in the guest"},
+	} {
+		r := shared.CCV2Input(t, strings.NewReader(tt.stdin), append([]string{"exec"}, tt.args...)...)
+		if r.Code != tt.status || !strings.Contains(r.Stdout, tt.stdout) || !strings.Contains(r.Stderr, tt.stderr) {
+			t.Errorf("%s: status %d, %q, %q", tt.name, r.Code, r.Stdout, r.Stderr)
+		}
+	}
+	wantEndOfClient(t)
+	if text := shared.CCV2OK(t, "dump", "--tasks", "operate-exec"); !strings.Contains(text, "task:init") || !strings.Contains(text, "task:sleep") {
+		t.Errorf("the dump has no tasks of the guest's kernel: %s", text)
+	}
+	if status := shared.KillTask(t, task); status != 137 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// wantEndOfClient kills a client of a program in the VM, which is to end the program.
+func wantEndOfClient(t *testing.T) {
+	t.Helper()
+	busybox := "/run/ccv2/tools/" + filepath.Base(shared.Busybox)
+	cmd := exec.Command(filepath.Join(shared.Bin, "ccv2"), "exec", "operate-exec", busybox, "sleep", "4321")
+	cmd.Env = shared.Env()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	runs := func() bool {
+		return strings.Contains(shared.CCV2OK(t, "exec", "operate-exec", busybox, "ps"), "sleep 4321")
+	}
+	harness.Until(t, "program in the VM", runs)
+	_ = cmd.Process.Kill() // it waits for the program
+	_ = cmd.Wait()
+	harness.Until(t, "end of the program", func() bool { return !runs() })
 }
 
 // TestOperateHung looks at a pod of which one process stands still: every command answers,

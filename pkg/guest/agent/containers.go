@@ -22,6 +22,7 @@ type Runtime interface {
 	Create(ctx context.Context, c ociruntime.Container, program string, io ociruntime.IO) (*ociruntime.Child, error)
 	Exec(ctx context.Context, c ociruntime.Container, id string, spec *specs.Process, io ociruntime.IO) (*ociruntime.Child, error)
 	Spawn(cgroup string, args []string, io ociruntime.IO) (*ociruntime.Child, error)
+	Run(cgroup string, spec *specs.Process, io ociruntime.IO) (*ociruntime.Child, error)
 	Start(ctx context.Context, c ociruntime.Container) error
 	Pause(ctx context.Context, c ociruntime.Container) error
 	Resume(ctx context.Context, c ociruntime.Container) error
@@ -82,12 +83,32 @@ func checkID(kind, id string) error {
 	return nil
 }
 
+// guestItself is the id of what stands for the guest among containers: processes that
+// are in none belong to it.
+const guestItself = ""
+
+// placeOf returns a container by id, or what stands for the guest itself.
+func placeOf(s *containers, id string) (*container, error) {
+	if id != guestItself {
+		return s.find(id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.table == nil {
+		s.table = map[string]*container{}
+	}
+	if s.table[id] == nil {
+		s.table[id] = &container{owner: s, cgroup: s.root, state: stateRunning, procs: map[string]*process{}}
+	}
+	return s.table[id], nil
+}
+
 // find returns a container by id.
 func (s *containers) find(id string) (*container, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, ok := s.table[id]
-	if !ok {
+	if !ok || id == guestItself {
 		return nil, hyperstart.Errorf(hyperstart.ClassNotFound, "no container %s", id)
 	}
 	return c, nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -33,6 +34,14 @@ func (s *containers) exec(ctx context.Context, req original.ExecCmd) error {
 		// An exec runs at once, before its terminal could be resized from here.
 		spec.ConsoleSize = &specs.Box{Height: uint(req.Process.Rows), Width: uint(req.Process.Columns)}
 	}
+	if req.Container == guestItself {
+		return s.launch(guestItself, req.Process.Base(), spec.Terminal, func(c *container, p *process) (*ociruntime.Child, error) {
+			if spec.Args[0] == machine.ReceiveName && !spec.Terminal {
+				return s.runtime.Spawn(c.cgroup, spec.Args, p.io)
+			}
+			return s.runtime.Run(c.cgroup, spec, p.io)
+		})
+	}
 	return s.launch(req.Container, req.Process.Base(), spec.Terminal, func(c *container, p *process) (*ociruntime.Child, error) {
 		return s.runtime.Exec(ctx, c.oci, p.id, spec, p.io)
 	})
@@ -58,7 +67,7 @@ func (s *containers) launch(
 	if err := checkID("process", req.ID); err != nil {
 		return err
 	}
-	c, err := s.find(id)
+	c, err := placeOf(s, id)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,17 @@ func (a *Agent) online(ctx context.Context, payload []byte) ([]byte, error) {
 // maxStacks bounds a stack dump; it fits in a control message.
 const maxStacks = 1 << 20
 
-func (a *Agent) dumpStacks(context.Context, []byte) ([]byte, error) {
+// dumpStacks returns those of the agent's goroutines, or the kernel's tasks.
+func (a *Agent) dumpStacks(_ context.Context, payload []byte) ([]byte, error) {
+	if len(payload) > 0 {
+		req, err := hyperstart.Decode[hyperstart.DumpStacksRequest](payload)
+		if err != nil {
+			return nil, err
+		}
+		if req.Kernel {
+			return machine.KernelTasks()
+		}
+	}
 	for size := 64 << 10; ; size *= 2 {
 		b := make([]byte, size)
 		if n := runtime.Stack(b, true); n < size || size >= maxStacks {

@@ -126,7 +126,7 @@ func (s *containers) findForSignal(id string, sig int) (*container, error) {
 	if sig < 0 || sig > sigMax {
 		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "signal %d does not exist", sig)
 	}
-	return s.find(id)
+	return placeOf(s, id)
 }
 
 // winSizeRequest names the process by sequence number or by ids.

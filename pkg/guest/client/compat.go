@@ -172,6 +172,9 @@ func (c *compat) RemoveContainer(ctx context.Context, id string) error {
 
 // Exec implements [Guest].
 func (c *compat) Exec(ctx context.Context, s Session, e Exec) error {
+	if e.Container == "" {
+		return c.notImplemented("exec in the guest itself")
+	}
 	session, ok := s.(*compatSession)
 	if !ok {
 		return errForeignSession

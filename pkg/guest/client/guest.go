@@ -163,7 +163,7 @@ type Bind struct {
 
 // Exec is an exec process to be started.
 type Exec struct {
-	Container string
+	Container string         // "" for a program of the guest itself
 	ID        string         // exec id
 	Process   *specs.Process // is not changed
 	Terminal  bool

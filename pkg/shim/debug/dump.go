@@ -34,7 +34,7 @@ const (
 	dumpLimit = 10 * time.Second
 )
 
-// Dump implements [debugapi.DebugService].
+// Dump answers the request of that name.
 func (s *Service) Dump(ctx context.Context, r *debugapi.DumpRequest, out debugapi.Debug_DumpServer) error {
 	report := s.opts.Machine.Report()
 	parts := []struct {

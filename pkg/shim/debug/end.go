@@ -23,7 +23,7 @@ const (
 	endLimit = 30 * time.Second
 )
 
-// End implements [debugapi.DebugService]. What it does, it does to its end, also when the
+// End answers the request of that name. What it does, it does to its end, also when the
 // client has gone: the connection is closed when the directory of the sandbox is released.
 func (s *Service) End(ctx context.Context, r *debugapi.EndRequest) (*debugapi.EndReply, error) {
 	ctx = context.WithoutCancel(ctx)

@@ -90,3 +90,24 @@ func TestDoor(t *testing.T) {
 		_ = c.Close()
 	}
 }
+
+// TestExecRefused: without a program or a guest there is nothing to run.
+func TestExecRefused(t *testing.T) {
+	f := newFixture(t)
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{{nil, "no program is named"}, {[]string{"x"}, "the sandbox is new"}} {
+		f.machine.report.Guest = nil
+		stream, err := f.Exec(t.Context())
+		if err == nil {
+			err = stream.Send(&debugapi.ExecInput{Start: &debugapi.ExecStart{Args: tt.args}})
+		}
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: %v, want %q", tt.args, err, tt.want)
+		}
+	}
+}

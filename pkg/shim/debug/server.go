@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -40,12 +39,11 @@ func (s *Service) Listen(ctx context.Context, dir string) (stop func() error, er
 	}
 	server, err := ttrpc.NewServer(
 		ttrpc.WithServerHandshaker(door{ttrpc.UnixSocketRequireSameUser(), make(chan struct{}, maxConnections)}),
-		ttrpc.WithUnaryServerInterceptor(intercept),
 	)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("serve debug requests: %w", err), listener.Close())
 	}
-	debugapi.RegisterDebugService(server, &streams{s})
+	debugapi.RegisterDebugService(server, &guarded{s})
 	ctx = context.WithoutCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -107,43 +105,54 @@ func (c *boundedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// intercept is the boundary of errors of methods that answer once.
-func intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
-	defer func() { err = boundary(ctx, path.Base(info.FullMethod), err, recover()) }()
-	return method(ctx, unmarshal)
+// guarded is the service with the boundary of errors at each method.
+type guarded struct{ *Service }
+
+// Info implements [debugapi.DebugService].
+func (s *guarded) Info(ctx context.Context, r *debugapi.InfoRequest) (_ *debugapi.Document, err error) {
+	defer func() { err = boundary(ctx, "Info", r, err, recover()) }()
+	return s.Service.Info(ctx, r)
 }
 
-// streams is the service with the boundary of errors at methods that stream, for which
-// ttrpc has no interceptors.
-type streams struct{ *Service }
+// End implements [debugapi.DebugService].
+func (s *guarded) End(ctx context.Context, r *debugapi.EndRequest) (_ *debugapi.EndReply, err error) {
+	defer func() { err = boundary(ctx, "End", r, err, recover()) }()
+	return s.Service.End(ctx, r)
+}
 
 // Console implements [debugapi.DebugService].
-func (s *streams) Console(ctx context.Context, r *debugapi.LogRequest, out debugapi.Debug_ConsoleServer) (err error) {
-	defer func() { err = boundary(ctx, "Console", err, recover()) }()
+func (s *guarded) Console(ctx context.Context, r *debugapi.LogRequest, out debugapi.Debug_ConsoleServer) (err error) {
+	defer func() { err = boundary(ctx, "Console", r, err, recover()) }()
 	return s.Service.Console(ctx, r, out)
 }
 
 // Events implements [debugapi.DebugService].
-func (s *streams) Events(ctx context.Context, r *debugapi.LogRequest, out debugapi.Debug_EventsServer) (err error) {
-	defer func() { err = boundary(ctx, "Events", err, recover()) }()
+func (s *guarded) Events(ctx context.Context, r *debugapi.LogRequest, out debugapi.Debug_EventsServer) (err error) {
+	defer func() { err = boundary(ctx, "Events", r, err, recover()) }()
 	return s.Service.Events(ctx, r, out)
 }
 
 // Dump implements [debugapi.DebugService].
-func (s *streams) Dump(ctx context.Context, r *debugapi.DumpRequest, out debugapi.Debug_DumpServer) (err error) {
-	defer func() { err = boundary(ctx, "Dump", err, recover()) }()
+func (s *guarded) Dump(ctx context.Context, r *debugapi.DumpRequest, out debugapi.Debug_DumpServer) (err error) {
+	defer func() { err = boundary(ctx, "Dump", r, err, recover()) }()
 	return s.Service.Dump(ctx, r, out)
 }
 
 // Exec implements [debugapi.DebugService].
-func (s *streams) Exec(ctx context.Context, conn debugapi.Debug_ExecServer) (err error) {
-	defer func() { err = boundary(ctx, "Exec", err, recover()) }()
-	return s.Service.Exec(ctx, conn)
+func (s *guarded) Exec(ctx context.Context, conn debugapi.Debug_ExecServer) (err error) {
+	var start *debugapi.ExecStart
+	defer func() { err = boundary(ctx, "Exec", start, err, recover()) }()
+	first, err := conn.Recv()
+	if err != nil {
+		return err
+	}
+	start = first.GetStart()
+	return s.runProgram(ctx, start, conn)
 }
 
 // boundary is where errors leave the shim: classes become codes, a panic becomes an error,
 // and each failure is one line in the log.
-func boundary(ctx context.Context, op string, err error, panicked any) error {
+func boundary(ctx context.Context, op string, request interface{ GetActivity() string }, err error, panicked any) error {
 	if panicked != nil {
 		err = fmt.Errorf("panic: %v: %w", panicked, errdefs.ErrInternal)
 		log.G(ctx).WithField("stack", string(debug.Stack())).Error("panic in a debug request")
@@ -152,7 +161,7 @@ func boundary(ctx context.Context, op string, err error, panicked any) error {
 		return nil
 	}
 	text := printable.Line(err.Error(), printable.MaxReport)
-	log.G(ctx).WithField("op", op).WithField("activity", activity(ctx)).WithField("error", text).Warn("debug request failed")
+	log.G(ctx).WithField("op", op).WithField("activity", printable.Line(request.GetActivity(), printable.MaxName)).WithField("error", text).Warn("debug request failed")
 	return errgrpc.ToGRPC(&boundaryError{text: text, class: errdefs.Resolve(err)})
 }
 
@@ -164,13 +173,3 @@ type boundaryError struct {
 
 func (e *boundaryError) Error() string { return e.text }
 func (e *boundaryError) Unwrap() error { return e.class }
-
-// activity is the id that the client has given the request.
-func activity(ctx context.Context) string {
-	md, _ := ttrpc.GetMetadata(ctx)
-	id, _ := md.Get(debugapi.Activity)
-	if len(id) == 0 {
-		return ""
-	}
-	return printable.Line(id[0], printable.MaxName)
-}

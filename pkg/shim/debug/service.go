@@ -44,12 +44,10 @@ type Options struct {
 // Service is the debug service of a sandbox.
 type Service struct{ opts Options }
 
-var _ debugapi.DebugService = (*Service)(nil)
-
 // New returns a service that does not listen yet.
 func New(opts Options) *Service { return &Service{opts: opts} }
 
-// Info implements [debugapi.DebugService].
+// Info answers the request of that name.
 func (s *Service) Info(ctx context.Context, r *debugapi.InfoRequest) (*debugapi.Document, error) {
 	text, err := json.Marshal(s.describe(ctx, r.GetGuest()))
 	if err != nil {
@@ -134,7 +132,7 @@ func unanswered(who string, err error) string {
 	return line(err)
 }
 
-// Console implements [debugapi.DebugService].
+// Console answers the request of that name.
 func (s *Service) Console(ctx context.Context, r *debugapi.LogRequest, out debugapi.Debug_ConsoleServer) error {
 	o, ok := s.opts.Machine.Report().VM.(hypervisor.Observable)
 	if !ok {
@@ -145,7 +143,7 @@ func (s *Service) Console(ctx context.Context, r *debugapi.LogRequest, out debug
 	})
 }
 
-// Events implements [debugapi.DebugService].
+// Events answers the request of that name.
 func (s *Service) Events(ctx context.Context, r *debugapi.LogRequest, out debugapi.Debug_EventsServer) error {
 	return send(ctx, s.opts.History.log, r, out.Send, event.entry)
 }

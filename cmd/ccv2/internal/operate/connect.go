@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -48,14 +49,13 @@ func connect(ctx context.Context, r record) (*connection, error) {
 // Close closes the connection.
 func (c *connection) Close() { _ = c.client.Close() } // nothing is left to be said
 
-// withActivity gives a request an id, by which it is found in the shim's log.
-func withActivity(ctx context.Context) context.Context {
+// activity is the id of all requests of this process, which is one command: by that they
+// are found in the shims' log.
+var activity = sync.OnceValue(func() string {
 	b := make([]byte, 8)
 	_, _ = rand.Read(b) // never fails
-	md := ttrpc.MD{}
-	md.Set(debugapi.Activity, hex.EncodeToString(b))
-	return ttrpc.WithMetadata(ctx, md)
-}
+	return hex.EncodeToString(b)
+})
 
 // askInfo asks one shim what it knows; guest is whether it asks its guest as well.
 func askInfo(ctx context.Context, r record, guest bool, limit time.Duration) (debugapi.Info, json.RawMessage, error) {
@@ -67,8 +67,7 @@ func askInfo(ctx context.Context, r record, guest bool, limit time.Duration) (de
 		return info, nil, err
 	}
 	defer c.Close()
-	ctx = withActivity(ctx)
-	answer, err := c.Info(ctx, &debugapi.InfoRequest{Guest: guest})
+	answer, err := c.Info(ctx, &debugapi.InfoRequest{Guest: guest, Activity: activity()})
 	if err != nil {
 		return info, nil, err
 	}

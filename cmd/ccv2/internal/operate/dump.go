@@ -65,8 +65,7 @@ func (t *operator) getDump(ctx context.Context, r record, tasks bool) ([]part, e
 		return nil, err
 	}
 	defer c.Close()
-	withID := withActivity(ctx)
-	stream, err := c.Dump(withID, &debugapi.DumpRequest{Tasks: tasks})
+	stream, err := c.Dump(ctx, &debugapi.DumpRequest{Tasks: tasks, Activity: activity()})
 	if err != nil {
 		return nil, err
 	}

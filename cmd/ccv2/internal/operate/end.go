@@ -79,8 +79,8 @@ func (t *operator) end(ctx context.Context, r record, request *debugapi.EndReque
 		return explain(r, err)
 	}
 	defer c.Close()
-	withID := withActivity(ctx)
-	if _, err := c.End(withID, request); err != nil && !errors.Is(err, ttrpc.ErrClosed) && !errors.Is(err, io.EOF) {
+	request.Activity = activity()
+	if _, err := c.End(ctx, request); err != nil && !errors.Is(err, ttrpc.ErrClosed) && !errors.Is(err, io.EOF) {
 		return explain(r, err)
 	}
 	return t.awaitEnd(ctx, r)

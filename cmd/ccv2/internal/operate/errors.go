@@ -62,7 +62,7 @@ func explain(r record, err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, ttrpc.ErrClosed), errors.Is(err, io.EOF), isDial(err):
 		return &Error{Status: StatusNoAnswer, Err: fmt.Errorf("sandbox %s: %s: %w", r.name(), silence(r), err)}
 	}
-	return fmt.Errorf("sandbox %s: %w", r.name(), printable.Error(errgrpc.ToNative(err), printable.MaxReport))
+	return fmt.Errorf("sandbox %s: %w (activity %s in the log)", r.name(), printable.Error(errgrpc.ToNative(err), printable.MaxReport), activity())
 }
 
 // isDial reports whether the shim could not be reached.

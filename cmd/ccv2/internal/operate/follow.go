@@ -65,7 +65,7 @@ func (t *operator) logCommand(
 			if err != nil {
 				return err
 			}
-			request := &debugapi.LogRequest{Follow: follow}
+			request := &debugapi.LogRequest{Follow: follow, Activity: activity()}
 			if !from.IsZero() {
 				request.Since = from.UnixNano()
 			}
@@ -95,7 +95,6 @@ func (t *operator) follow(
 	if request.GetFollow() {
 		silent.Stop()
 	}
-	ctx = withActivity(ctx)
 	entries, err := open(ctx, c, request)
 	if err != nil {
 		return err

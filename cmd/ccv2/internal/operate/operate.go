@@ -76,7 +76,7 @@ func tool(o Options) *cli.Command {
 		EnableShellCompletion: true, HideHelpCommand: true,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // Run says it
 		Commands: []*cli.Command{
-			psCommand(t), infoCommand(t), consoleCommand(t), eventsCommand(t), statsCommand(t), dumpCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t),
+			psCommand(t), infoCommand(t), consoleCommand(t), eventsCommand(t), statsCommand(t), dumpCommand(t), execCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t),
 		},
 	}
 	for _, c := range root.Commands {

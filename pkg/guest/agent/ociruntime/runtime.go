@@ -159,24 +159,29 @@ func pipesOrNull(io IO) runc.IO {
 // Spawn runs the agent's own program by another name, args[0], in a control group.
 // io has pipes.
 func (r *Runtime) Spawn(cgroup string, args []string, io IO) (*Child, error) {
+	return r.spawn(cgroup, &exec.Cmd{Path: "/proc/self/exe", Args: args, SysProcAttr: &syscall.SysProcAttr{}}, io)
+}
+
+// spawn starts a command in a control group. io has pipes; nil leaves its streams alone.
+func (r *Runtime) spawn(cgroup string, cmd *exec.Cmd, io IO) (*Child, error) {
 	group, err := os.Open(cgroup)
 	if err != nil {
 		return nil, err
 	}
 	defer group.Close()
-	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: args,
-		SysProcAttr: &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())},
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	var pipes runc.IO
+	if io != nil {
+		pipes = io.Pipes()
+		pipes.Set(cmd)
 	}
-	pipes := io.Pipes()
-	pipes.Set(cmd)
 	exit, err := r.reaper.Start(cmd)
 	if err != nil {
 		return nil, err
 	}
 	if closer, ok := pipes.(runc.StartCloser); ok {
 		if err := closer.CloseAfterStart(); err != nil {
-			console.Logf("start %s: %v", args[0], err)
+			console.Logf("start %s: %v", cmd.Args[0], err)
 		}
 	}
 	return r.reaper.child(cmd.Process.Pid, exit), nil

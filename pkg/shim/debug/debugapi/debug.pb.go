@@ -1,5 +1,6 @@
 // The debug service of a shim. It listens on debug.sock in the directory of its sandbox.
-// A request has an activity id in its metadata, under "ccv2-activity".
+// A request has an activity id, by which it is found in the shim's log: a field, because
+// ttrpc sends no metadata with streams.
 //
 // make generate turns this file into code.
 
@@ -29,6 +30,7 @@ const (
 type InfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Guest         bool                   `protobuf:"varint,1,opt,name=guest,proto3" json:"guest,omitempty"` // ask the guest and the VMM as well
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -68,6 +70,13 @@ func (x *InfoRequest) GetGuest() bool {
 		return x.Guest
 	}
 	return false
+}
+
+func (x *InfoRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
 }
 
 // Document is JSON, whose fields are those of the types in this package. Readers ignore
@@ -120,6 +129,7 @@ type LogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Since         int64                  `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"` // nanoseconds since 1970
 	Follow        bool                   `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -166,6 +176,13 @@ func (x *LogRequest) GetFollow() bool {
 		return x.Follow
 	}
 	return false
+}
+
+func (x *LogRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
 }
 
 type Entry struct {
@@ -263,6 +280,7 @@ func (x *Entry) GetLost() uint64 {
 type DumpRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tasks         bool                   `protobuf:"varint,1,opt,name=tasks,proto3" json:"tasks,omitempty"` // also the tasks of the guest's kernel with their stacks
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -302,6 +320,13 @@ func (x *DumpRequest) GetTasks() bool {
 		return x.Tasks
 	}
 	return false
+}
+
+func (x *DumpRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
 }
 
 type Part struct {
@@ -372,6 +397,7 @@ type ExecStart struct {
 	Terminal      bool                   `protobuf:"varint,4,opt,name=terminal,proto3" json:"terminal,omitempty"`
 	Rows          uint32                 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
 	Columns       uint32                 `protobuf:"varint,6,opt,name=columns,proto3" json:"columns,omitempty"`
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -446,6 +472,13 @@ func (x *ExecStart) GetColumns() uint32 {
 		return x.Columns
 	}
 	return 0
+}
+
+func (x *ExecStart) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
 }
 
 type ExecInput struct {
@@ -605,6 +638,7 @@ type EndRequest struct {
 	Graceful      bool                   `protobuf:"varint,1,opt,name=graceful,proto3" json:"graceful,omitempty"` // containers get SIGTERM, and until the timeout to end
 	Timeout       int64                  `protobuf:"varint,2,opt,name=timeout,proto3" json:"timeout,omitempty"`   // nanoseconds
 	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`              // who asks, for the event
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -660,6 +694,13 @@ func (x *EndRequest) GetBy() string {
 	return ""
 }
 
+func (x *EndRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
+}
+
 type EndReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -700,15 +741,17 @@ var File_debug_proto protoreflect.FileDescriptor
 
 const file_debug_proto_rawDesc = "" +
 	"\n" +
-	"\vdebug.proto\x12\rccv2.debug.v1\"#\n" +
+	"\vdebug.proto\x12\rccv2.debug.v1\"?\n" +
 	"\vInfoRequest\x12\x14\n" +
-	"\x05guest\x18\x01 \x01(\bR\x05guest\"\x1e\n" +
+	"\x05guest\x18\x01 \x01(\bR\x05guest\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"\x1e\n" +
 	"\bDocument\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\":\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"V\n" +
 	"\n" +
 	"LogRequest\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x03R\x05since\x12\x16\n" +
-	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xa7\x01\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"\xa7\x01\n" +
 	"\x05Entry\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -716,20 +759,22 @@ const file_debug_proto_rawDesc = "" +
 	"\aprocess\x18\x04 \x01(\tR\aprocess\x12\x16\n" +
 	"\x06status\x18\x05 \x01(\rR\x06status\x12\x12\n" +
 	"\x04text\x18\x06 \x01(\tR\x04text\x12\x12\n" +
-	"\x04lost\x18\a \x01(\x04R\x04lost\"#\n" +
+	"\x04lost\x18\a \x01(\x04R\x04lost\"?\n" +
 	"\vDumpRequest\x12\x14\n" +
-	"\x05tasks\x18\x01 \x01(\bR\x05tasks\"D\n" +
+	"\x05tasks\x18\x01 \x01(\bR\x05tasks\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"D\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\fR\x04text\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x8d\x01\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xa9\x01\n" +
 	"\tExecStart\x12\x12\n" +
 	"\x04args\x18\x01 \x03(\tR\x04args\x12\x10\n" +
 	"\x03env\x18\x02 \x03(\tR\x03env\x12\x10\n" +
 	"\x03cwd\x18\x03 \x01(\tR\x03cwd\x12\x1a\n" +
 	"\bterminal\x18\x04 \x01(\bR\bterminal\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\rR\x04rows\x12\x18\n" +
-	"\acolumns\x18\x06 \x01(\rR\acolumns\"\xb8\x01\n" +
+	"\acolumns\x18\x06 \x01(\rR\acolumns\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"\xb8\x01\n" +
 	"\tExecInput\x12.\n" +
 	"\x05start\x18\x01 \x01(\v2\x18.ccv2.debug.v1.ExecStartR\x05start\x12\x14\n" +
 	"\x05stdin\x18\x02 \x01(\fR\x05stdin\x12\x1f\n" +
@@ -743,12 +788,13 @@ const file_debug_proto_rawDesc = "" +
 	"\x06stdout\x18\x01 \x01(\fR\x06stdout\x12\x16\n" +
 	"\x06stderr\x18\x02 \x01(\fR\x06stderr\x12\x16\n" +
 	"\x06exited\x18\x03 \x01(\bR\x06exited\x12\x16\n" +
-	"\x06status\x18\x04 \x01(\rR\x06status\"R\n" +
+	"\x06status\x18\x04 \x01(\rR\x06status\"n\n" +
 	"\n" +
 	"EndRequest\x12\x1a\n" +
 	"\bgraceful\x18\x01 \x01(\bR\bgraceful\x12\x18\n" +
 	"\atimeout\x18\x02 \x01(\x03R\atimeout\x12\x0e\n" +
-	"\x02by\x18\x03 \x01(\tR\x02by\"\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"\n" +
 	"\n" +
 	"\bEndReply2\xf6\x02\n" +
 	"\x05Debug\x12;\n" +

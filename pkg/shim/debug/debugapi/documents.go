@@ -5,12 +5,8 @@ import (
 	"time"
 )
 
-const (
-	// Socket is the name of the service's socket in the directory of a sandbox.
-	Socket = "debug.sock"
-	// Activity is the key of a request's metadata with its activity id.
-	Activity = "ccv2-activity"
-)
+// Socket is the name of the service's socket in the directory of a sandbox.
+const Socket = "debug.sock"
 
 // Info is what Info answers.
 type Info struct {

@@ -172,6 +172,11 @@ func (r *Runtime) Spawn(cgroup string, args []string, io ociruntime.IO) (*ocirun
 	return r.add(container, id, io)
 }
 
+// Run starts a process of the guest itself, by the name of its program.
+func (r *Runtime) Run(cgroup string, spec *specs.Process, io ociruntime.IO) (*ociruntime.Child, error) {
+	return r.Spawn(cgroup, spec.Args, io)
+}
+
 // Start fails when the init process has ended.
 func (r *Runtime) Start(ctx context.Context, c ociruntime.Container) error {
 	return r.change(ctx, Start, c)
