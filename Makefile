@@ -213,8 +213,8 @@ conformance: deps-test guest virtiofsd stack-test $(if $(SUITE)$(RUN),,e2e-conta
 	@[ -n '$(filter-out pjdfstest,$(SUITE))$(if $(SUITE),,$(RUN))' ] || $(MAKE) --no-print-directory workloads RUN=TestPjdfstest
 	@[ '$(SUITE)' = pjdfstest ] || $(STEP) "conformance" $(GO) -C test/suites run . -build $(abspath $(BUILD)) -suite '$(SUITE)' -run '$(RUN)'
 
-bench: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## benchmarks, for docs/performance.md; needs root
-	@$(STEP) "benchmarks" hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
+bench: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## benchmarks, for docs/performance.md; CHART=docs/start.svg draws the phases of a start; needs root
+	@$(STEP) "benchmarks" env CCV2_CHART='$(if $(CHART),$(abspath $(CHART)))' hack/e2e.sh $(BUILD) -run '^$$' -bench '$(or $(RUN),.)' -benchtime '$(or $(BENCHTIME),1x)'
 
 bench-host: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar ## start-up and memory on a Debian 13 with KVM, in a VM, where host and guest run at one speed; needs root
 	@$(STEP) "benchmarks on a host in a VM" env BENCH='$(or $(RUN),Start|Memory)' BENCHTIME='$(or $(BENCHTIME),3x)' hack/host.sh $(BUILD) '' unified

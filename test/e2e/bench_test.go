@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -19,12 +20,28 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/shimtest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
+
+// starts are the VMs that BenchmarkStart has: of the usual size, and larger, one of which gets
+// the rest by hot-plug.
+var starts = []struct {
+	name, source string
+	args         []string
+}{
+	{"boot", "boot", nil},
+	{"template", "template", nil},
+	{"larger-boot", "boot", larger},
+	{"larger-template", "template", larger},
+}
+
+var larger = []string{"--memory-limit", fmt.Sprint(2 << 30), "--cpu-quota", "200000", "--cpu-period", "100000"}
 
 // BenchmarkStart compares `ctr run … true`, in a VM that boots and in one from a template, with
 // a bare boot of the same kernel in the same machine to an init that powers off, and with runc,
@@ -39,17 +56,17 @@ func BenchmarkStart(b *testing.B) {
 		begin := time.Now()
 		shared.CtrOK(b, "run", "--rm", "--runtime", harness.Runc, harness.ImageName, fmt.Sprintf("bench-runc-%d", i), "/bin/true")
 		runc = append(runc, harness.Millis(time.Since(begin)))
-		for _, source := range []string{"boot", "template"} {
-			shared.Configure(b, func(s *harness.Settings) { s.NoTemplates = source == "boot" })
-			id := fmt.Sprintf("bench-start-%s-%d", source, i)
+		for _, s := range starts {
+			shared.Configure(b, func(c *harness.Settings) { c.NoTemplates = s.source == "boot" })
+			id := fmt.Sprintf("bench-start-%s-%d", s.name, i)
 			begin := time.Now()
-			shared.CtrOK(b, "run", "--rm", harness.ImageName, id, "/bin/true")
-			whole[source] = append(whole[source], harness.Millis(time.Since(begin)))
-			if got := sources(shared.Log())[id]; got != source {
-				b.Fatalf("the VM is from %q, want %q", got, source)
+			shared.CtrOK(b, slices.Concat([]string{"run", "--rm"}, s.args, []string{harness.ImageName, id, "/bin/true"})...)
+			whole[s.name] = append(whole[s.name], harness.Millis(time.Since(begin)))
+			if got := sources(shared.Log())[id]; got != s.source {
+				b.Fatalf("the VM is from %q, want %q", got, s.source)
 			}
 			for name, took := range bootPhases(b, id) {
-				phases[source+"-"+name] = append(phases[source+"-"+name], took)
+				phases[s.name+"-"+name] = append(phases[s.name+"-"+name], took)
 			}
 		}
 	}
@@ -58,11 +75,41 @@ func BenchmarkStart(b *testing.B) {
 	}
 	b.ReportMetric(harness.Median(bare), "bare-ms")
 	b.ReportMetric(harness.Median(runc), "runc-run-ms")
-	for source, took := range whole {
-		b.ReportMetric(harness.Median(took), source+"-run-ms")
-		b.ReportMetric(harness.Median(took)/harness.Median(bare), source+"-run/bare")
+	for name, took := range whole {
+		b.ReportMetric(harness.Median(took), name+"-run-ms")
+		b.ReportMetric(harness.Median(took)/harness.Median(bare), name+"-run/bare")
 	}
 	b.ReportMetric(0, "ns/op")
+	if path := os.Getenv("CCV2_CHART"); path != "" {
+		drawStart(b, path, whole, phases, harness.Median(bare))
+	}
+}
+
+// drawStart draws the phases of the starts.
+func drawStart(b *testing.B, path string, whole, phases map[string][]float64, bare float64) {
+	b.Helper()
+	var bars []harness.Bar
+	for _, s := range starts {
+		bar, rest := harness.Bar{Name: s.name}, harness.Median(whole[s.name])
+		for _, phase := range []struct{ key, name string }{
+			{"prepare", "files, server, cgroup"},
+			{"monitor", "start of QEMU"},
+			{"ready", "guest answers"},
+			{"plug", "plug the share"},
+			{"pod", "start the pod"},
+		} {
+			took := harness.Median(phases[s.name+"-"+phase.key])
+			bar.Parts = append(bar.Parts, harness.Part{Name: phase.name, Millis: took})
+			rest -= took
+		}
+		bar.Parts = append(bar.Parts, harness.Part{Name: "container, and the end", Millis: rest})
+		bars = append(bars, bar)
+	}
+	accel, _, err := qemu.Resolve(hypervisor.AccelAuto, qemu.LocalHost())
+	if err != nil {
+		b.Fatal(err)
+	}
+	harness.DrawChart(b, path, "ctr run --rm … true ("+string(accel)+"; larger: 2 vCPUs, 2 GiB)", bars, harness.Mark{Name: "bare boot", Millis: bare})
 }
 
 var phaseField = regexp.MustCompile(`\b(prepare|monitor|ready|network|plug|pod)=("?)([0-9.a-zµ]+)\b`)
