@@ -35,6 +35,10 @@ func TestOneMaker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	gone := s.path(KeyOf("removed by who was killed")) + goneSuffix + "123"
+	if err := errors.Join(os.Mkdir(gone, 0o700), os.WriteFile(filepath.Join(gone, indexFile), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	reason := s.path(KeyOf("of an image that was replaced"))
 	s.setFailed(KeyOf("of an image that was replaced"), errors.New("not today"))
 	long := time.Now().Add(-2 * retryAfter)

@@ -241,6 +241,9 @@ func TestRemoveAll(t *testing.T) {
 	if err := os.WriteFile(notes, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(s.path(KeyOf("x"))+goneSuffix+"123", 0o700); err != nil { // of who was killed
+		t.Fatal(err)
+	}
 	unlock, err := s.lock()
 	if err != nil {
 		t.Fatal(err)

@@ -159,6 +159,28 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
+// TestRemovedAtOnce: who looks for a template that is being removed finds it whole, or not at all.
+func TestRemovedAtOnce(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	for range 20 {
+		tpl := made(t, s, testVM(d))
+		removed := make(chan error)
+		go func() { removed <- s.Remove(tpl.Key) }()
+		for there := true; there; {
+			_, err := os.Stat(filepath.Join(tpl.path, memoryFile))
+			_, indexErr := os.Stat(filepath.Join(tpl.path, indexFile))
+			_, again := os.Stat(filepath.Join(tpl.path, memoryFile))
+			if err == nil && indexErr != nil && again == nil {
+				t.Error("half of it is there")
+			}
+			there = again == nil
+		}
+		if err := <-removed; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestReplaced: what has replaced a template meanwhile is not removed for its faults.
 func TestReplaced(t *testing.T) {
 	s, d := testStore(t), newDriver(t)

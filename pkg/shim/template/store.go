@@ -43,6 +43,7 @@ const (
 
 	lockFile     = "lock"    // held by who makes one
 	partSuffix   = ".part"   // one that is not whole
+	goneSuffix   = ".gone"   // one that a process removes, whose number follows
 	failedSuffix = ".failed" // why it could not be made
 )
 
@@ -149,12 +150,13 @@ func (s *Store) List() ([]*Template, error) {
 // Remove removes a template. VMs that go on from it are not concerned. That there is none
 // is no error.
 func (s *Store) Remove(key Key) error {
-	// The index first: without one it is none.
-	err := os.Remove(filepath.Join(s.path(key), indexFile))
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
+	// Out of the way at once: nobody sees a half of it, and what replaces it is left alone.
+	gone := fmt.Sprintf("%s%s%d", s.path(key), goneSuffix, os.Getpid())
+	err := os.RemoveAll(gone) // of a process that had this one's number
+	if renamed := os.Rename(s.path(key), gone); !errors.Is(renamed, os.ErrNotExist) {
+		err = errors.Join(err, renamed)
 	}
-	if err = errors.Join(err, os.RemoveAll(s.path(key))); err != nil {
+	if err = errors.Join(err, os.RemoveAll(gone)); err != nil {
 		return fmt.Errorf("remove template %s: %w", key, err)
 	}
 	return nil
@@ -191,7 +193,7 @@ func (s *Store) RemoveAll() error {
 }
 
 // ownName matches the names of what a store makes.
-var ownName = regexp.MustCompile(`^([0-9a-f]{32}(\.part|\.failed)?|lock)$`)
+var ownName = regexp.MustCompile(`^([0-9a-f]{32}(\.part|\.failed|\.gone[0-9]+)?|lock)$`)
 
 // clean removes the templates beyond MaxBytes, from the end of [Store.List]. The caller has
 // the lock.
@@ -229,7 +231,7 @@ func (s *Store) sweep() error {
 			if s.Failed(Key(strings.TrimSuffix(name, failedSuffix))) != "" {
 				continue
 			}
-		case !strings.HasSuffix(name, partSuffix):
+		case !strings.HasSuffix(name, partSuffix) && !strings.Contains(name, goneSuffix):
 			if _, err := os.Stat(filepath.Join(s.Dir, name, indexFile)); !errors.Is(err, os.ErrNotExist) {
 				continue
 			}
