@@ -19,35 +19,46 @@ type receiver interface {
 	Recv() (*debugapi.Entry, error)
 }
 
-func consoleCommand(t *operator) *cli.Command {
-	return t.logCommand("console", "print what the guest has written to its console",
-		"The shim keeps the last 1024 lines, with their times. Errors and panics of the guest's kernel are there in any case; all its messages are "+
-			"with console = true in [guest].",
-		func(ctx context.Context, c *connection, r *debugapi.LogRequest) (receiver, error) {
-			return c.Console(ctx, r)
-		},
-		func(e *debugapi.Entry) string { return stamp(time.Unix(0, e.GetTime())) + "  " + line(e.GetText()) })
+// entryLog is a log of a shim.
+type entryLog struct {
+	open   func(context.Context, *connection, *debugapi.LogRequest) (receiver, error)
+	format func(*debugapi.Entry) string
 }
 
-func eventsCommand(t *operator) *cli.Command {
-	return t.logCommand("events", "print what has happened in a sandbox",
-		"The shim keeps the last 256 events, and forgets them when it ends.",
-		func(ctx context.Context, c *connection, r *debugapi.LogRequest) (receiver, error) {
+// logs are those that there are, by the names of their commands.
+var logs = map[string]entryLog{
+	"console": {
+		open: func(ctx context.Context, c *connection, r *debugapi.LogRequest) (receiver, error) {
+			return c.Console(ctx, r)
+		},
+		format: func(e *debugapi.Entry) string { return stamp(time.Unix(0, e.GetTime())) + "  " + line(e.GetText()) },
+	},
+	"events": {
+		open: func(ctx context.Context, c *connection, r *debugapi.LogRequest) (receiver, error) {
 			return c.Events(ctx, r)
 		},
-		func(e *debugapi.Entry) string {
+		format: func(e *debugapi.Entry) string {
 			who := short(e.GetContainer())
 			if e.GetProcess() != "" {
 				who += "/" + e.GetProcess()
 			}
 			return fmt.Sprintf("%s  %-11s %-14s %s", stamp(time.Unix(0, e.GetTime())), e.GetKind(), line(who), line(e.GetText()))
-		})
+		},
+	},
+}
+
+func consoleCommand(t *operator) *cli.Command {
+	return t.logCommand("console", "print what the guest has written to its console",
+		"The shim keeps the last 1024 lines, with their times. Errors and panics of the guest's kernel are there in any case; all its messages are "+
+			"with console = true in [guest].")
+}
+
+func eventsCommand(t *operator) *cli.Command {
+	return t.logCommand("events", "print what has happened in a sandbox", "The shim keeps the last 256 events, and forgets them when it ends.")
 }
 
 // logCommand is a command that prints entries.
-func (t *operator) logCommand(
-	name, usage, description string, open func(context.Context, *connection, *debugapi.LogRequest) (receiver, error), format func(*debugapi.Entry) string,
-) *cli.Command {
+func (t *operator) logCommand(name, usage, description string) *cli.Command {
 	var since string
 	var follow bool
 	return &cli.Command{
@@ -69,7 +80,7 @@ func (t *operator) logCommand(
 			if !from.IsZero() {
 				request.Since = from.UnixNano()
 			}
-			return explain(r, t.follow(ctx, r, request, open, format))
+			return explain(r, t.follow(ctx, r, request, logs[name].open, logs[name].format))
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -128,10 +129,15 @@ func (t *operator) printInfo(v view, info debugapi.Info) error {
 	p("record      %s/state.json", v.Dir)
 	p("shim        pid %d, %s, %d goroutines", info.Shim.PID, info.Shim.Version, info.Shim.Goroutines)
 	if vm := info.VM; vm != nil {
+		vm.Status = cmp.Or(vm.Status, "which does not answer")
 		p("vm          qemu %s, pid %d, %d vCPUs, %d MiB, %s, from a %s, %s", vm.Version, vm.PID, v.VM.CPUs, v.VM.MemoryMiB, v.VM.Accelerator, v.VM.Source, vm.Status)
 		p("devices     %s", strings.Join(vm.Devices, ", "))
 	}
-	if g := info.Guest; g != nil {
+	switch g := info.Guest; {
+	case g == nil:
+	case g.Kernel == "":
+		p("guest       dialect %s, which does not answer", line(g.Dialect))
+	default:
 		p("guest       linux %s, agent %s (%s), dialect %s, memory %s of %s available", line(g.Kernel), line(g.AgentVersion), mebibytes(int64(g.AgentRSS)),
 			line(g.Dialect), mebibytes(int64(g.MemAvailable)), mebibytes(int64(g.MemTotal)))
 	}

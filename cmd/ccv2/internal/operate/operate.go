@@ -76,13 +76,13 @@ func tool(o Options) *cli.Command {
 		EnableShellCompletion: true, HideHelpCommand: true,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // Run says it
 		Commands: []*cli.Command{
-			psCommand(t), infoCommand(t), consoleCommand(t), eventsCommand(t), statsCommand(t), dumpCommand(t), execCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t),
+			psCommand(t), infoCommand(t), consoleCommand(t), eventsCommand(t), statsCommand(t), dumpCommand(t), execCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t), supportCommand(t),
 		},
 	}
 	for _, c := range root.Commands {
 		c.Before = t.before
 		c.Flags = append(c.Flags, t.commonFlags()...)
-		if c.ArgsUsage != "" {
+		if strings.Contains(c.ArgsUsage, "ID|POD") {
 			c.ShellComplete = t.complete
 		}
 		c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -233,6 +234,37 @@ func TestGC(t *testing.T) {
 	}
 	if status, stdout, _ := h.run("gc"); status != 0 || !strings.Contains(stdout, "left nothing") {
 		t.Errorf("again: status %d, %s", status, stdout)
+	}
+}
+
+// TestSupport collects what there is, also of sandboxes that are dead or hang, and lists it.
+func TestSupport(t *testing.T) {
+	h := newHost(t)
+	h.listen(h.sandbox("hangs", true, store.About{}))
+	h.sandbox("died", false, store.About{})
+	out := filepath.Join(h.dir, "out.tar.gz")
+	status, stdout, stderr := h.run("support", "-o", out)
+	if status != 0 {
+		t.Fatalf("status %d, %s", status, stderr)
+	}
+	info, err := os.Stat(out)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	list, err := exec.CommandContext(t.Context(), "tar", "-tzf", out).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, list)
+	}
+	for _, name := range []string{"MANIFEST", "host/proc/meminfo", "sandboxes/died/record.json", "sandboxes/hangs/events.txt", "sandboxes/hangs/dump.error.txt"} {
+		if !strings.Contains(string(list), "ccv2-support/"+name+"\n") {
+			t.Errorf("there is no %s:\n%s", name, list)
+		}
+		if name != "MANIFEST" && !strings.Contains(stdout, name) {
+			t.Errorf("it does not list %s", name)
+		}
+	}
+	if status, _, _ := h.run("support", "-o", out); status == 0 {
+		t.Error("it overwrites a file")
 	}
 }
 

@@ -1,0 +1,165 @@
+package operate
+
+import (
+	"archive/tar"
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+)
+
+// hostFiles are what is told of the host.
+var hostFiles = []string{
+	"/etc/os-release", "/proc/version", "/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg", "/proc/uptime", "/proc/cgroups",
+	"/proc/pressure/cpu", "/proc/pressure/memory", "/proc/pressure/io", "/sys/module/kvm_intel/parameters/nested", "/sys/module/kvm_amd/parameters/nested",
+}
+
+func supportCommand(t *operator) *cli.Command {
+	var out string
+	var tasks bool
+	return &cli.Command{
+		Name: "support", Usage: "collect what a bug report needs in one archive", ArgsUsage: "[ID|POD...]",
+		Description: "Of the host, the configuration, and of each sandbox, or those that are named: its record, what info, stats, console, events and dump say. " +
+			"It has no environment, arguments or files of containers; MANIFEST in it lists what it has.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FILE` to write (default: ccv2-support-TIME.tar.gz)", Destination: &out, TakesFile: true},
+			&cli.BoolFlag{Name: "tasks", Usage: "also the tasks of each guest's kernel", Destination: &tasks},
+		},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			var chosen []record
+			for _, name := range c.Args().Slice() {
+				r, err := find(t.stateDir, name)
+				if err != nil {
+					return err
+				}
+				chosen = append(chosen, r)
+			}
+			if len(chosen) == 0 {
+				var err error
+				if chosen, err = records(t.stateDir); err != nil {
+					return err
+				}
+			}
+			if out == "" {
+				out = "ccv2-support-" + time.Now().UTC().Format("20060102T150405Z") + ".tar.gz"
+			}
+			return t.collect(ctx, out, chosen, tasks)
+		},
+	}
+}
+
+// archive is a compressed archive, with a list of what is in it.
+type archive struct {
+	*tar.Writer
+
+	list strings.Builder
+}
+
+// add adds a file.
+func (a *archive) add(name string, text []byte) error {
+	fmt.Fprintf(&a.list, "%9d  %s\n", len(text), name)
+	header := &tar.Header{Name: "ccv2-support/" + name, Mode: 0o600, Size: int64(len(text)), ModTime: time.Now()}
+	if err := a.WriteHeader(header); err != nil {
+		return err
+	}
+	_, err := a.Write(text)
+	return err
+}
+
+// addJSON adds a file, or why there is none.
+func (a *archive) addJSON(name string, v any, err error) error {
+	if err != nil {
+		return a.add(name+".error.txt", []byte(err.Error()+"\n"))
+	}
+	var text bytes.Buffer
+	if err := printJSON(&text, v); err != nil {
+		return err
+	}
+	return a.add(name+".json", text.Bytes())
+}
+
+// collect writes an archive, which only its owner can read.
+func (t *operator) collect(ctx context.Context, path string, chosen []record, tasks bool) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("write the archive: %w", err)
+	}
+	packed := gzip.NewWriter(f)
+	a := &archive{Writer: tar.NewWriter(packed)}
+	err = t.fill(ctx, a, chosen, tasks)
+	if err = errors.Join(err, a.Close(), packed.Close(), f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("write the archive: %w", err), os.Remove(path))
+	}
+	_, err = fmt.Fprintf(t.Stdout, "%s\n%s", path, a.list.String())
+	return err
+}
+
+func (t *operator) fill(ctx context.Context, a *archive, chosen []record, tasks bool) error {
+	if err := a.add("version.txt", []byte("ccv2 "+t.Version+"\nactivity "+activity()+"\n")); err != nil {
+		return err
+	}
+	drop, _ := filepath.Glob(escape(t.config) + ".d/*.toml") // none is what it mostly is
+	for _, path := range append(append(hostFiles, t.config), drop...) {
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		if err := a.add("host"+path, text); err != nil {
+			return err
+		}
+	}
+	for _, r := range chosen {
+		if err := t.describe(ctx, a, r, tasks); err != nil {
+			return err
+		}
+	}
+	return a.add("MANIFEST", []byte(a.list.String()))
+}
+
+// describe adds what is known of a sandbox; what does not answer is said.
+func (t *operator) describe(ctx context.Context, a *archive, r record, tasks bool) error {
+	dir := "sandboxes/" + cmp.Or(r.saved.ID, filepath.Base(r.dir.Path())) + "/" // of a long id the directory is a hash
+	errs := []error{a.addJSON(dir+"record", r.saved, r.err)}
+	if r.err != nil {
+		return errors.Join(errs...)
+	}
+	errs = append(errs, a.addJSON(dir+"sandbox", viewOne(ctx, r, t.limit), nil))
+	if !r.saved.Shim.Alive() {
+		return errors.Join(errs...)
+	}
+	errs = append(errs, a.addJSON(dir+"stats", t.getStats(ctx, r), nil))
+	for name, log := range logs {
+		var text bytes.Buffer
+		quiet := &operator{Options: Options{Stdout: &text, Stderr: &text}, limit: t.limit}
+		if err := quiet.follow(ctx, r, &debugapi.LogRequest{Activity: activity()}, log.open, log.format); err != nil {
+			fmt.Fprintln(&text, explain(r, err))
+		}
+		errs = append(errs, a.add(dir+name+".txt", text.Bytes()))
+	}
+	parts, err := t.getDump(ctx, r, tasks)
+	for _, p := range parts {
+		text := p.Text
+		if p.Error != "" {
+			text += "\n(" + p.Error + ")\n"
+		}
+		errs = append(errs, a.add(dir+p.Name, []byte(text)))
+	}
+	if err != nil {
+		errs = append(errs, a.add(dir+"dump.error.txt", []byte(explain(r, err).Error()+"\n")))
+	}
+	return errors.Join(errs...)
+}

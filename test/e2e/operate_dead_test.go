@@ -1,0 +1,49 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
+)
+
+// TestOperateDead: what a dead shim leaves while containerd is not there is found, and
+// removed when that is asked for.
+func TestOperateDead(t *testing.T) {
+	c := harness.Private(t)
+	c.Watch(t)
+	c.Running(t, "dead", harness.Streams{}, []string{"sleep", "1000"})
+	shim := c.AwaitProcess(t, harness.Shim, "dead")
+	c.Kill(t)
+	shim.Signal(t, unix.SIGKILL)
+	harness.Until(t, "end of the shim", func() bool { return len(c.Find(harness.Shim, "dead")) == 0 })
+	if text := c.CCV2OK(t, "ps"); !strings.Contains(text, "dead  ") || !strings.Contains(text, "is dead; containerd cleans up after it") {
+		t.Errorf("ps: %s", text)
+	}
+	for _, command := range []string{"info", "console", "events", "dump", "kill", "shutdown"} {
+		if r := c.CCV2(t, command, "dead"); r.Code != 5 || !strings.Contains(r.Stderr, "is dead") {
+			t.Errorf("%s: exit code %d: %s%s", command, r.Code, r.Stdout, r.Stderr)
+		}
+	}
+	if text := c.CCV2OK(t, "gc"); !strings.Contains(text, "nothing was removed") {
+		t.Errorf("gc: %s", text)
+	}
+	t.Log(c.CCV2OK(t, "gc", "--remove"))
+	if _, err := os.Stat(filepath.Join(c.StateDir(), c.Namespace, "dead")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+	for _, role := range []harness.Role{harness.QEMU, harness.VirtioFSD} {
+		if left := c.Find(role, "dead"); len(left) > 0 {
+			t.Errorf("%s is still there", left)
+		}
+	}
+	c.Restart(t)
+}
