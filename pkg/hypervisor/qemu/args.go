@@ -138,6 +138,11 @@ func kernelArgs(spec hypervisor.Spec, host hostFacts) []string {
 	if spec.Machine == hypervisor.MachineMicroVM {
 		args = append(args, "reboot=t") // there is nothing else to reset it with
 	}
+	if spec.Accelerator == hypervisor.AccelTCG && spec.Max.CPUs > spec.CPUs {
+		// A kernel with one processor rewrites itself for it, and again for a second one,
+		// which takes 0.1 s of an emulated one. What it would save is not worth as much.
+		args = append(args, "noreplace-smp")
+	}
 	if spec.Accelerator == hypervisor.AccelTCG && host.tscKHz > 0 {
 		// Under TCG the guest reads the host's time stamp counter. Telling its
 		// frequency saves a calibration that a busy host spoils (and on which

@@ -112,6 +112,7 @@ func (s *Store) Make(ctx context.Context, vm VM) (*Template, error) {
 	}
 	defer unlock()
 	if t, err := s.Open(key); err == nil {
+		s.setFailed(key, nil) // who asks for it wants larger VMs to go on from it again
 		return t, nil
 	}
 	err = s.make(ctx, vm, key, facts)

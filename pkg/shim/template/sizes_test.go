@@ -81,7 +81,7 @@ func TestResized(t *testing.T) {
 	}
 	refuse(errors.Join(hypervisor.ErrNotResized, errors.New("the guest sees nothing"))) // as the pod's machine does
 	wantBoot(1)
-	s.setFailed(tpl.Key, nil)
+	made(t, s, usual) // as an operator does
 	d.Errs = map[fake.Step]error{fake.Resize: errors.New("qemu says no")}
 	wantBoot(2)
 	wantBoot(2)
