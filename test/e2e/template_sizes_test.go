@@ -109,6 +109,31 @@ func alike(got, want string) bool {
 	return true
 }
 
+// TestTemplateNotLarger: where a guest cannot use what is plugged, larger VMs boot with their size,
+// and those of the template's go on from it.
+func TestTemplateNotLarger(t *testing.T) {
+	dir := templates(t, false)
+	shared.Configure(t, func(s *harness.Settings) {
+		s.Templates, s.NoTemplates, s.KernelArg = dir, false, "module_blacklist=virtio_mem"
+	})
+	if out, err := ccv2(t, "template", "build"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, id := range []string{"first", "second"} {
+		out := from(t, "boot", "not-larger-"+id, "--memory-limit="+fmt.Sprint(1<<30), "awk", `$1 == "MemTotal:" { print int($2 / 1024) }`, "/proc/meminfo")
+		if mib, err := strconv.Atoi(strings.TrimSpace(out)); err != nil || mib < 1024 {
+			t.Errorf("%s: the VM has %q MiB", id, out)
+		}
+	}
+	if n := strings.Count(shared.Log(), "did not become as large as it is to be"); n != 1 {
+		t.Errorf("the log says %d times that a VM was not made larger, want once", n)
+	}
+	from(t, "template", "not-larger-usual", "true")
+	if out, err := ccv2(t, "template", "list"); err != nil || !strings.Contains(out, "virtio_mem") {
+		t.Errorf("ccv2 template list does not say why: %v\n%s", err, out)
+	}
+}
+
 // TestTemplateMemory: files are what they were when the guest's buffers are in memory that was
 // plugged, and a limit is one that is met.
 func TestTemplateMemory(t *testing.T) {

@@ -32,6 +32,7 @@ type Host struct {
 // Settings are the keys of the shim's configuration that tests change.
 type Settings struct {
 	QEMU, Kernel, Image, VirtioFSD string
+	KernelArg                      string // of the guest
 
 	BootTimeout, CallTimeout string
 
@@ -161,7 +162,10 @@ func (h *Host) Configure(tb testing.TB, change func(*Settings)) {
 }
 
 func (h *Host) writeConfig(s Settings) error {
-	text := s.Raw
+	text, args := s.Raw, ""
+	if s.KernelArg != "" {
+		args = strconv.Quote(s.KernelArg)
+	}
 	if text == "" {
 		text = fmt.Sprintf(`state_dir = %s
 [hypervisor]
@@ -169,6 +173,7 @@ path = %s
 [guest]
 kernel = %s
 image = %s
+kernel_args = [%s]
 boot_timeout = %s
 call_timeout = %s
 [template]
@@ -178,7 +183,7 @@ dir = %s
 [share]
 virtiofsd = %s
 %s
-`, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image),
+`, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image), args,
 			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), !s.NoTemplates, s.Background, strconv.Quote(s.Templates),
 			strconv.Quote(s.VirtioFSD), s.Extra)
 	}
