@@ -129,7 +129,7 @@ func newDebug(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.debug = debug.New(debug.Options{Namespace: namespace, Version: version.Version, Sandbox: p.Sandbox, Machine: p.vm, History: to.history})
+	p.debug = debug.New(debug.Options{Namespace: namespace, Version: version.Version, Sandbox: p.Sandbox, Machine: p.vm, History: to.history, Heartbeat: debug.DefaultHeartbeat})
 	return p.debug, nil
 }
 

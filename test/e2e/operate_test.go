@@ -226,6 +226,12 @@ func TestOperateHung(t *testing.T) {
 					t.Errorf("%q: exit code %d: %s%s", args, r.Code, r.Stdout, r.Stderr)
 				}
 			}
+			if tt.role == harness.QEMU { // and by itself, within half a minute
+				harness.Until(t, "notice that qemu does not answer", func() bool {
+					return strings.Contains(shared.CCV2OK(t, "events", "hung"), "the vmm does not answer") &&
+						strings.Contains(strings.Join(ps(t, "hung").Problems, " "), "the vmm does not answer")
+				})
+			}
 			if r := shared.CCV2(t, "stats", "hung"); r.Code != 0 || !strings.Contains(r.Stdout, tt.name) {
 				t.Errorf("stats: exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
 			}

@@ -44,18 +44,21 @@ func (s *Service) Listen(ctx context.Context, dir string) (stop func() error, er
 		return nil, errors.Join(fmt.Errorf("serve debug requests: %w", err), listener.Close())
 	}
 	debugapi.RegisterDebugService(server, &guarded{s})
-	ctx = context.WithoutCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var all sync.WaitGroup
+	if s.opts.Heartbeat != (Heartbeat{}) {
+		all.Go(func() { s.watch(ctx, dir) })
+	}
+	all.Go(func() {
 		if err := server.Serve(ctx, listener); !errors.Is(err, ttrpc.ErrServerClosed) {
 			log.G(ctx).WithError(err).Error("serve debug requests")
 		}
-	}()
+	})
 	return func() error {
+		cancel()
 		err := server.Close()
 		_ = listener.Close() // before Serve has it, nobody else closes it
-		<-done
+		all.Wait()
 		return err
 	}, nil
 }

@@ -39,10 +39,14 @@ type Options struct {
 	Sandbox   Sandbox
 	Machine   Machine
 	History   *History
+	Heartbeat Heartbeat
 }
 
 // Service is the debug service of a sandbox.
-type Service struct{ opts Options }
+type Service struct {
+	opts   Options
+	health health
+}
 
 // New returns a service that does not listen yet.
 func New(opts Options) *Service { return &Service{opts: opts} }
@@ -61,8 +65,8 @@ func (s *Service) describe(ctx context.Context, ask bool) debugapi.Info {
 	report := s.opts.Machine.Report()
 	info := debugapi.Info{
 		Namespace: s.opts.Namespace, ID: s.opts.Sandbox.ID(), State: s.opts.Sandbox.State().String(), Paused: report.Paused,
-		Shim:   debugapi.Shim{PID: os.Getpid(), Version: s.opts.Version, Goroutines: runtime.NumGoroutine()},
-		Errors: map[string]string{}, Containers: containers(s.opts.Sandbox),
+		Shim:      debugapi.Shim{PID: os.Getpid(), Version: s.opts.Version, Goroutines: runtime.NumGoroutine()},
+		Unhealthy: s.health.get(), Errors: map[string]string{}, Containers: containers(s.opts.Sandbox),
 	}
 	if report.Lost != nil {
 		info.Lost = line(report.Lost)

@@ -103,6 +103,11 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
+	return newFixtureThatBeats(t, debug.Heartbeat{})
+}
+
+func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat) *fixture {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "ccv2-debug-") // sockets need a short path
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +120,7 @@ func newFixture(t *testing.T) *fixture {
 		VM:     &vm{console: history.New[hypervisor.ConsoleLine](3), answers: f.answers},
 	}
 	f.sandbox = sandbox.New(sandbox.Options{Namespace: "test", ID: "pod", Sink: f.history, Machine: f.machine.Machine, KillTimeout: time.Minute})
-	stop, err := debug.New(debug.Options{Namespace: "test", Version: "v1", Sandbox: f.sandbox, Machine: f.machine, History: f.history}).Listen(t.Context(), dir)
+	stop, err := debug.New(debug.Options{Namespace: "test", Version: "v1", Sandbox: f.sandbox, Machine: f.machine, History: f.history, Heartbeat: beat}).Listen(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

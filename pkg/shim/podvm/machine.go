@@ -98,8 +98,8 @@ type Machine struct {
 
 // loss is the end of the VM or of what it depends on.
 type loss struct {
-	known chan struct{}            // closed when there is a cause
-	note  func(kind, cause string) // is told it
+	known chan struct{}     // closed when there is a cause
+	ended func(cause error) // is told it
 
 	mu    sync.Mutex // guards cause
 	cause error
@@ -114,8 +114,8 @@ func (l *loss) report(cause error) {
 		close(l.known)
 	}
 	l.mu.Unlock()
-	if first && l.note != nil {
-		l.note("vm-ended", cause.Error())
+	if first {
+		l.ended(cause)
 	}
 }
 
@@ -139,13 +139,15 @@ type Timing struct {
 // New returns a machine that has acquired nothing yet.
 func New(opts Options) *Machine {
 	dir := store.DirOf(opts.StateDir, opts.Namespace, opts.ID)
-	return &Machine{
-		opts: opts, dir: dir, loss: loss{known: make(chan struct{}), note: opts.Note}, vcpus: vcpus{turn: make(chan struct{}, 1)},
+	m := &Machine{
+		opts: opts, dir: dir, loss: loss{known: make(chan struct{})}, vcpus: vcpus{turn: make(chan struct{}, 1)},
 		exposed: exposed{
 			shares: share.New(share.Options{Files: dir.Files(), Shared: dir.Shared(), Stage: dir.Stage()}),
 			disks:  blockdev.NewTable(dir.VM(), opts.Config.CallTimeout),
 		},
 	}
+	m.loss.ended = func(cause error) { noteEnd(m, cause) }
+	return m
 }
 
 // Dir is the path of the state directory.

@@ -3,6 +3,7 @@ package podvm
 import (
 	"cmp"
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,4 +74,16 @@ func note(m *Machine, kind, text string) {
 	if m.opts.Note != nil {
 		m.opts.Note(kind, text)
 	}
+}
+
+// lastWords is how many lines of the console the note about the end of a VM has.
+const lastWords = 5
+
+// noteEnd tells that the VM has ended, with the guest's last words.
+func noteEnd(m *Machine, cause error) {
+	text := cause.Error()
+	if lines := m.Console(); len(lines) > 0 {
+		text += "; last console lines: " + strings.Join(lines[max(0, len(lines)-lastWords):], " | ")
+	}
+	note(m, "vm-ended", text)
 }

@@ -81,6 +81,9 @@ func silence(r record) string {
 	if p.State == stopped {
 		return fmt.Sprintf("its shim (pid %d) is stopped by a signal; kill -CONT %d lets it go on", shim.PID, shim.PID)
 	}
+	if cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", shim.PID)); err == nil && len(cmdline) == 0 {
+		return fmt.Sprintf("its shim (pid %d) just ends", shim.PID)
+	}
 	if _, err := os.Stat(socketOf(r)); err != nil {
 		return fmt.Sprintf("its shim (pid %d) has no debug service: it is of an older release, or just ends", shim.PID)
 	}

@@ -110,6 +110,9 @@ func viewOne(ctx context.Context, r record, limit time.Duration) view {
 	if info.Paused {
 		v.State += ",paused"
 	}
+	if info.Unhealthy != "" {
+		v.Problems = append(v.Problems, line(info.Unhealthy))
+	}
 	if info.Lost != "" {
 		v.Problems = append(v.Problems, line(info.Lost))
 	}

@@ -15,7 +15,9 @@ type Info struct {
 	State     string `json:"state"`
 	Paused    bool   `json:"paused,omitempty"`
 	// Lost is why the VM has ended; "" as long as it has not.
-	Lost       string          `json:"lost,omitempty"`
+	Lost string `json:"lost,omitempty"`
+	// Unhealthy is which part does not answer, and why; "" when all do.
+	Unhealthy  string          `json:"unhealthy,omitempty"`
 	Shim       Shim            `json:"shim"`
 	VM         *VM             `json:"vm,omitempty"` // nil before there is one
 	Guest      *Guest          `json:"guest,omitempty"`

@@ -1,0 +1,33 @@
+package debug_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+)
+
+// TestHealth: a VMM that does not answer is an event, once, and so is that it does again.
+func TestHealth(t *testing.T) {
+	f := newFixtureThatBeats(t, debug.Heartbeat{Every: 5 * time.Millisecond, Limit: 20 * time.Millisecond})
+	events, err := f.Events(t.Context(), &debugapi.LogRequest{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := events.Recv()
+	if err != nil || e.GetKind() != "unhealthy" || !strings.Contains(e.GetText(), "the vmm does not answer (within 20ms)") {
+		t.Fatalf("got %v, %v", e, err)
+	}
+	if ill := f.info(t, false).Unhealthy; ill != e.GetText() {
+		t.Errorf("info says %q", ill)
+	}
+	close(f.answers)
+	if e, err := events.Recv(); err != nil || e.GetKind() != "healthy" {
+		t.Fatalf("got %v, %v", e, err)
+	}
+	if ill := f.info(t, false).Unhealthy; ill != "" {
+		t.Errorf("info says %q", ill)
+	}
+}
