@@ -105,6 +105,7 @@ configuration() {
 		  - role: worker
 		  - role: worker
 		networking:
+		  ipFamily: dual
 		  disableDefaultCNI: true # its image is in no module; see below
 		kubeadmConfigPatches:
 		  - |
@@ -122,19 +123,19 @@ configuration() {
 # network does what kind's own plugin does: a bridge for the pods of each node, and
 # routes to those of the others.
 network() {
-	local nodes node other
-	nodes=$(ours kubectl get nodes -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.podCIDR} {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}')
-	while read -r node cidr _; do
+	local nodes node other cidr cidr6 address address6
+	nodes=$(ours kubectl get nodes -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.podCIDRs[*]} {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}')
+	while read -r node cidr cidr6 _; do
 		ours docker exec -i "$node" sh -c 'cat >/etc/cni/net.d/10-bridge.conflist' <<-END
 			{"cniVersion": "1.0.0", "name": "bridge", "plugins": [
 			  {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-			   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$cidr"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+			   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$cidr"}], [{"subnet": "$cidr6"}]], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
 			  {"type": "portmap", "capabilities": {"portMappings": true}}]}
 		END
 		{
 			printf '[Service]\nType=oneshot\n'
-			while read -r other cidr address; do
-				[ "$node" = "$other" ] || echo "ExecStart=/sbin/ip route replace $cidr via $address"
+			while read -r other cidr cidr6 address address6; do
+				[ "$node" = "$other" ] || printf 'ExecStart=/sbin/ip route replace %s via %s\n' "$cidr" "$address" "$cidr6" "$address6"
 			done <<<"$nodes"
 			printf '[Install]\nWantedBy=multi-user.target\n'
 		} | ours docker exec -i "$node" sh -c 'cat >/etc/systemd/system/routes.service'

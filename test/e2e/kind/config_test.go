@@ -108,6 +108,28 @@ var configRows = []row{
 		await new k exec a -- cat /etc/c/key
 		await data k exec a -- cat /tmp/events >events && echo the event came
 		k exec a -- cat /etc/c/key; echo`},
+	{name: "token of a projected volume", want: "system:serviceaccount:", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a, annotations: {of: first}}
+		spec:
+		  runtimeClassName: ccv2
+		  containers:
+		    - name: main
+		      image: registry.k8s.io/e2e-test-images/agnhost:2.63.0
+		      command: [sleep, "1000000"]
+		      volumeMounts: [{name: t, mountPath: /t}]
+		  volumes:
+		    - name: t
+		      projected:
+		        sources:
+		          - {serviceAccountToken: {path: token, expirationSeconds: 600}}
+		          - {configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}}
+		          - {downwardAPI: {items: [{path: of, fieldRef: {fieldPath: "metadata.annotations['of']"}}]}}`, script: `
+		apply && ready a
+		ask() { k exec a -- sh -c 'curl -s --cacert /t/ca.crt -H "Authorization: Bearer $(cat /t/token)" https://kubernetes.default.svc/api/v1/namespaces/default/secrets' | grep -o 'User [^ ]*'; }
+		ask; k exec a -- cat /t/token | cut -d. -f2 | base64 -d 2>/dev/null | grep -o '"exp":[0-9]*,"iat":[0-9]*' | tr -c '0-9\n' ' ' | awk '{print $1-$2}'
+		k annotate pod a of=second --overwrite >/dev/null; await second k exec a -- cat /t/of; k exec a -- cat /t/of; echo; ask`},
 	{name: "service account", want: "system:serviceaccount", manifest: `
 		apiVersion: v1
 		kind: Pod

@@ -31,6 +31,29 @@ var limitRows = []row{
 		apply && ended a
 		k logs a
 		k get pod a -o 'jsonpath={.status.qosClass}{"\n"}'`},
+	{
+		name: "number of CPUs", want: "a processor\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: one}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "nproc; grep -c ^processor /proc/cpuinfo; echo a processor"], resources: {limits: {cpu: 500m}}}]
+		---
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: two}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  containers:
+		    - {name: a, image: "busybox:1.37", command: [nproc], resources: {limits: {cpu: 500m}}}
+		    - {name: b, image: "busybox:1.37", command: [nproc], resources: {limits: {cpu: 1100m}}}`, script: `
+		apply; ended one; ended two
+		k logs one; k logs two -c a; k logs two -c b`,
+		differs: "a VM has the processors of its pod's limits, not all of the node", wantVM: "1\n1\na processor\n2\n2\n",
+	},
 	{name: "QoS classes", want: "Guaranteed Burstable BestEffort", manifest: `
 		apiVersion: v1
 		kind: Pod

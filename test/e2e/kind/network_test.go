@@ -37,6 +37,29 @@ var networkRows = []row{
 		port=$(k get service node -o 'jsonpath={.spec.ports[0].nodePort}'); for n in ccv2-control-plane ccv2-worker ccv2-worker2; do fetch client http://$(kubectl get node $n -o 'jsonpath={.status.addresses[0].address}'):$port/; done
 		k exec client -- nslookup cluster.$ns.svc.cluster.local | grep -c ^Address
 		k exec server -- hostname -f`},
+	{name: "dual stack", want: "two families\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: server, labels: {app: s}}
+		spec:
+		  runtimeClassName: ccv2
+		  containers:
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "echo by both >/tmp/index.html; exec httpd -f -p 8080 -h /tmp"], readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}}
+		---
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: client}
+		spec:
+		  runtimeClassName: ccv2
+		  containers: [{name: main, image: "busybox:1.37", command: [sleep, "1000000"], env: [{name: IPS, valueFrom: {fieldRef: {fieldPath: status.podIPs}}}]}]
+		---
+		{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ipFamilyPolicy: RequireDualStack, selector: {app: s}, ports: [{port: 80, targetPort: 8080}]}}`, script: `
+		apply && ready server client
+		for ip in $(k get service s -o 'jsonpath={.spec.clusterIPs[*]}'); do case $ip in *:*) fetch client "http://[$ip]/";; *) fetch client http://$ip/;; esac; done
+		for ip in $(k get pod server -o 'jsonpath={.status.podIPs[*].ip}'); do case $ip in *:*) fetch client "http://[$ip]:8080/";; *) fetch client http://$ip:8080/;; esac; done
+		k exec client -- sh -c 'echo $IPS' | grep -q ',.*:' && echo two families
+		k exec client -- sh -c 'ip -o -6 addr show dev eth0 scope global | wc -l; ip -6 route show default | grep -c via'
+		k exec client -- nslookup s.$ns.svc.cluster.local | grep -c '^Address.*:.*:'`},
 	{name: "session affinity", want: "1 server\n", manifest: `
 		apiVersion: apps/v1
 		kind: Deployment

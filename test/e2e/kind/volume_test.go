@@ -83,15 +83,15 @@ var volumeRows = []row{
 		  runtimeClassName: ccv2
 		  restartPolicy: Never
 		  containers:
-		    - {name: main, image: "busybox:1.37", command: [sh, -c, "stat -c %F /dev/disk; head -n 1 /dev/disk; blockdev --getsize64 /dev/disk; until [ -e /v/done ]; do usleep 100000; done; head -n 1 /dev/raw; tail -c +4097 /dev/raw | head -n 1"],
-		       volumeDevices: [{name: p, devicePath: /dev/disk}, {name: p, devicePath: /dev/raw}], volumeMounts: [{name: v, mountPath: /v}]}
+		    - {name: main, image: "busybox:1.37", command: [sh, -c, "stat -c %F /dev/disk; head -n 1 /dev/disk; blockdev --getsize64 /dev/disk; until [ -e /v/done ]; do usleep 100000; done; tail -c +4097 /dev/disk | head -c 13"],
+		       volumeDevices: [{name: p, devicePath: /dev/disk}], volumeMounts: [{name: v, mountPath: /v}]}
 		    - {name: other, image: "busybox:1.37", command: [sh, -c, "echo by the other | dd of=/dev/xvda bs=4096 seek=1 conv=notrunc 2>/dev/null && touch /v/done"],
 		       volumeDevices: [{name: p, devicePath: /dev/xvda}], volumeMounts: [{name: v, mountPath: /v}]}
 		  volumes: [{name: p, persistentVolumeClaim: {claimName: p}}, {name: v, emptyDir: {}}]`, script: `
 		on ccv2-worker sh -c 'echo block >/var/tmp/disk; truncate -s 1M /var/tmp/disk; losetup -f --show /var/tmp/disk' >loop
 		printf 'apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: %s}\nspec: {volumeMode: Block, capacity: {storage: 1Mi}, accessModes: [ReadWriteOnce], storageClassName: none, local: {path: %s}, nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [ccv2-worker]}]}]}}}\n---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: p}\nspec: {volumeMode: Block, volumeName: %s, storageClassName: none, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}\n' $ns $(cat loop) $ns | k apply -f - >/dev/null
 		apply; ended a; k logs a -c main
-		k delete pod/a --grace-period=1 >/dev/null; on ccv2-worker tail -c +4097 $(cat loop) | head -n 1
+		k delete pod/a --grace-period=1 >/dev/null; on ccv2-worker tail -c +4097 $(cat loop) | head -c 13
 		k delete pvc/p pv/$ns >/dev/null 2>&1; on ccv2-worker sh -c "losetup -d $(cat loop); losetup -l -n -O BACK-FILE | grep -c /var/tmp/disk; rm /var/tmp/disk"`,
 	},
 	{name: "image volume", want: "busybox\n", manifest: `
