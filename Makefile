@@ -208,6 +208,19 @@ e2e-kind: kind-node guest virtiofsd ## a cluster of kind with ccv2, and what its
 		-count=1 -timeout 55m -parallel 3 -run '$(or $(RUN),.)' ./kind || status=$$?; \
 		$(STEP) "delete it, and look for what is left" hack/kind.sh down $(BUILD) || status=$$?; exit $$status
 
+$(BUILD)/kind/tests/ginkgo: tools/kubernetes/go.mod tools/kubernetes/go.sum
+	@mkdir -p $(@D) && $(STEP) "build ginkgo" env CGO_ENABLED=0 $(GO) -C tools/kubernetes build -trimpath -buildvcs=false -ldflags "-s -w" -o $(abspath $@) github.com/onsi/ginkgo/v2/ginkgo && touch $@
+$(BUILD)/kind/tests/nodeconformance.test: tools/kubernetes/go.mod tools/kubernetes/go.sum tools/kubernetes/nodeconformance/node_test.go
+	@mkdir -p $(@D) && $(STEP) "build Kubernetes' end-to-end tests" env CGO_ENABLED=0 $(GO) -C tools/kubernetes test -c -trimpath -buildvcs=false -ldflags "-s -w" -o $(abspath $@) ./nodeconformance && touch $@
+
+e2e-kind-conformance: kind-node guest virtiofsd $(BUILD)/kind/tests/ginkgo $(BUILD)/kind/tests/nodeconformance.test ## Kubernetes' NodeConformance with ccv2 and with runc on a cluster of kind, docs/conformance.md; RUN=, RUNTIMES=ccv2; needs what e2e-kind does
+	@hack/deps.sh dist $(BUILD)
+	@$(STEP) "make the bundle" $(GO) run -buildvcs=false ./hack/dist -build $(BUILD) -version e2e -time 1700000000 -out $(BUILD)/kind/dist
+	@$(STEP) "make a cluster of kind" hack/kind.sh up $(BUILD)
+	@status=0; for runtime in $(or $(RUNTIMES),ccv2 runc); do \
+		$(STEP) "NodeConformance with $$runtime" hack/kind.sh run $(BUILD) $(abspath hack/kind-conformance.sh) $(abspath $(BUILD)) $$runtime '$(RUN)' || status=$$?; done; \
+		$(STEP) "delete it, and look for what is left" hack/kind.sh down $(BUILD) || status=$$?; exit $$status
+
 conformance: deps-test guest virtiofsd stack-test $(if $(SUITE)$(RUN),,e2e-containerds) ## third-party test suites with runc and ccv2, docs/conformance.md; SUITE=, RUN=; needs root
 	@mkdir -p $(BUILD)/suites
 	@[ -n '$(filter-out pjdfstest,$(SUITE))$(if $(SUITE),,$(RUN))' ] || $(MAKE) --no-print-directory workloads RUN=TestPjdfstest
@@ -266,4 +279,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: generate demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind e2e-kind-conformance conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help

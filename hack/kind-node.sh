@@ -12,7 +12,7 @@ build=$(cd "${1:?usage: hack/kind-node.sh BUILD-DIR}" && pwd)
 here=$(cd "$(dirname "$0")/.." && pwd)
 dir=$build/kind
 bin=$dir/bin
-packages=bash,conntrack,containernetworking-plugins,curl,e2fsprogs,ethtool,iproute2,iptables,jq,kmod,libseccomp2,mount,netcat-openbsd,nftables,procps,socat,systemd,systemd-sysv,util-linux
+packages=bash,conntrack,containernetworking-plugins,curl,e2fsprogs,ethtool,hostname,iproute2,iptables,jq,kmod,libseccomp2,mount,netcat-openbsd,nftables,procps,socat,systemd,systemd-sysv,util-linux
 kind=$(go -C "$here/tools/kind" list -m -f '{{.Dir}}' sigs.k8s.io/kind)
 kubernetes=$(go -C "$here/tools/kubernetes" list -m -f '{{.Version}}' k8s.io/kubernetes)
 source=$(go -C "$here/tools/kubernetes" list -m -f '{{.Dir}}' k8s.io/kubernetes)
@@ -119,6 +119,8 @@ done
 gcc -Os -Wall -static -o "$bin/pause.tmp" "$source/build/pause/linux/pause.c"
 put 755 "$bin/pause.tmp" "$images/pause/pause"
 rm "$bin/pause.tmp"
+cp -r "$images/pause" "$images/pause-of-tests"
+image pause-of-tests registry.k8s.io/pause:3.10.2 -entrypoint /pause
 image pause "$(sed -n 's/^ *sandbox_image = "\(.*\)"$/\1/p' "$root/etc/containerd/config.toml")" -entrypoint /pause
 put 755 "$bin/local-path-provisioner" "$images/local-path-provisioner/usr/local/bin/local-path-provisioner"
 image local-path-provisioner "$provisioner"
@@ -132,14 +134,24 @@ image busybox docker.io/library/busybox:1.37
 tests=registry.k8s.io/e2e-test-images
 applets agnhost
 put 755 "$bin/agnhost" "$images/agnhost/agnhost"
+for f in crt key; do put 644 "$source/test/images/agnhost/porter/localhost.$f" "$images/agnhost/localhost.$f"; done
 mkdir -p "$images/agnhost"/{uploads,usr/local/bin}
 ln -s agnhost "$images/agnhost/agnhost-2"
 ln -s /agnhost "$images/agnhost/usr/local/bin/agnhost"
 for f in bin/bash bin/nc.openbsd bin/ss bin/ip usr/bin/curl; do
-	put 755 "$root/$f" "$images/agnhost/usr/bin/$(basename "$f" .openbsd)"
-	rm -f "$images/agnhost/bin/$(basename "$f" .openbsd)"
+	rm -f "$images/agnhost/bin/$(basename "$f" .openbsd)" # busybox
+	put 755 "$root/$f" "$images/agnhost/bin/$(basename "$f" .openbsd)"
 	libraries agnhost "/$f"
 done
+# Its registry has one image, pause, as fakeregistryserver/prepare_registry.sh lays it out.
+registry=$images/agnhost/var/registry/pause
+mkdir -p "$work/pause" "$registry"/{blobs,manifests}
+tar -C "$work/pause" -xf "$images/pause-of-tests.tar"
+for f in "$work"/pause/blobs/sha256/*; do
+	hash=$(basename "$f")
+	for kind in blobs manifests; do put 644 "$f" "$registry/$kind/sha256/${hash:0:2}/$hash/data"; done
+done
+jq -r '.manifests[0].digest' "$work/pause/index.json" >"$registry/manifests/testing"
 echo 'user-defined-in-image:x:1000:1000::/:/bin/sh' >"$images/agnhost.passwd"
 printf 'user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n' >"$images/agnhost.group"
 image agnhost "$tests/agnhost:2.63.0" -entrypoint /agnhost -cmd pause
@@ -147,6 +159,11 @@ for ref in busybox:1.37.0-1 nginx:1.15-4 nginx:1.27-0; do
 	applets "$ref"
 	image "$ref" "$tests/$ref"
 done
+applets glibc-dns-testing
+rm "$images/glibc-dns-testing/bin/hostname"
+put 755 "$root/bin/hostname" "$images/glibc-dns-testing/bin/hostname"
+libraries glibc-dns-testing /bin/hostname
+image glibc-dns-testing "$tests/glibc-dns-testing:2.0.0"
 applets nonroot
 image nonroot "$tests/nonroot:1.5" -user 1234
 applets nonewprivs
