@@ -53,6 +53,7 @@ var processRows = []row{
 		apply
 		timeout 60 kubectl -n $ns logs a -f --pod-running-timeout=60s 2>/dev/null | sort
 		await '^1$' k get pod a -o 'jsonpath={.status.containerStatuses[0].restartCount}'
+		await 'line 3' k logs a
 		k logs a --previous | sort
 		k logs a --timestamps --tail=1 | sed 's/ .*//'
 		k logs a --since=1h --tail=2 | wc -l
