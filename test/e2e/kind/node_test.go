@@ -53,6 +53,21 @@ var nodeRows = []row{
 		k get events --field-selector reason=FailedCreatePodSandBox -o 'jsonpath={.items[0].message}{"\n"}'
 		on ccv2-worker sh -c 'f=/opt/ccv2/current/share/ccv2; mv $f.away $f'
 		ready a`},
+	{name: "eviction for want of memory", want: "low on resource: memory\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  nodeName: ccv2-worker
+		  terminationGracePeriodSeconds: 1
+		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "head -c 60000000 /dev/urandom >/dev/shm/x; exec sleep 1000000"], resources: {requests: {memory: 1Mi}}}] # one without would not be taken up again`, script: `
+		apply && ready a
+		on ccv2-worker sh -c 'cd /var/lib/kubelet; cp config.yaml before.yaml; printf "evictionSoft: {memory.available: 99%%}\\nevictionSoftGracePeriod: {memory.available: 1s}\\n" >>config.yaml; systemctl restart kubelet'
+		k wait --for=jsonpath='{.status.reason}'=Evicted pod/a --timeout=150s >/dev/null
+		on ccv2-worker sh -c 'cd /var/lib/kubelet; mv before.yaml config.yaml; systemctl restart kubelet'
+		phase a; k get pod a -o 'jsonpath={.status.message}{"\n"}' | grep -o 'low on resource: memory'
+		kubectl wait --for=condition=MemoryPressure=false node/ccv2-worker --timeout=100s >/dev/null && kubectl wait --for=condition=Ready node/ccv2-worker --timeout=100s >/dev/null && echo goes on`},
 	{name: "node drained", want: "moved\n", manifest: `
 		apiVersion: apps/v1
 		kind: Deployment
