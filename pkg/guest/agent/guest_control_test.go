@@ -225,6 +225,7 @@ func testInfo(t *testing.T, v *vm) {
 		t.Errorf("%d goroutines after all containers have gone:\n%s", n, stacks)
 	}
 	v.call(hyperstart.OnlineCPUMem, nil)
+	v.call(hyperstart.OnlineCPUMem, hyperstart.OnlineRequest{}) // all of that is there
 }
 
 // testClock: a step changes the time by what was said, whenever it arrives, and a
