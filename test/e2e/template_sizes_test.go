@@ -36,7 +36,8 @@ mkdir /new && mount -t tmpfs none /new && echo "tmpfs $(df -k /new | awk 'END { 
 // it sees in one that has booted with its size, within what a kernel takes for itself.
 func TestTemplateSizes(t *testing.T) {
 	dir := templates(t, false)
-	for _, size := range [][]string{nil, {"-memory", "100"}} { // the usual one, and the least
+	// The usual one and the least, which emulated guests have for each number of vCPUs.
+	for _, size := range [][]string{nil, {"-memory", "100"}, {"-cpus", "2"}, {"-cpus", "2", "-memory", "100"}} {
 		if out, err := ccv2(t, append([]string{"template", "build"}, size...)...); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

@@ -57,7 +57,7 @@ func templates(t *testing.T, background bool) (dir string) {
 }
 
 // ccv2 runs the operator's tool.
-func ccv2(t *testing.T, args ...string) (string, error) {
+func ccv2(t testing.TB, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()

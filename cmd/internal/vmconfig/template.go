@@ -16,7 +16,7 @@ func TemplateStore(c config.Config) *template.Store {
 // TemplateVM is what a template for a VM is made of. c is the host's configuration, which has
 // the usual size; version is ccv2's.
 func TemplateVM(c config.Config, vm podvm.Config, driver template.Driver, version string) template.VM {
-	return template.VM{Driver: driver, Version: version, Spec: vm.Spec, Dialect: vm.Dialect, Sizes: templateSizes(c.VM)}
+	return template.VM{Driver: driver, Version: version, Spec: vm.Spec, Dialect: vm.Dialect, Sizes: templateSizes(c.VM, vm.Spec.Accelerator)}
 }
 
 // What a VM from a template can become. A kernel keeps some memory for each vCPU that there
@@ -27,11 +27,16 @@ const (
 )
 
 // templateSizes are the usual size and the least one, for pods that are smaller than usual.
-func templateSizes(vm config.VM) template.Sizes {
+func templateSizes(vm config.VM, accel hypervisor.Accelerator) template.Sizes {
 	usual := Size(vm, bundle.Limits{})
 	// A host that has a little more or less at times has the same templates.
 	usual.MaxMemoryMiB = (usual.MaxMemoryMiB + 1023) &^ 1023
 	sizes := template.Sizes{Max: hypervisor.Size{CPUs: min(usual.MaxVCPUs, mostVCPUs), MemoryMiB: min(usual.MaxMemoryMiB, mostMemoryMiB)}}
+	if accel == hypervisor.AccelTCG {
+		// Newer kernels of Linux (6.12.118) take no processors later where they do not know the
+		// hypervisor, as they do not know TCG.
+		sizes.Max.CPUs = 0
+	}
 	for _, cpus := range []int{1, usual.VCPUs} {
 		for _, mib := range []int{leastMemoryMiB, usual.MemoryMiB} {
 			sizes.Templates = append(sizes.Templates, hypervisor.Size{CPUs: cpus, MemoryMiB: mib})

@@ -20,7 +20,11 @@ func TestTemplateSizes(t *testing.T) {
 		Templates: []hypervisor.Size{{CPUs: 1, MemoryMiB: 192}, {CPUs: 1, MemoryMiB: 512}, {CPUs: 2, MemoryMiB: 192}, {CPUs: 2, MemoryMiB: 512}},
 		Max:       hypervisor.Size{CPUs: 8, MemoryMiB: 256 << 10},
 	}
-	if diff := cmp.Diff(want, vmconfig.TemplateVM(c, podvm.Config{}, nil, "").Sizes); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	for accel, vcpus := range map[hypervisor.Accelerator]int{hypervisor.AccelKVM: 8, hypervisor.AccelTCG: 0} {
+		want.Max.CPUs = vcpus
+		vm := podvm.Config{Spec: hypervisor.Spec{Accelerator: accel}}
+		if diff := cmp.Diff(want, vmconfig.TemplateVM(c, vm, nil, "").Sizes); diff != "" {
+			t.Errorf("%s: (-want +got):\n%s", accel, diff)
+		}
 	}
 }

@@ -21,11 +21,6 @@ const (
 // few processes fills less than 64 MiB, and boots as fast with 64 as with 512.
 const tbSizeMiB = 128
 
-// kernelHz is how often a guest's kernel has a tick, as Debian's have. In one with another
-// number short delays of drivers are longer or shorter by as much, and there is no device
-// that needs them.
-const kernelHz = 250
-
 // argv collects arguments.
 type argv []string
 
@@ -138,21 +133,11 @@ func kernelArgs(spec hypervisor.Spec, host hostFacts) []string {
 	if spec.Machine == hypervisor.MachineMicroVM {
 		args = append(args, "reboot=t") // there is nothing else to reset it with
 	}
-	if spec.Accelerator == hypervisor.AccelTCG && spec.Max.CPUs > spec.CPUs {
-		// A kernel with one processor rewrites itself for it, and again for a second one,
-		// which takes 0.1 s of an emulated one. What it would save is not worth as much.
-		args = append(args, "noreplace-smp")
-	}
 	if spec.Accelerator == hypervisor.AccelTCG && host.tscKHz > 0 {
 		// Under TCG the guest reads the host's time stamp counter. Telling its
 		// frequency saves a calibration that a busy host spoils (and on which
 		// microvm can hang). It must be the true one: the guest's clock runs by it.
 		args = append(args, "tsc=reliable", "tsc_early_khz="+strconv.Itoa(host.tscKHz))
-		if spec.Max.CPUs > spec.CPUs {
-			// The first vCPU knows by it how long a loop takes. Each later one would measure
-			// that, for 0.2 s, and take what it gets on a busy host for true.
-			args = append(args, "lpj="+strconv.Itoa(host.tscKHz*1000/kernelHz))
-		}
 	}
 	return args
 }

@@ -52,6 +52,9 @@ func TestResize(t *testing.T) {
 	defer conn.Close()
 	sh = attach(t, conn)
 	base := memTotal(t, sh)
+	// Emulated guests with newer kernels have none that come later: they do not know TCG.
+	takesCPUs := sh.run("cat /sys/devices/system/cpu/possible") != "0"
+	t.Log("it takes processors: ", takesCPUs)
 	for _, to := range []hypervisor.Size{{CPUs: 3, MemoryMiB: 807}, {CPUs: 4, MemoryMiB: 4096}} {
 		began := time.Now()
 		if err := vm.Resize(t.Context(), to); err != nil {
@@ -63,6 +66,9 @@ func TestResize(t *testing.T) {
 		t.Log("memory", time.Since(began))
 		if got := memTotal(t, sh); got != want {
 			t.Errorf("the guest has %d MiB, want %d", got, want)
+		}
+		if !takesCPUs {
+			continue
 		}
 		until(sh, fmt.Sprintf(`[ -e /sys/devices/system/cpu/cpu%d ]`, to.CPUs-1))
 		t.Log("cpus there", time.Since(began))
