@@ -114,7 +114,7 @@ func operateEvents(t *testing.T, task client.Task) {
 		}
 		kinds = append(kinds, e.Kind)
 	}
-	want := []string{"ready", "create", "start", "exec", "exec-start", "exit"}
+	want := []string{"plug", "ready", "create", "start", "exec", "exec-start", "exit"}
 	if !slices.Equal(kinds, want) {
 		t.Errorf("got %q, want %q", kinds, want)
 	}
@@ -169,6 +169,11 @@ func TestOperateExec(t *testing.T) {
 		if r.Code != tt.status || !strings.Contains(r.Stdout, tt.stdout) || !strings.Contains(r.Stderr, tt.stderr) {
 			t.Errorf("%s: status %d, %q, %q", tt.name, r.Code, r.Stdout, r.Stderr)
 		}
+	}
+	busybox := "/run/ccv2/tools/" + filepath.Base(shared.Busybox)
+	r := shared.CCV2TTY(t, "echo typed-$((40+2)); tty; exit 5\n", "exec", "-t", "operate-exec", busybox, "sh")
+	if r.Code != 5 || !strings.Contains(r.Stdout, "typed-42") || !strings.Contains(r.Stdout, "/dev/pts/") {
+		t.Errorf("on a terminal: status %d, %q", r.Code, r.Stdout)
 	}
 	wantEndOfClient(t)
 	if text := shared.CCV2OK(t, "dump", "--tasks", "operate-exec"); !strings.Contains(text, "task:init") || !strings.Contains(text, "task:sleep") {

@@ -7,7 +7,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/blockdev"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/livevolume"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
@@ -33,7 +32,7 @@ func (m *Machine) Files(container string) (*Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Files{View: m.live.View(view), disks: m.disks.View(hypervisor.PluggerOf(m.running()))}, nil
+	return &Files{View: m.live.View(view), disks: m.disks.View(pluggerOf(m))}, nil
 }
 
 // Disks plugs the block devices that a container is given.

@@ -226,7 +226,7 @@ func (b *boot) listenProxy(ctx context.Context) error {
 // plugShare gives the guest the shared directory.
 func (b *boot) plugShare(ctx context.Context) error {
 	if b.virtiofs() {
-		err := hypervisor.PluggerOf(b.running()).Plug(ctx, hypervisor.FSDevice{ID: "share", Tag: layout.ShareTag, Socket: b.virtiofsSocket()})
+		err := pluggerOf(b.Machine).Plug(ctx, hypervisor.FSDevice{ID: "share", Tag: layout.ShareTag, Socket: b.virtiofsSocket()})
 		if err != nil {
 			return err
 		}
@@ -237,7 +237,7 @@ func (b *boot) plugShare(ctx context.Context) error {
 
 // attachNetwork gives the guest its interfaces.
 func (b *boot) attachNetwork(ctx context.Context) error {
-	err := b.network.Attach(ctx, hypervisor.PluggerOf(b.running()), b.guest)
+	err := b.network.Attach(ctx, pluggerOf(b.Machine), b.guest)
 	b.timing.Network = time.Now()
 	return err
 }

@@ -21,6 +21,7 @@ import (
 func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
 		begin := time.Now()
+		ctx = withActivity(ctx)
 		defer func() {
 			if cause := recover(); cause != nil {
 				err = fmt.Errorf("panic: %v: %w", cause, errdefs.ErrInternal)

@@ -54,6 +54,14 @@ func (c *Containerd) CtrOK(tb testing.TB, args ...string) string {
 // input is typed as soon as the command reads it.
 func (c *Containerd) CtrTTY(tb testing.TB, input string, args ...string) Result {
 	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience) // clean-up runs commands too
+	defer cancel()
+	return onTerminal(tb, c.ctrCommand(ctx, args), input)
+}
+
+// onTerminal runs a command on a terminal of its own.
+func onTerminal(tb testing.TB, cmd *exec.Cmd, input string) Result {
+	tb.Helper()
 	master, path, err := console.NewPty()
 	if err != nil {
 		tb.Fatal(err)
@@ -63,9 +71,6 @@ func (c *Containerd) CtrTTY(tb testing.TB, input string, args ...string) Result 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience) // clean-up runs commands too
-	defer cancel()
-	cmd := c.ctrCommand(ctx, args)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)

@@ -49,3 +49,13 @@ func (h *Host) CCV2JSON(tb testing.TB, v any, args ...string) {
 		tb.Fatalf("ccv2 %s: %v: %s", strings.Join(args, " "), err, text)
 	}
 }
+
+// CCV2TTY is CCV2 on a terminal of its own, as CtrTTY is.
+func (h *Host) CCV2TTY(tb testing.TB, input string, args ...string) Result {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(h.Bin, "ccv2"), args...)
+	cmd.Env = h.Env()
+	return onTerminal(tb, cmd, input)
+}
