@@ -91,6 +91,9 @@ func (s *containers) kill(_ context.Context, req hyperstart.KillContainerRequest
 	if err != nil {
 		return err
 	}
+	if req.Container == guestItself { // it has processes, and no init process of a container
+		return hyperstart.Errorf(hyperstart.ClassNotFound, "no container %s", req.Container)
+	}
 	p, err := c.process(hyperstart.InitProcess)
 	if err != nil {
 		return hyperstart.Errorf(hyperstart.ClassFailedPrecondition, "container %s is %s", c.id, c.current())
