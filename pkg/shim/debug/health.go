@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,6 +57,7 @@ func (s *Service) watch(ctx context.Context, dir string) {
 			return
 		}
 		ill := s.beat(ctx, store.Open(dir))
+		debug.FreeOSMemory() // of an idle pod, what a request has needed is most of what it would keep
 		if ctx.Err() != nil || !s.health.set(ill) {
 			continue
 		}
