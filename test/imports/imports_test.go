@@ -65,7 +65,7 @@ var rules = []rule{
 		except: []string{module + "pkg/guest/agent/internal/..."},
 		why:    "every package of the agent uses them",
 	},
-	agentPackage("streams"), agentPackage("netconf"), agentPackage("cgroups"), agentPackage("machine"), agentPackage("ociruntime"), agentPackage("shared"), agentPackage("dnsrelay"), agentPackage("original"), agentPackage("commands"),
+	agentPackage("streams"), agentPackage("netconf"), agentPackage("cgroups"), agentPackage("machine"), agentPackage("ociruntime"), agentPackage("shared"), agentPackage("dnsrelay"), agentPackage("original"), agentPackage("commands"), agentPackage("rlimits"),
 	{
 		from: "pkg/guest/proxy/...", not: []string{module + "pkg/guest/client/..."},
 		why: "client and server share the frames alone",

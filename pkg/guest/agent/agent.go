@@ -14,6 +14,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/netconf"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/rlimits"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/shared"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -104,7 +105,7 @@ func (a *Agent) prepare(oci *ociruntime.Runtime) {
 		return
 	}
 	a.containers.oom.AddGuest(layout.CgroupBase)
-	if err := raiseLimits(); err != nil {
+	if err := rlimits.Raise(); err != nil {
 		console.Logf("%v", err) // less for containers with a user namespace
 	}
 	if err := oci.Seal(); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/rlimits"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -148,7 +149,7 @@ func guestSpec(raw json.RawMessage, cgroup string, acquire func(spec, linux map[
 	if err := acquire(spec, linux); err != nil {
 		return nil, p, err
 	}
-	if spec["process"], err = addLimits(spec["process"]); err != nil {
+	if spec["process"], err = rlimits.Add(spec["process"]); err != nil {
 		return nil, p, err
 	}
 	if _, ok := spec["mounts"]; !ok { // optional, but older releases of crun refuse its absence

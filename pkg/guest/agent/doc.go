@@ -10,6 +10,7 @@
 //	netconf     interfaces, routes and neighbours
 //	streams     standard streams, between a process and the tty port
 //	cgroups     control groups, OOM reports, locked text, huge pages
+//	rlimits     limits that a specification need not have
 //	shared      the share, made safe to mount
 //	original    what hosts of an original dialect ask for, as an OCI specification
 //	ociruntime  invocations of the OCI runtime, and the reaper; below it, a fake
@@ -20,7 +21,7 @@
 //
 // The agent trusts the host and nothing else. It never crashes on a malformed
 // message, and it never lets one process's streams or one slow command hold up
-// another.
+// another, but for a host of an original dialect, which has no way to say that it may.
 //
 // # States
 //
@@ -66,6 +67,6 @@
 // held while the host, the OCI runtime or a device is waited for, but for
 // container.update, which serialises the updates of one container.
 //
-// The package must never know how the host names files or what a share is made of. That there
-// are other dialects is known to originals.go alone.
+// The package must never know how the host names files or what a share is made of. What
+// other dialects say is turned into this one in originals.go.
 package agent

@@ -10,6 +10,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/rlimits"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -29,7 +30,7 @@ func (s *containers) exec(ctx context.Context, req original.ExecCmd) error {
 	if len(spec.Args) == 0 || spec.Args[0] == "" {
 		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "exec in container %s: no command to run", req.Container)
 	}
-	spec.Rlimits = withLimits(spec.Rlimits)
+	spec.Rlimits = rlimits.With(spec.Rlimits)
 	if spec.Terminal && req.Process.Rows != 0 && req.Process.Columns != 0 {
 		// An exec runs at once, before its terminal could be resized from here.
 		spec.ConsoleSize = &specs.Box{Height: uint(req.Process.Rows), Width: uint(req.Process.Columns)}

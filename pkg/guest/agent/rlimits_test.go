@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/rlimits"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -22,7 +23,7 @@ const limitsJSON = `[{"type":"RLIMIT_NOFILE","hard":524288,"soft":1024},` +
 func TestLimits(t *testing.T) {
 	g := newGuest(t)
 	own := []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 10, Hard: 20}, {Type: "RLIMIT_CORE", Soft: 1, Hard: 1}}
-	want := []specs.POSIXRlimit{own[0], own[1], defaultLimits[0], defaultLimits[2]}
+	want := []specs.POSIXRlimit{own[0], own[1], rlimits.With(nil)[0], rlimits.With(nil)[2]}
 
 	p := g.newProc(hyperstart.InitProcess)
 	g.ok(hyperstart.NewContainer, hyperstart.NewContainerRequest{ID: "c", Process: p.req, Spec: marshal(t, &specs.Spec{
@@ -41,7 +42,7 @@ func TestLimits(t *testing.T) {
 	}
 	g.start("c")
 
-	if diff := cmp.Diff(defaultLimits, g.exec("none").fake.Spec.Rlimits); diff != "" {
+	if diff := cmp.Diff(rlimits.With(nil), g.exec("none").fake.Spec.Rlimits); diff != "" {
 		t.Errorf("exec without limits (-want +got):\n%s", diff)
 	}
 	limited := g.newProc("limited")

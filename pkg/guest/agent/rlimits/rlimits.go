@@ -1,4 +1,4 @@
-package agent
+package rlimits
 
 import (
 	"encoding/json"
@@ -26,8 +26,8 @@ var defaultLimits = []specs.POSIXRlimit{
 	{Type: "RLIMIT_SIGPENDING", Soft: unlimited, Hard: unlimited},
 }
 
-// withLimits returns the limits of a process: its own, and the others' defaults.
-func withLimits(own []specs.POSIXRlimit) []specs.POSIXRlimit {
+// With returns the limits of a process: its own, and the others' defaults.
+func With(own []specs.POSIXRlimit) []specs.POSIXRlimit {
 	all := slices.Clone(own)
 	for _, limit := range defaultLimits {
 		if !slices.ContainsFunc(own, func(l specs.POSIXRlimit) bool { return l.Type == limit.Type }) {
@@ -37,8 +37,8 @@ func withLimits(own []specs.POSIXRlimit) []specs.POSIXRlimit {
 	return all
 }
 
-// addLimits does that in a process whose other keys pass unchanged.
-func addLimits(raw json.RawMessage) (json.RawMessage, error) {
+// Add does that in a process whose other keys pass unchanged.
+func Add(raw json.RawMessage) (json.RawMessage, error) {
 	process := map[string]json.RawMessage{}
 	var own []specs.POSIXRlimit
 	err := json.Unmarshal(raw, &process)
@@ -48,15 +48,15 @@ func addLimits(raw json.RawMessage) (json.RawMessage, error) {
 	if err != nil {
 		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "decode limits of process: %w", err)
 	}
-	if process["rlimits"], err = json.Marshal(withLimits(own)); err != nil {
+	if process["rlimits"], err = json.Marshal(With(own)); err != nil {
 		return nil, err
 	}
 	return json.Marshal(process)
 }
 
-// raiseLimits raises the agent's own: all users of a user namespace together may
+// Raise raises those of the calling process, the agent: all users of a user namespace together may
 // not have more than the process that has made the namespace.
-func raiseLimits() error {
+func Raise() error {
 	for _, resource := range []int{unix.RLIMIT_NPROC, unix.RLIMIT_SIGPENDING} {
 		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: unlimited, Max: unlimited}); err != nil {
 			return fmt.Errorf("raise limit %d: %w", resource, err)
