@@ -46,6 +46,7 @@ type Options struct {
 type handlers struct {
 	event func(hyperstart.EventMessage)
 	lost  func(error)
+	owned bool // registered within this process, to its end
 }
 
 // Server is the proxy. Its zero value is not usable; see [NewServer].
@@ -247,7 +248,7 @@ func (s *Server) RegisterConn(ctx context.Context, id string, ctl, tty net.Conn,
 		_, _ = ctl.Close(), tty.Close()
 		return fmt.Errorf("%s: container already registered", id)
 	}
-	_, err := s.add(ctx, id, ctl, tty, handlers{event: event, lost: lost})
+	_, err := s.add(ctx, id, ctl, tty, handlers{event: event, lost: lost, owned: true})
 	return err
 }
 
@@ -277,13 +278,17 @@ func (s *Server) add(ctx context.Context, id string, ctl, tty net.Conn, h handle
 }
 
 // unregister removes the id. The channels and sessions live until the guest is
-// lost or the server is closed, as with the original.
+// lost or the server is closed, as with the original. A VM that this process has registered
+// keeps its id: no client of a socket takes it from who needs it.
 func (s *Server) unregister(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.vms[id]
 	if v == nil {
 		return fmt.Errorf("unknown containerID: %s", id)
+	}
+	if v.owned {
+		return nil
 	}
 	delete(s.vms, id)
 	s.gone = append(slices.DeleteFunc(s.gone, (*vm).isLost), v)

@@ -22,6 +22,7 @@ const maxSessions = 4096
 type vm struct {
 	id         string
 	reattached bool // processes of an earlier connection have numbers too
+	owned      bool // by who runs the server
 	conn       *guestconn.Conn
 	wg         sync.WaitGroup // session goroutines and the credit loop
 
@@ -46,6 +47,7 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h h
 	v := &vm{
 		id:         id,
 		reattached: opts.Reattach,
+		owned:      h.owned,
 		nextBase:   firstBase,
 		byToken:    make(map[string]*session),
 		bySeq:      make(map[uint64]*session),

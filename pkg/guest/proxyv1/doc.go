@@ -15,8 +15,9 @@
 // disconnects the session; the process goes on. It ends with its VM, too.
 //
 // Goroutines: one per connection, the caller's; two per stream. [Proxy.Close] joins the latter when the server of
-// version 2 is closed. Locks: Proxy.mu guards the table, stream.mu what is written to a session and the
-// commands that wait for an answer; neither is held with the other.
+// version 2 is closed. Locks: Proxy.mu guards the table, stream.mu the commands that wait
+// for an answer; both are leaves. stream.turn keeps the order of what is written to a session, and is held as long as the
+// process takes no input; who reads output needs neither.
 //
 // It must not know what a container is.
 package proxyv1

@@ -65,7 +65,14 @@ func (c *client) takeStreams(r v1.Hyper) (*stream, json.RawMessage, error) {
 	}
 	delete(process, "stdio")
 	delete(process, "stderr")
-	var err error
+	// Clients of version 1 name no process, which some guests do not survive.
+	dialect, err := c.server.Dialect(c.vm)
+	if err != nil {
+		return nil, nil, err
+	}
+	if process["id"] == nil && dialect.HasProcessID() && numbers.Stdio != 0 {
+		process["id"] = fmt.Appendf(nil, "\"%d\"", numbers.Stdio)
+	}
 	if outer["process"], err = proxyproto.Marshal(process); err != nil {
 		return nil, nil, err
 	}

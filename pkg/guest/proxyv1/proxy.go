@@ -1,6 +1,7 @@
 package proxyv1
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hangup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 	v1 "github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto/v1"
 )
@@ -59,9 +61,19 @@ func (p *Proxy) Serve(server *proxy.Server, conn net.Conn) error {
 		if err != nil {
 			return err
 		}
-		if err := answer(c, req, w, unixConn); err != nil {
-			return err
+		// A client that has gone ends its command: this one is the client there.
+		gone, stop := hangup.Watch(context.Background(), conn)
+		ended := context.AfterFunc(gone, frames.close)
+		err = answer(c, req, w, unixConn)
+		if ended() {
+			stop()
+			if err != nil {
+				return err
+			}
+			continue
 		}
+		stop()
+		return err
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hangup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -30,7 +31,9 @@ type stream struct {
 	frames *frames
 	conn   net.Conn // our end of the client's descriptor
 
-	mu      sync.Mutex   // guards what follows, and what is written to frames
+	turn chan struct{} // of who writes to frames; capacity 1
+
+	mu      sync.Mutex   // guards what follows
 	waiting []chan error // for the answers to commands, in their order
 	ended   bool         // nobody answers any longer
 }
@@ -41,7 +44,7 @@ func (p *Proxy) open(server *proxy.Server, id, token string, sides int) (*stream
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &stream{token: token, sides: sides, frames: session}
+	s := &stream{token: token, sides: sides, frames: session, turn: make(chan struct{}, 1)}
 	file, err := s.connect()
 	if err == nil {
 		err = p.add(id, s)
@@ -112,10 +115,10 @@ func (s *stream) readClient() {
 	}
 }
 
-// write writes to the session.
+// write writes to the session. It waits as long as the process takes no input.
 func (s *stream) write(fn func(*proxyproto.Writer) error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
 	return fn(s.frames.w)
 }
 
@@ -159,7 +162,7 @@ func (s *stream) output(f proxyproto.Frame) error {
 	}
 	for data := f.Payload; len(data) > 0; {
 		n := min(len(data), maxOutput)
-		if _, err := s.conn.Write(hyperstart.AppendTTY(nil, seq, data[:n])); err != nil {
+		if err := s.send(hyperstart.AppendTTY(nil, seq, data[:n])); err != nil {
 			return err
 		}
 		data = data[n:]
@@ -173,8 +176,30 @@ func (s *stream) exited(f proxyproto.Frame) error {
 		return nil
 	}
 	b := hyperstart.AppendTTY(nil, s.base, nil)
-	_, err := s.conn.Write(hyperstart.AppendTTY(b, s.base, f.Payload[:1]))
-	return err
+	return s.send(hyperstart.AppendTTY(b, s.base, f.Payload[:1]))
+}
+
+// lookEvery is how often who waits for a client that does not read looks whether there is still
+// a session.
+const lookEvery = 200 * time.Millisecond
+
+// send writes to the client, as long as the session lasts.
+func (s *stream) send(b []byte) error {
+	for {
+		if err := s.conn.SetWriteDeadline(time.Now().Add(lookEvery)); err != nil {
+			return err
+		}
+		n, err := s.conn.Write(b)
+		if b = b[n:]; len(b) == 0 {
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if hangup.Has(s.frames.conn) {
+			return errNoProcess
+		}
+	}
 }
 
 // errNoProcess says why a command has no answer.
@@ -190,23 +215,36 @@ func (s *stream) resize(rows, columns int) error {
 	if err := size.Validate(); err != nil {
 		return err
 	}
-	answer := make(chan error, 1)
-	err := s.write(func(w *proxyproto.Writer) error {
-		if s.ended {
-			return errNoProcess
-		}
-		s.waiting = append(s.waiting, answer)
-		return w.WriteCommand(proxyproto.CmdSignal, size)
-	})
+	limit := time.After(resizeLimit)
+	select {
+	case s.turn <- struct{}{}:
+	case <-limit:
+		return errors.New("resize the terminal: the process takes no input, and what is sent is behind it")
+	}
+	answer, err := s.ask(size)
+	<-s.turn
 	if err != nil {
 		return err
 	}
 	select {
 	case err := <-answer:
 		return err
-	case <-time.After(resizeLimit):
+	case <-limit:
 		return errors.New("resize the terminal: no answer, read the output that is there")
 	}
+}
+
+// ask sends a signal; the answer comes later. The turn is the caller's.
+func (s *stream) ask(signal proxyproto.Signal) (<-chan error, error) {
+	answer := make(chan error, 1)
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return nil, errNoProcess
+	}
+	s.waiting = append(s.waiting, answer)
+	s.mu.Unlock()
+	return answer, s.frames.w.WriteCommand(proxyproto.CmdSignal, signal)
 }
 
 // answered passes on the answer to the first command that waits for one.

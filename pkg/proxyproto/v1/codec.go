@@ -19,6 +19,9 @@ const (
 	MaxMessage = 4<<20 + 64<<10
 )
 
+// retain is how much of a buffer, in bytes, a reader keeps for the next message.
+const retain = 64 << 10
+
 // ErrTooLarge says that a message is longer than MaxMessage.
 var ErrTooLarge = errors.New("message too large")
 
@@ -66,7 +69,11 @@ func (r *Reader) read(kind string, v any) error {
 		}
 		return err
 	}
-	if err := json.Unmarshal(r.buf.Bytes(), v); err != nil {
+	err := json.Unmarshal(r.buf.Bytes(), v) // which copies what it keeps
+	if r.buf.Cap() > retain {
+		r.buf = bytes.Buffer{}
+	}
+	if err != nil {
 		return fmt.Errorf("read %s: %w", kind, err)
 	}
 	return nil
