@@ -108,6 +108,20 @@ func TestStartFails(t *testing.T) {
 	g.ok(hyperstart.RemoveContainer, ref("c"))
 }
 
+// TestStartOfAnOriginalFails: an original host that is told of an error can use the id again.
+func TestStartOfAnOriginalFails(t *testing.T) {
+	g := newGuest(t)
+	g.runtime.Fail(fake.Start, errors.New("exec format error"))
+	p := g.newProc(hyperstart.InitProcess)
+	if err := createAndStart(t.Context(), g.agent.containers, g.createRequest("c", p)); err == nil || err.Error() != "exec format error" {
+		t.Errorf("got %v", err)
+	}
+	if all := g.agent.containers.all(); len(all) != 0 {
+		t.Errorf("left: %v", all[0].current())
+	}
+	g.run("c")
+}
+
 // TestPauseFails leaves the container in the state that it has.
 func TestPauseFails(t *testing.T) {
 	g := newGuest(t)

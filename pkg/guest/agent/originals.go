@@ -28,14 +28,29 @@ func createOriginal(ctx context.Context, s *containers, req *original.NewContain
 	if created.Spec, err = json.Marshal(spec); err != nil {
 		return err
 	}
-	if err := createOCI(ctx, s, created); err != nil {
+	return createAndStart(ctx, s, created)
+}
+
+// createAndStart leaves nothing of a container that does not start.
+func createAndStart(ctx context.Context, s *containers, req hyperstart.NewContainerRequest) error {
+	if err := createOCI(ctx, s, req); err != nil {
 		return err
 	}
 	ref := hyperstart.ContainerRef{Container: req.ID}
-	if err := s.start(ctx, ref); err != nil {
-		return errors.Join(err, s.remove(ctx, ref))
+	startErr := s.start(ctx, ref)
+	if startErr == nil {
+		return nil
 	}
-	return nil
+	c, err := s.find(req.ID)
+	if err != nil {
+		return errors.Join(startErr, err)
+	}
+	if p, err := c.process(hyperstart.InitProcess); err == nil {
+		if err := await(ctx, p.exited); err != nil { // the start has killed it
+			return errors.Join(startErr, err)
+		}
+	}
+	return errors.Join(startErr, s.remove(ctx, ref))
 }
 
 // execSpec returns the specification of an exec process.
@@ -115,6 +130,9 @@ func (a *Agent) setUpNetwork(ctx context.Context, req *hyperstart.StartPodReques
 	for _, i := range req.Interfaces {
 		for n, address := range i.IPAddresses {
 			i.IPAddresses[n].Mask = original.PrefixLength(address.Mask)
+		}
+		if i.NewDevice == "" {
+			i.NewDevice = i.Device
 		}
 		if err := a.network.SetInterface(ctx, i); err != nil {
 			return err

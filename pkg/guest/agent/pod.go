@@ -11,6 +11,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/cgroups"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
@@ -25,14 +26,17 @@ func (a *Agent) podReady(ctx context.Context) error {
 
 // startPod sets up what the containers share. After an error it can be tried
 // again.
-func (a *Agent) startPod(ctx context.Context, req hyperstart.StartPodRequest) error {
+func (a *Agent) startPod(ctx context.Context, req original.StartPod) error {
+	if err := req.Refuse(); err != nil {
+		return err
+	}
 	if err := a.ready(ctx); err != nil {
 		return err
 	}
 	if err := a.pod.to(podStarting); err != nil {
 		return err
 	}
-	if err := a.setUpPod(ctx, &req); err != nil {
+	if err := a.setUpPod(ctx, &req.StartPodRequest); err != nil {
 		return errors.Join(fmt.Errorf("start pod: %w", err), a.pod.to(podNew))
 	}
 	return a.pod.to(podStarted)

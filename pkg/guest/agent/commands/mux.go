@@ -42,6 +42,7 @@ func (m *Mux) Serve(ctx context.Context, r io.Reader) error {
 	defer m.wg.Wait()
 	defer cancel()
 	reader := hyperstart.NewCtlReader(bufio.NewReaderSize(r, keepBuffer))
+	encode := hyperstart.EncodeError
 	for {
 		code, payload, err := reader.Read()
 		if err != nil {
@@ -53,10 +54,11 @@ func (m *Mux) Serve(ctx context.Context, r io.Reader) error {
 		}
 		if code == hyperstart.StartPod && m.Original != nil {
 			m.Original()
+			encode = func(err error) []byte { return []byte(err.Error()) } // all that such a host reads
 		}
 		answer, err := m.run(ctx, code, payload)
 		if err != nil {
-			m.out.Send(hyperstart.Error, hyperstart.EncodeError(err))
+			m.out.Send(hyperstart.Error, encode(err))
 			continue
 		}
 		m.out.Send(hyperstart.Ack, answer)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,8 +27,16 @@ type message struct {
 // reader of its answers.
 func serveMux(t *testing.T, handlers map[hyperstart.Code]Handler, final func()) (net.Conn, func() message) {
 	t.Helper()
+	host, next := serveMuxFor(t, handlers, final, nil)
+	return host, next
+}
+
+// serveMuxFor is serveMux with what is called for a host that knows no CALL.
+func serveMuxFor(t *testing.T, handlers map[hyperstart.Code]Handler, final, original func()) (net.Conn, func() message) {
+	t.Helper()
 	host, guest := net.Pipe()
 	m := New(&Writer{w: guest}, handlers, final)
+	m.Original = original
 	done := make(chan error, 1)
 	go func() { done <- m.Serve(t.Context(), guest) }()
 	t.Cleanup(func() {
@@ -44,6 +53,28 @@ func serveMux(t *testing.T, handlers map[hyperstart.Code]Handler, final func()) 
 			t.Fatal(err)
 		}
 		return message{code, string(payload)}
+	}
+}
+
+// TestMuxOriginalHost: a host that asks for its pod without a CALL gets errors as text.
+func TestMuxOriginalHost(t *testing.T) {
+	refuse := func(context.Context, []byte) ([]byte, error) { return nil, errors.New("no such container") }
+	var originals atomic.Int32
+	host, next := serveMuxFor(t, map[hyperstart.Code]Handler{
+		hyperstart.StartPod: Action(func(context.Context) error { return nil }), hyperstart.KillContainer: refuse,
+	}, nil, func() { originals.Add(1) })
+	send(t, host, hyperstart.Call, callPayload(1, hyperstart.StartPod, ""))
+	next()
+	next()
+	send(t, host, hyperstart.KillContainer, "")
+	if m := next(); errorText(t, m).Message != "no such container" || originals.Load() != 0 {
+		t.Errorf("a host with CALL gets %v, and is taken for an original one %d times", m, originals.Load())
+	}
+	send(t, host, hyperstart.StartPod, "")
+	next()
+	send(t, host, hyperstart.KillContainer, "")
+	if m := next(); m.Code != hyperstart.Error || m.Payload != "no such container" || originals.Load() != 1 {
+		t.Errorf("an original host gets %v, told %d times", m, originals.Load())
 	}
 }
 

@@ -3,8 +3,7 @@
 // Go agent's keys) into those of the OCI runtime specification, and a pod's network into that of
 // the ccv2 dialect.
 //
-// A container gets what the original Go agent gives one: process, ipc, mount and cgroup
-// namespaces of its own, the pod's host name and network, fourteen capabilities unless others are
+// A container gets process, ipc, mount and cgroup namespaces of its own, the pod's host name and network, fourteen capabilities unless others are
 // named, /proc, /sys and /dev of the guest. What it asks for and cannot have is an error that names it:
 // block devices, volumes of their own, ports.
 //

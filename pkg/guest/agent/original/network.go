@@ -52,8 +52,9 @@ func networkOf(a hyperstart.Address) string {
 // neither is returned as it is.
 func PrefixLength(mask string) string {
 	if ip := net.ParseIP(mask).To4(); ip != nil {
-		ones, _ := net.IPMask(ip).Size()
-		return strconv.Itoa(ones)
+		if ones, bits := net.IPMask(ip).Size(); bits > 0 { // else it has holes
+			return strconv.Itoa(ones)
+		}
 	}
 	return mask
 }

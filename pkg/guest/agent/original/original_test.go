@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -69,11 +70,45 @@ func TestUsers(t *testing.T) {
 			t.Errorf("%s: %+v, %v", raw, p, err)
 		}
 	}
+}
+
+// TestUserFiles: a container decides what is at the paths of its files.
+func TestUserFiles(t *testing.T) {
+	root := rootfs(t)
+	if err := unix.Mkfifo(filepath.Join(root, "etc/pipe"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(passwd string) error{
+		"pipe":      func(passwd string) error { return os.Symlink("pipe", passwd) },
+		"directory": func(passwd string) error { return os.Mkdir(passwd, 0o755) },
+		"too large": func(passwd string) error {
+			return errors.Join(os.WriteFile(passwd, nil, 0o644), os.Truncate(passwd, 5<<20))
+		},
+		"loop": func(passwd string) error { return os.Symlink("passwd", passwd) },
+	} {
+		passwd := filepath.Join(root, "etc/passwd")
+		if err := errors.Join(os.Rename(passwd, passwd+"-"), change(passwd)); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := processOf(t, `{"args":["sh"],"user":"33"}`, root); classOf(err) != hyperstart.ClassInvalidArgument {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
+		if err := errors.Join(os.Remove(passwd), os.Rename(passwd+"-", passwd)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A link of the image leads to where it leads in the container.
+	if err := errors.Join(os.Rename(filepath.Join(root, "etc/passwd"), filepath.Join(root, "users")), os.Symlink("/users", filepath.Join(root, "etc/passwd"))); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := processOf(t, `{"args":["sh"],"user":"33"}`, root); err != nil || p.User.GID != 44 {
+		t.Errorf("an absolute link: %+v, %v", p, err)
+	}
 	empty := t.TempDir()
 	if p, err := processOf(t, `{"args":["sh"],"user":"1","group":"2"}`, empty); err != nil || p.User.UID != 1 || p.User.GID != 2 {
 		t.Errorf("numbers without files: %+v, %v", p, err)
 	}
-	if err := os.Symlink(filepath.Join(root, "etc"), filepath.Join(empty, "etc")); err != nil {
+	if err := os.Symlink(rootfs(t)+"/etc", filepath.Join(empty, "etc")); err != nil {
 		t.Fatal(err)
 	}
 	if p, err := processOf(t, `{"args":["sh"],"user":"web"}`, empty); err == nil {
@@ -168,7 +203,7 @@ func classOf(err error) hyperstart.ErrorClass {
 func TestRoutes(t *testing.T) {
 	interfaces := []hyperstart.Interface{
 		{NewDevice: "eth0", Device: "ens1", IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "24"}, {IP: "198.51.100.1", Mask: "255.255.0.0"}, {IP: "203.0.113.1", Mask: "32"}}},
-		{Device: "eth1", IPAddresses: []hyperstart.Address{{IP: "2001:db8::1", Mask: "64"}, {IP: "10.0.0.1", Mask: "x"}}},
+		{Device: "eth1", IPAddresses: []hyperstart.Address{{IP: "2001:db8::1", Mask: "64"}, {IP: "10.0.0.1", Mask: "x"}, {IP: "10.0.0.1", Mask: "255.0.255.0"}}},
 	}
 	got := original.Routes(interfaces, []hyperstart.Route{{Dest: "default", Gateway: "192.0.2.1", Device: "eth0"}, {Dest: "192.0.2.0/24", Device: "eth0"}})
 	var text []string
@@ -178,5 +213,22 @@ func TestRoutes(t *testing.T) {
 	want := []string{"192.0.2.0/24  eth0 192.0.2.2", "198.51.0.0/16  eth0 198.51.100.1", "default 192.0.2.1 eth0 "}
 	if diff := cmp.Diff(want, text); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestPodRefused: what only the C agents know is not ignored.
+func TestPodRefused(t *testing.T) {
+	for raw, refused := range map[string]bool{
+		`{"hostname":"h","shareDir":"hyperShared","containers":[],"dns":["192.0.2.1"],"restartPolicy":"never"}`: false,
+		`{"containers":[{"id":"c"}]}`: true, `{"dnsSearch":["x"]}`: true, `{"dnsOptions":["x"]}`: true, `{"iptableRules":"x"}`: true,
+		`{"portmappingWhiteLists":{"internalNetworks":["x"]}}`: true,
+	} {
+		var r original.StartPod
+		if err := json.Unmarshal([]byte(raw), &r); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Refuse(); (err != nil) != refused || refused && classOf(err) != hyperstart.ClassNotImplemented {
+			t.Errorf("%s: %v", raw, err)
+		}
 	}
 }

@@ -82,19 +82,50 @@ func (p *Process) Base() *hyperstart.Process {
 
 // refuse names what a container asks for and cannot have.
 func (r *NewContainer) refuse() error {
-	for what, asked := range map[string]bool{
-		"a root file system on a block device (fstype, addr)": r.FSType != "" || r.Addr != "" || r.SCSIAddr != "",
-		"volumes":                         len(r.Volumes) > 0,
-		"ports":                           len(r.Ports) > 0,
-		"the guest's /dev (bindMountDev)": r.Mounts.BindMountDev,
+	for _, lack := range []struct {
+		what  string
+		asked bool
+	}{
+		{"a root file system on a block device (fstype, addr)", r.FSType != "" || r.Addr != "" || r.SCSIAddr != ""},
+		{"volumes", len(r.Volumes) > 0},
+		{"ports", len(r.Ports) > 0},
+		{"the guest's /dev (bindMountDev)", r.Mounts.BindMountDev},
 	} {
-		if asked {
-			return fmt.Errorf("%s cannot be had from this guest", what)
+		if lack.asked {
+			return fmt.Errorf("%s cannot be had from this guest", lack.what)
 		}
 	}
 	for _, b := range r.Binds {
 		if b.SCSIAddr != "" {
 			return fmt.Errorf("the disk %s on %s cannot be had from this guest", b.SCSIAddr, b.Path)
+		}
+	}
+	return nil
+}
+
+// StartPod is the payload of STARTPOD with the keys of the C agents.
+type StartPod struct {
+	hyperstart.StartPodRequest
+
+	Containers    []any    `json:"containers,omitempty"`
+	DNSSearch     []string `json:"dnsSearch,omitempty"`
+	DNSOptions    []string `json:"dnsOptions,omitempty"`
+	PortWhiteList any      `json:"portmappingWhiteLists,omitempty"`
+	IptableRules  string   `json:"iptableRules,omitempty"`
+}
+
+// Refuse names what a pod asks for and cannot have.
+func (r *StartPod) Refuse() error {
+	for _, lack := range []struct {
+		what  string
+		asked bool
+	}{
+		{"containers of STARTPOD, instead of NEWCONTAINER,", len(r.Containers) > 0},
+		{"dnsSearch and dnsOptions", len(r.DNSSearch)+len(r.DNSOptions) > 0},
+		{"portmappingWhiteLists and iptableRules", r.PortWhiteList != nil || r.IptableRules != ""},
+	} {
+		if lack.asked {
+			return hyperstart.Errorf(hyperstart.ClassNotImplemented, "start pod: %s cannot be had from this guest", lack.what)
 		}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package original
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // defaultCapabilities are those of a container that names none.
@@ -69,20 +72,19 @@ func capabilities(c Capabilities) *specs.LinuxCapabilities {
 
 // lookUp returns the user of a process: names or numbers.
 func lookUp(p *Process, path string) (u specs.User, err error) {
-	root, err := os.OpenRoot(path)
+	users, err := read(path, "etc/passwd")
 	if err != nil {
 		return u, err
 	}
-	defer func() { _ = root.Close() }()
+	groups, err := read(path, "etc/group")
+	if err != nil {
+		return u, err
+	}
 	who := p.User
 	if p.Group != "" {
 		who += ":" + p.Group
 	}
-	groups := open(root, "etc/group")
-	defer closeFile(groups)
-	users := open(root, "etc/passwd")
-	defer closeFile(users)
-	found, err := user.GetExecUser(who, &user.ExecUser{Home: "/"}, reader(users), reader(groups))
+	found, err := user.GetExecUser(who, &user.ExecUser{Home: "/"}, bytes.NewReader(users), bytes.NewReader(groups))
 	if err != nil {
 		return u, err
 	}
@@ -93,9 +95,7 @@ func lookUp(p *Process, path string) (u specs.User, err error) {
 	if len(p.AdditionalGroups) == 0 {
 		return u, nil
 	}
-	again := open(root, "etc/group")
-	defer closeFile(again)
-	more, err := user.GetAdditionalGroups(p.AdditionalGroups, reader(again))
+	more, err := user.GetAdditionalGroups(p.AdditionalGroups, bytes.NewReader(groups))
 	if err != nil {
 		return u, fmt.Errorf("additional groups: %w", err)
 	}
@@ -105,25 +105,34 @@ func lookUp(p *Process, path string) (u specs.User, err error) {
 	return u, nil
 }
 
-// open opens a file that need not be there.
-func open(root *os.Root, name string) *os.File {
-	f, err := root.Open(name)
+// maxFile bounds a file of users or groups in bytes.
+const maxFile = 4 << 20
+
+// read reads a file of a container, which need not be there. Links lead to where they lead in the
+// container, and nothing but a file is read: who opens a pipe there would wait for ever.
+func read(root, name string) ([]byte, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
-	return f
-}
-
-func closeFile(f *os.File) {
-	if f != nil {
-		_ = f.Close()
+	defer func() { _ = unix.Close(dir) }()
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
 	}
-}
-
-// reader is nil for no file.
-func reader(f *os.File) io.Reader {
-	if f == nil {
-		return nil
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	return f
+	f := os.NewFile(uintptr(fd), name)
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, fmt.Errorf("%s is no file, or has more than %d bytes", name, maxFile)
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile))
 }

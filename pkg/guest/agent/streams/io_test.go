@@ -206,7 +206,7 @@ func TestWithoutCredits(t *testing.T) {
 	}()
 	for got := 0; got < size; {
 		seq, payload, err := r.Read()
-		if err != nil || seq != 3 {
+		if err != nil || seq != 3 || len(payload)+hyperstart.TTYHeaderLen > 10240 {
 			t.Fatalf("after %d bytes: %d bytes of %d, %v", got, len(payload), seq, err)
 		}
 		got += len(payload)

@@ -21,6 +21,7 @@ type output struct {
 	file   *os.File // read end of the pipe, or the terminal's master
 	credit *credit
 	write  func([]byte) bool // false when the port has failed
+	piece  int               // bytes of a message at most
 
 	sending atomic.Bool // has read something that is not sent
 }
@@ -65,7 +66,7 @@ func (o *output) send(buf []byte, n int) bool {
 	o.sending.Store(true)
 	defer o.sending.Store(false)
 	for off := 0; off < n; {
-		got := o.credit.take(n - off)
+		got := o.credit.take(min(n-off, o.piece))
 		if got == 0 {
 			return false
 		}

@@ -39,6 +39,20 @@ func NewPort(rw io.ReadWriter, dir string, fail func(error)) *Port {
 // need none, no credit is sent, and the port waits for a process whose input is full.
 func (p *Port) WithoutCredits() { p.uncredited.Store(true) }
 
+// Uncredited reports whether the host knows no credits.
+func (p *Port) Uncredited() bool { return p.uncredited.Load() }
+
+// piece is how much output one message has at most.
+func (p *Port) piece() int {
+	if p.uncredited.Load() {
+		return originalPiece
+	}
+	return hyperstart.MaxTTYPayload
+}
+
+// originalPiece is what all original hosts and shims take: messages of 10240 bytes.
+const originalPiece = 10240 - hyperstart.TTYHeaderLen
+
 // window is how much an output may send at first.
 func (p *Port) window() int {
 	if p.uncredited.Load() {

@@ -50,9 +50,9 @@ func (p *Port) Open(opts Options) (*IO, error) {
 		p.unregister(opts.Stdio, opts.Stderr)
 		return nil, err
 	}
-	s.outputs = []*output{{seq: opts.Stdio, credit: out, write: p.write}}
+	s.outputs = []*output{{seq: opts.Stdio, credit: out, write: p.write, piece: p.piece()}}
 	if errs != nil {
-		s.outputs = append(s.outputs, &output{seq: opts.Stderr, credit: errs, write: p.write})
+		s.outputs = append(s.outputs, &output{seq: opts.Stderr, credit: errs, write: p.write, piece: p.piece()})
 	}
 	return s, nil
 }

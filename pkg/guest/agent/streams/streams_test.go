@@ -122,7 +122,7 @@ func TestOutputStaysWithinCredit(t *testing.T) {
 	go func() { _, _ = w.Write(want); w.Close() }()
 	s := &sink{}
 	sent := make(chan int, 1024)
-	o := &output{seq: 7, file: r, credit: newCredit(1000), write: func(b []byte) bool {
+	o := &output{seq: 7, file: r, piece: hyperstart.MaxTTYPayload, credit: newCredit(1000), write: func(b []byte) bool {
 		sent <- len(b) - hyperstart.TTYHeaderLen
 		return s.write(b)
 	}}
@@ -154,7 +154,7 @@ func TestOutputOfGrandchild(t *testing.T) {
 	}
 	defer w.Close()
 	s := &sink{}
-	o := &output{seq: 7, file: r, credit: newCredit(4), write: s.write}
+	o := &output{seq: 7, file: r, piece: hyperstart.MaxTTYPayload, credit: newCredit(4), write: s.write}
 	if _, err := w.Write([]byte("before the end")); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestOutputDiscarded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	o := &output{seq: 7, file: r, credit: newCredit(0), write: (&sink{}).write}
+	o := &output{seq: 7, file: r, piece: hyperstart.MaxTTYPayload, credit: newCredit(0), write: (&sink{}).write}
 	if _, err := w.Write([]byte("nobody wants this")); err != nil {
 		t.Fatal(err)
 	}
