@@ -3,6 +3,7 @@ package blockdev
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,7 +137,12 @@ func TestGiven(t *testing.T) {
 		"to be made alone":             {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "m", 8, 1)}, nil},
 		"another one":                  {[]specs.LinuxDevice{disk}, []specs.LinuxDeviceCgroup{rule(true, "b", "rwm", 8, 2), rule(true, "c", "rwm", 8, 1)}, nil},
 		"privileged": {
-			[]specs.LinuxDevice{host, {Path: "/dev/x", Type: "b", Major: 7, Minor: 77}}, []specs.LinuxDeviceCgroup{rule(true, "", "rwm")}, []string{"/dev/x 7:77 rw"},
+			[]specs.LinuxDevice{host, device("/dev/x", "b", host.Major, host.Minor)},
+			[]specs.LinuxDeviceCgroup{rule(true, "", "rwm")},
+			[]string{fmt.Sprintf("/dev/x %d:%d rw", n.major, n.minor)},
+		},
+		"privileged, and the host's list is old": { // one has gone, the number of the other is another device's now
+			[]specs.LinuxDevice{device("/dev/dm-77", "b", 253, 77), device("/dev/mapper/gone", "b", host.Major, host.Minor)}, []specs.LinuxDeviceCgroup{rule(true, "", "rwm")}, nil,
 		},
 		"of characters": {[]specs.LinuxDevice{device("/dev/x", "c", 8, 1)}, []specs.LinuxDeviceCgroup{rule(true, "c", "rwm", 8, 1)}, nil},
 		"twice": {

@@ -23,8 +23,9 @@ func (d device) String() string { return fmt.Sprintf("%s %d:%d", d.path, d.major
 
 // given are the block devices that a rule names which lets the container read or write,
 // each once. A privileged container, which may use all there are, has nodes of all
-// that the host has, and is given those alone that a rule names as well, or that have another
-// path than on the host: clients do not list them so by themselves.
+// that the host had when its client listed them, and is given those alone that a rule names as
+// well, or that are listed twice: by the host's path and by another one. A path of the host that
+// has gone since, or has another device, is no such thing.
 func given(spec *specs.Spec) []device {
 	if spec.Linux == nil || spec.Linux.Resources == nil {
 		return nil
@@ -35,7 +36,7 @@ func given(spec *specs.Spec) []device {
 		n := number{uint32(d.Major), uint32(d.Minor)}
 		rules := spec.Linux.Resources.Devices
 		read, write := access(d, rules)
-		if !read && !write && slices.ContainsFunc(rules, allowsAll) && !isNode(d.Path, n) {
+		if !read && !write && slices.ContainsFunc(rules, allowsAll) && !isNode(d.Path, n) && listed(spec.Linux.Devices, n) {
 			read, write = true, true
 		}
 		if d.Type != "b" || seen[n] || !read && !write {
@@ -45,6 +46,13 @@ func given(spec *specs.Spec) []device {
 		list = append(list, device{key: key{n, !write}, path: d.Path})
 	}
 	return list
+}
+
+// listed reports whether a device is listed by the path that it has on the host.
+func listed(all []specs.LinuxDevice, n number) bool {
+	return slices.ContainsFunc(all, func(d specs.LinuxDevice) bool {
+		return d.Type == "b" && number{uint32(d.Major), uint32(d.Minor)} == n && isNode(d.Path, n)
+	})
 }
 
 // allowsAll reports whether a rule is that of a privileged container.

@@ -54,13 +54,16 @@ func FitDevices(linux map[string]json.RawMessage, disks map[Number]Number, has f
 	return err
 }
 
-// fitNodes gives nodes of disks the guest's numbers, and checks the others.
+// fitNodes gives nodes of disks the guest's numbers, those of other block devices of the host
+// a number that no driver has, and checks the others.
 func fitNodes(devices []specs.LinuxDevice, rules []specs.LinuxDeviceCgroup, disks map[Number]Number, has func(major, minor int64) bool) error {
 	for i, d := range devices {
 		switch number, ok := disks[Number{d.Major, d.Minor}]; {
 		case d.Type == "b" && ok:
 			devices[i].Major, devices[i].Minor = number.Major, number.Minor
-		case d.Type == "b", d.Type == "p":
+		case d.Type == "b": // the guest may have a disk of that number, another container's
+			devices[i].Major, devices[i].Minor = 0, 0
+		case d.Type == "p":
 		case named(d, rules) && !has(d.Major, d.Minor):
 			return hyperstart.Errorf(hyperstart.ClassNotImplemented,
 				"device %s (%s %d:%d) is the host's, and the guest has none that is the same: a container in a VM cannot be given it yet; leave it out, or use another runtime", d.Path, d.Type, d.Major, d.Minor)

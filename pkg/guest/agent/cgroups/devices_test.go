@@ -53,7 +53,7 @@ func TestFitDisks(t *testing.T) {
 	}
 	for part, want := range map[string]string{
 		"devices": `[{"path":"/dev/disk","type":"b","major":254,"minor":16,"fileMode":416,"uid":5,"gid":6},` +
-			`{"path":"/dev/null","type":"c","major":7,"minor":3},{"path":"/dev/sda","type":"b","major":8,"minor":0}]`,
+			`{"path":"/dev/null","type":"c","major":7,"minor":3},{"path":"/dev/sda","type":"b","major":0,"minor":0}]`,
 		"resources": `{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":7,"minor":3,"access":"rw"},` +
 			`{"allow":true,"type":"b","access":"m"},{"allow":true,"type":"b","major":254,"minor":16,"access":"r"},` +
 			`{"allow":false,"type":"b","major":254,"minor":16,"access":"w"}],"memory":{"limit":1}}`,
