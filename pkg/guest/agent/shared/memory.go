@@ -55,13 +55,18 @@ func (m *memory) make(v hyperstart.MemoryVolume) error {
 	return nil
 }
 
-// memorySize is that of the guest, in bytes.
+// reserve is how much memory, in bytes, a volume leaves for the guest itself: who fills one is
+// told that there is no space, instead of meeting the end of the guest's memory.
+const reserve = 64 << 20
+
+// memorySize is that of the guest without the reserve, in bytes.
 func memorySize() int64 {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil { // it has no errors but for a bad pointer
 		return 0
 	}
-	return int64(info.Totalram) * int64(info.Unit)
+	total := int64(info.Totalram) * int64(info.Unit)
+	return total - min(reserve, total/4)
 }
 
 // inMemory returns the path under which the OCI runtime finds what is at a path in the memory:
