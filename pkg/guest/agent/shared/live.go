@@ -92,7 +92,7 @@ func (l *live) make() error {
 		return nil
 	}
 	if err := l.mount(); err != nil {
-		return fmt.Errorf("copy volume: %w", err)
+		return errors.Join(fmt.Errorf("copy volume: %w", err), l.unmount())
 	}
 	for end := time.Now().Add(staleFor); ; {
 		data, err := os.Readlink(filepath.Join(l.source, dataLink))
@@ -103,7 +103,7 @@ func (l *live) make() error {
 			return nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) || time.Now().After(end) {
-			return errors.Join(fmt.Errorf("copy volume: %w", err), l.close())
+			return errors.Join(fmt.Errorf("copy volume: %w", err), l.unmount())
 		}
 		<-time.After(staleFor / 20)
 	}
@@ -122,8 +122,15 @@ func (l *live) mount() error {
 	return unix.Mount("tmpfs", l.dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options)
 }
 
-// close removes the copy. Containers that still have it mounted keep it.
+// close removes the copy, and ends its refreshes. Containers that still have it mounted keep it.
 func (l *live) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.data = ""
+	return l.unmount()
+}
+
+func (l *live) unmount() error {
 	err := unix.Unmount(l.dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount the copy of a volume: %w", err)
@@ -146,6 +153,10 @@ func (l *live) copy(data string) error {
 		return err
 	}
 	defer func() { _ = to.Close() }()
+	// What a refresh that failed has left is made anew.
+	if err := to.RemoveAll(data); err != nil {
+		return err
+	}
 	if err := copyTree(to, filepath.Join(l.source, data), data); err != nil {
 		return errors.Join(err, to.RemoveAll(data))
 	}
@@ -158,9 +169,11 @@ func (l *live) copy(data string) error {
 	if err := to.Rename(dataLinkNew, dataLink); err != nil {
 		return err
 	}
-	old := l.data
+	if err := linkNames(to, data, l.data); err != nil {
+		return err
+	}
 	l.data = data
-	return linkNames(to, data, old)
+	return nil
 }
 
 // linkNames makes the links to what is in the new directory, removes those to what only the
@@ -183,7 +196,9 @@ func linkNames(to *os.Root, data, old string) error {
 		return errors.Join(errs...)
 	}
 	before, err := fs.ReadDir(to.FS(), old)
-	errs = append(errs, err)
+	if !errors.Is(err, fs.ErrNotExist) { // an earlier refresh has removed it, and failed
+		errs = append(errs, err)
+	}
 	for _, e := range before {
 		if !is[e.Name()] {
 			errs = append(errs, to.Remove(e.Name()))
