@@ -109,7 +109,11 @@ func (s *Source) restore(ctx context.Context, t *Template, spec hypervisor.Spec)
 		err = resizer.Resize(ctx, to)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w", hypervisor.ErrNotResized, err), vm.Kill(context.WithoutCancel(ctx)))
+		kind := hypervisor.ErrNotResized
+		if ctx.Err() != nil { // the host is slow: others may become larger
+			kind = errNotCopied
+		}
+		return nil, errors.Join(fmt.Errorf("%w: %w", kind, err), vm.Kill(context.WithoutCancel(ctx)))
 	}
 	return vm, nil
 }
