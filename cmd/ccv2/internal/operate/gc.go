@@ -74,7 +74,12 @@ func leftoverOf(r record) leftover {
 func (l *leftover) remove(ctx context.Context, r record) error {
 	ctx, cancel := context.WithTimeout(ctx, reclaim.Timeout)
 	defer cancel()
-	err := reclaim.Sandbox(ctx, r.dir)
+	// Others took their time: a sandbox of that id may have been started meanwhile.
+	now, err := r.dir.Load()
+	if err == nil && now.Shim != r.saved.Shim {
+		return fmt.Errorf("clean up after the dead shim of sandbox %s: another shim has cleaned up, and runs it now", r.name())
+	}
+	err = reclaim.Sandbox(ctx, r.dir)
 	l.Removed = err == nil
 	if err != nil {
 		l.Error = line(err.Error())

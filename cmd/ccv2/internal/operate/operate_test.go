@@ -182,7 +182,7 @@ func TestFind(t *testing.T) {
 	h.sandbox("abc", false, store.About{Pod: "db", PodNamespace: "y"})
 	for name, want := range map[string]string{
 		"abc1": "abc1", "abc": "abc", "x/web": "abc1", "db": "abc", "y/db": "abc",
-		"web": "can be any of abc1 (pod x/web), abc2 (pod y/web)", "ab": "can be any of", "no": "ccv2 ps lists",
+		"": "is empty", "web": "can be any of abc1 (pod x/web), abc2 (pod y/web)", "ab": "can be any of", "no": "ccv2 ps lists",
 	} {
 		r, err := find(h.dir, name)
 		if err != nil && !strings.Contains(err.Error(), want) || err == nil && r.saved.ID != want {

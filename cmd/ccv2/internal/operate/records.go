@@ -63,18 +63,25 @@ func find(stateDir, name string) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	var found []record
+	if name == "" {
+		return record{}, &Error{Status: StatusUsage, Err: errors.New("the name of the sandbox is empty; ccv2 ps lists those that there are")}
+	}
+	var found, exact []record
 	for _, r := range all {
 		if r.err != nil {
 			continue
 		}
-		if r.saved.ID == name {
-			return r, nil
+		if r.saved.ID == name || r.saved.Namespace+"/"+r.saved.ID == name {
+			exact = append(exact, r)
+			continue
 		}
 		about := r.saved.About
 		if strings.HasPrefix(r.saved.ID, name) || about.Pod == name || about.PodNamespace+"/"+about.Pod == name {
 			found = append(found, r)
 		}
+	}
+	if len(exact) > 0 {
+		found = exact
 	}
 	switch len(found) {
 	case 1:
@@ -86,5 +93,5 @@ func find(stateDir, name string) (record, error) {
 	for _, r := range found {
 		names = append(names, r.name())
 	}
-	return record{}, &Error{Status: StatusUsage, Err: fmt.Errorf("%q can be any of %s; give more of the id", name, strings.Join(names, ", "))}
+	return record{}, &Error{Status: StatusUsage, Err: fmt.Errorf("%q can be any of %s; give more of the id, or NAMESPACE/ID of containerd", name, strings.Join(names, ", "))}
 }
