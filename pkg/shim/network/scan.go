@@ -109,7 +109,7 @@ func convert(links []netlink.Link, addrs []netlink.Addr, routes []netlink.Route,
 // namespace.
 func isEndpoint(link netlink.Link, links []netlink.Link) bool {
 	a := link.Attrs()
-	if a.Flags&net.FlagUp == 0 || a.EncapType != "ether" || strings.HasPrefix(a.Name, tapPrefix) {
+	if a.Flags&net.FlagUp == 0 || a.EncapType != "ether" || strings.HasPrefix(a.Name, tapPrefix) || strings.HasPrefix(a.Name, olderPrefix) {
 		return false
 	}
 	if len(a.HardwareAddr) != 6 || bytes.Equal(a.HardwareAddr, make([]byte, 6)) {

@@ -15,6 +15,8 @@ const (
 	// statistics whose names begin with veth: a tap would count each frame of
 	// its link a second time. CNI plugins make names of veth and hex digits.
 	tapPrefix = "vethccv2tap"
+	// olderPrefix is what they were called before: a dead shim may have left one.
+	olderPrefix = "ccv2tap"
 	// filterPriority marks our filters. It leaves room for filters of others
 	// before and after.
 	filterPriority = 0xcc2
