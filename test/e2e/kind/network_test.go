@@ -55,6 +55,7 @@ var networkRows = []row{
 		---
 		{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ipFamilyPolicy: RequireDualStack, selector: {app: s}, ports: [{port: 80, targetPort: 8080}]}}`, script: `
 		apply && ready server client
+		await 'by both' fetch client http://s/; await 'by both' fetch client "http://[$(k get service s -o 'jsonpath={.spec.clusterIPs[1]}')]/"
 		for ip in $(k get service s -o 'jsonpath={.spec.clusterIPs[*]}'); do case $ip in *:*) fetch client "http://[$ip]/";; *) fetch client http://$ip/;; esac; done
 		for ip in $(k get pod server -o 'jsonpath={.status.podIPs[*].ip}'); do case $ip in *:*) fetch client "http://[$ip]:8080/";; *) fetch client http://$ip:8080/;; esac; done
 		k exec client -- sh -c 'echo $IPS' | grep -q ',.*:' && echo two families
