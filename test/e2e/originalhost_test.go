@@ -18,13 +18,7 @@ import (
 // CALL, as from an original host.
 func TestOriginalHost(t *testing.T) {
 	shared.Configure(t, func(s *harness.Settings) {
-		dir := filepath.Join(filepath.Dir(filepath.Dir(s.Kernel)), "guest-9p")
-		kernel, image := filepath.Join(dir, "vmlinux"), filepath.Join(dir, "initrd.img")
-		for _, path := range []string{kernel, image} {
-			if _, err := os.Stat(path); err != nil {
-				t.Skipf("no guest with 9p, run `make guest-9p`: %v", err)
-			}
-		}
+		kernel, image := guest9P(t, s)
 		s.Raw = fmt.Sprintf(`state_dir = %q
 [hypervisor]
 path = %q

@@ -19,18 +19,25 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
+// guest9P is the guest whose kernel has 9p, beside that of the settings.
+func guest9P(t *testing.T, s *harness.Settings) (kernel, image string) {
+	t.Helper()
+	dir := filepath.Join(filepath.Dir(filepath.Dir(s.Kernel)), "guest-9p")
+	kernel, image = filepath.Join(dir, "vmlinux"), filepath.Join(dir, "initrd.img")
+	for _, path := range []string{kernel, image} {
+		if _, err := os.Stat(path); err != nil {
+			t.Skipf("no guest with 9p, run `make guest-9p`: %v", err)
+		}
+	}
+	return kernel, image
+}
+
 // configure9P makes the shim use the share that QEMU serves by itself, on a
 // guest whose kernel has 9p.
 func configure9P(t *testing.T, machine, dialect string) {
 	t.Helper()
 	shared.Configure(t, func(s *harness.Settings) {
-		dir := filepath.Join(filepath.Dir(filepath.Dir(s.Kernel)), "guest-9p")
-		kernel, image := filepath.Join(dir, "vmlinux"), filepath.Join(dir, "initrd.img")
-		for _, path := range []string{kernel, image} {
-			if _, err := os.Stat(path); err != nil {
-				t.Skipf("no guest with 9p, run `make guest-9p`: %v", err)
-			}
-		}
+		kernel, image := guest9P(t, s)
 		s.Raw = fmt.Sprintf(`state_dir = %q
 [hypervisor]
 path = %q
