@@ -22,6 +22,7 @@ var settable = []string{
 	"guest.call_timeout",
 	"guest.console",
 	"template.enabled",
+	"health.end_after",
 }
 
 // annotationKey returns the key that an annotation of ours may set.

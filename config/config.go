@@ -28,6 +28,7 @@ type Config struct {
 	Share       Share       `toml:"share"`
 	Template    Template    `toml:"template"`
 	Proxy       Proxy       `toml:"proxy"`
+	Health      Health      `toml:"health"`
 	Annotations Annotations `toml:"annotations"`
 }
 
@@ -83,6 +84,12 @@ type Template struct {
 // Proxy is the sandbox's own socket for proxy frames.
 type Proxy struct {
 	Socket bool `toml:"socket"`
+}
+
+// Health says what becomes of a sandbox that does not answer.
+type Health struct {
+	// EndAfter is how long it may be so before its VM is ended; 0 is for ever.
+	EndAfter Duration `toml:"end_after"`
 }
 
 // Annotations says which keys a container may set for itself.

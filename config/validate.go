@@ -72,6 +72,9 @@ func (c Config) problems() []problem {
 		v.program("share.virtiofsd", c.Share.VirtioFSD,
 			"run make install, or install virtiofsd (Debian 12: qemu-system-common) and set the path, or set share.type = \"9p\"")
 	}
+	if c.Health.EndAfter != 0 {
+		v.span("health.end_after", c.Health.EndAfter)
+	}
 	v.absolute("template.dir", c.Template.Dir)
 	v.atMost("template.dir", len(c.Template.Dir), maxTemplateDir)
 	v.within("template.max_mib", c.Template.MaxMiB, 1, maxMemoryMiB)

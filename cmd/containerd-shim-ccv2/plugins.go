@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/plugin/registry"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/calls"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/events"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
@@ -73,6 +75,9 @@ type pod struct {
 	*sandbox.Sandbox
 
 	vm    *podvm.Machine
+	tap   *wiretap.Tap
+	calls *calls.Counts
+	beat  debug.Heartbeat
 	debug *debug.Service // set before the first request
 }
 
@@ -104,9 +109,9 @@ func newSandbox(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := new(pod)
-	vm, options := sandboxOptions(ic.Context, namespace, ownID(), to, func(dir string) (func() error, error) { return p.debug.Listen(ic.Context, dir) })
-	p.Sandbox, p.vm = sandbox.New(options), vm
+	p := &pod{tap: new(wiretap.Tap), calls: new(calls.Counts)}
+	vm, options, beat := sandboxOptions(ic.Context, namespace, ownID(), to, p.tap, func(dir string) (func() error, error) { return p.debug.Listen(ic.Context, dir) })
+	p.Sandbox, p.vm, p.beat = sandbox.New(options), vm, beat
 	sd.RegisterCallback(func(ctx context.Context) error {
 		err := p.Stop(ctx)
 		_ = os.Remove(socket) // the framework may have done it
@@ -129,7 +134,10 @@ func newDebug(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.debug = debug.New(debug.Options{Namespace: namespace, Version: version.Version, Sandbox: p.Sandbox, Machine: p.vm, History: to.history, Heartbeat: debug.DefaultHeartbeat})
+	p.debug = debug.New(debug.Options{
+		Namespace: namespace, Version: version.Version, Sandbox: p.Sandbox, Machine: p.vm, History: to.history,
+		Heartbeat: p.beat, Tap: p.tap, Calls: p.calls,
+	})
 	return p.debug, nil
 }
 
@@ -143,7 +151,7 @@ func newTask(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return task.New(p.Sandbox, sd), nil
+	return task.New(p.Sandbox, sd, p.calls), nil
 }
 
 // socketFD is where the start command leaves the socket. The framework closes it

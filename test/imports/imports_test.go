@@ -101,7 +101,12 @@ var rules = []rule{
 		not:  []string{module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/..."},
 		why:  "a service knows what it is over, and none of its siblings",
 	},
-	shimPackage("debug/debugapi"),
+	shimPackage("debug/debugapi"), shimPackage("calls"),
+	{
+		from: "pkg/guest/wiretap/...", not: []string{module + "pkg/...", "github.com/..."},
+		except: []string{module + "pkg/guest/wiretap/...", module + "pkg/guest/hyperstart/...", module + "pkg/proxyproto/...", module + "pkg/printable/..."},
+		why:    "whoever passes messages has it, and the operator's tool",
+	},
 	{
 		from: "pkg/shim/guestspec/...",
 		not:  []string{module + "pkg/guest/...", module + "pkg/hypervisor/..."},

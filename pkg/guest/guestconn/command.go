@@ -56,6 +56,7 @@ func (c *Conn) send(ctx context.Context, p *pending, message []byte) error {
 	}
 	c.pending = p
 	c.flow.sent += uint64(len(message))
+	c.opts.Tap.Ctl(false, hyperstart.Code(binary.BigEndian.Uint32(message)), message[hyperstart.CtlHeaderLen:])
 	// A guest that does not read its port must not keep the caller beyond ctx.
 	// Under the lock, so that Close waits for the goroutine.
 	c.wg.Go(func() {
@@ -136,6 +137,7 @@ func (c *Conn) readCtl() error {
 		if err != nil {
 			return fmt.Errorf("control port: %w", err)
 		}
+		c.opts.Tap.Ctl(true, code, payload)
 		if err := c.handleCtl(code, payload); err != nil {
 			return fmt.Errorf("control port: %w", err)
 		}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
 )
 
 // ErrClosed is the reason of a connection that Close ended.
@@ -33,6 +34,8 @@ type Options struct {
 	Exited func(hyperstart.AsyncEvent)
 	// Event gets the events of a ccv2 guest.
 	Event func(hyperstart.EventMessage)
+	// Tap, when set, sees all messages.
+	Tap *wiretap.Tap
 }
 
 // Conn is a connection to the agent in one guest. It is safe for concurrent use.
@@ -203,6 +206,7 @@ func (c *Conn) WriteTTY(seq uint64, payload []byte) error {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
 	c.out.buf = hyperstart.AppendTTY(c.out.buf[:0], seq, payload)
+	c.opts.Tap.TTY(false, seq, payload)
 	return c.writeTTYLocked()
 }
 
@@ -211,6 +215,7 @@ func (c *Conn) Grant(credit hyperstart.Credit) error {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
 	c.out.buf = hyperstart.AppendCredit(c.out.buf[:0], credit)
+	c.opts.Tap.TTY(false, hyperstart.CreditSeq, c.out.buf[hyperstart.TTYHeaderLen:])
 	return c.writeTTYLocked()
 }
 
@@ -234,6 +239,7 @@ func (c *Conn) readTTY() error {
 		if err != nil {
 			return fmt.Errorf("tty port: %w", err)
 		}
+		c.opts.Tap.TTY(true, seq, payload)
 		if err := c.opts.TTY(seq, payload); err != nil {
 			return fmt.Errorf("tty port: %w", err)
 		}

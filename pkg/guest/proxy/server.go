@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/socketpair"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
@@ -38,6 +39,8 @@ type Options struct {
 	// Version1, when set, serves the clients of a listener that speak version 1 of the
 	// protocol. The server closes it.
 	Version1 Version1
+	// Tap, when set, sees the messages of the guests, and the frames of version 2.
+	Tap *wiretap.Tap
 	// Log gets valid log entries of clients. It must not block.
 	Log func(proxyproto.LogEntry)
 }
@@ -152,7 +155,8 @@ func (s *Server) Serve(conn net.Conn) error {
 	if err := s.enter(conn); err != nil {
 		return err
 	}
-	c := &clientConn{server: s, conn: conn, w: proxyproto.NewWriter(conn)}
+	number := s.opts.Tap.NewConn()
+	c := &clientConn{server: s, conn: conn, w: proxyproto.NewWriter(&tapped{conn, s.opts.Tap, number})}
 	defer func() {
 		s.leave(conn)
 		c.detach()
@@ -165,6 +169,7 @@ func (s *Server) Serve(conn net.Conn) error {
 			return nil
 		}
 		if err == nil {
+			s.opts.Tap.Frame(number, f)
 			err = c.handle(f)
 		}
 		if errors.Is(err, errDisconnected) {
@@ -174,6 +179,20 @@ func (s *Server) Serve(conn net.Conn) error {
 			return err
 		}
 	}
+}
+
+// tapped shows what is written to a connection, a frame at a time.
+type tapped struct {
+	io.Writer
+
+	tap    *wiretap.Tap
+	number uint32
+}
+
+// Write implements [io.Writer].
+func (t *tapped) Write(frame []byte) (int, error) {
+	t.tap.RawFrame(t.number, frame)
+	return t.Writer.Write(frame)
 }
 
 // enter notes a connection. A closed server closes it.

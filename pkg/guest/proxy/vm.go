@@ -59,6 +59,7 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h h
 		Reattach: opts.Reattach || opts.Restored,
 		Dialect:  opts.Dialect,
 		TTY:      v.receive,
+		Tap:      opts.Tap,
 		Exited:   v.exited,
 		Event: func(e hyperstart.EventMessage) {
 			if h.event != nil {

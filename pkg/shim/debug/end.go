@@ -23,6 +23,9 @@ const (
 	endLimit = 30 * time.Second
 )
 
+// errByOperator is why a VM has ended that an operator has ended.
+var errByOperator = errors.New("ended by an operator")
+
 // End answers the request of that name. What it does, it does to its end, also when the
 // client has gone: the connection is closed when the directory of the sandbox is released.
 func (s *Service) End(ctx context.Context, r *debugapi.EndRequest) (*debugapi.EndReply, error) {
@@ -36,7 +39,7 @@ func (s *Service) End(ctx context.Context, r *debugapi.EndRequest) (*debugapi.En
 		return nil, fmt.Errorf("kill sandbox %s: there is no vm: the sandbox is %s: %w", s.opts.Sandbox.ID(), s.opts.Sandbox.State(), errdefs.ErrFailedPrecondition)
 	}
 	s.opts.History.Note("kill", "asked for by "+by)
-	s.opts.Machine.Kill(ctx, fmt.Errorf("ended by an operator: ccv2 kill, by %s", by))
+	s.opts.Machine.Kill(ctx, fmt.Errorf("%w: ccv2 kill, by %s", errByOperator, by))
 	return &debugapi.EndReply{}, nil
 }
 

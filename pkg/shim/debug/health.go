@@ -2,6 +2,7 @@ package debug
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -12,23 +13,35 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // Heartbeat is how often the parts of a sandbox are asked for a sign of life, and how long
 // each may take. The zero value asks for none.
-type Heartbeat struct{ Every, Limit time.Duration }
+type Heartbeat struct {
+	Every, Limit time.Duration
+	// EndAfter is how long a sandbox may be ill before its VM is ended; 0 is for ever.
+	EndAfter time.Duration
+}
 
 // DefaultHeartbeat notices within half a minute. One beat costs a guest a message.
 var DefaultHeartbeat = Heartbeat{Every: 20 * time.Second, Limit: 10 * time.Second}
 
+// errHung is why a VM has ended that did not answer, where the configuration has it end.
+var errHung = errors.New("the sandbox was ended because it did not answer")
+
 // health is what the last heartbeat has found.
 type health struct {
-	mu  sync.Mutex // guards ill
-	ill string     // why the sandbox is not healthy; "" when it is
+	mu    sync.Mutex // guards what follows
+	ill   string     // why the sandbox is not healthy; "" when it is
+	since time.Time  // when that has changed last
+	at    time.Time  // when all parts have answered last
+	guest *debugapi.Guest
 }
 
 func (h *health) get() string {
@@ -42,8 +55,28 @@ func (h *health) set(ill string) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	changed = (h.ill == "") != (ill == "")
+	if changed {
+		h.since = time.Now()
+	}
 	h.ill = ill
 	return changed
+}
+
+// illFor is for how long the sandbox has not been healthy.
+func (h *health) illFor() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ill == "" {
+		return 0
+	}
+	return time.Since(h.since)
+}
+
+// endHung ends the VM of a sandbox that is not healthy, as the configuration has it.
+func (s *Service) endHung(ctx context.Context, ill string) {
+	cause := fmt.Errorf("%w for %s ([health] end_after): %s", errHung, s.opts.Heartbeat.EndAfter, ill)
+	log.G(ctx).WithField("sandbox", s.opts.Sandbox.ID()).WithField("cause", ill).Error("sandbox ended because it is not healthy")
+	s.opts.Machine.Kill(ctx, cause)
 }
 
 // watch asks for signs of life until ctx ends. What changes is an event, and a line in the log.
@@ -58,7 +91,14 @@ func (s *Service) watch(ctx context.Context, dir string) {
 		}
 		ill := s.beat(ctx, store.Open(dir))
 		debug.FreeOSMemory() // of an idle pod, what a request has needed is most of what it would keep
-		if ctx.Err() != nil || !s.health.set(ill) {
+		if ctx.Err() != nil {
+			continue
+		}
+		changed := s.health.set(ill)
+		if since := s.health.illFor(); s.opts.Heartbeat.EndAfter > 0 && since >= s.opts.Heartbeat.EndAfter {
+			s.endHung(ctx, ill)
+		}
+		if !changed {
 			continue
 		}
 		entry := log.G(ctx).WithField("sandbox", s.opts.Sandbox.ID())
@@ -102,10 +142,29 @@ func (s *Service) silent(ctx context.Context, report podvm.Report) string {
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.opts.Heartbeat.Limit)
 	defer cancel()
-	if err := report.Guest.Sync(bounded); err != nil {
+	if err := s.greet(bounded, report.Guest); err != nil {
 		return fmt.Sprintf("the guest's agent does not answer (within %s): %v", s.opts.Heartbeat.Limit, err)
 	}
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	s.health.at = time.Now()
 	return ""
+}
+
+// greet asks the guest how it is, which is one message in any case.
+func (s *Service) greet(ctx context.Context, guest client.Guest) error {
+	inspector, ok := guest.(Inspector)
+	if !ok {
+		return guest.Sync(ctx)
+	}
+	g, err := inspector.GuestInfo(ctx)
+	if err != nil {
+		return err
+	}
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	s.health.guest = guestOf(guest.Dialect().String(), g)
+	return nil
 }
 
 // stoppedProcesses are those of a sandbox that a signal has stopped.

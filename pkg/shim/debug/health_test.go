@@ -9,6 +9,20 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
 
+// TestHungEnds: where the configuration says so, what does not answer is ended.
+func TestHungEnds(t *testing.T) {
+	f := newFixtureThatBeats(t, debug.Heartbeat{Every: 5 * time.Millisecond, Limit: 5 * time.Millisecond, EndAfter: 50 * time.Millisecond})
+	f.start(t, "pod", "wait")
+	select {
+	case <-f.machine.Lost():
+	case <-t.Context().Done():
+		t.Fatal("it stays")
+	}
+	if cause := f.machine.Err(); cause == nil || !strings.Contains(cause.Error(), "because it did not answer for 50ms ([health] end_after): the vmm does not answer") {
+		t.Errorf("cause %v", cause)
+	}
+}
+
 // TestHealth: a VMM that does not answer is an event, once, and so is that it does again.
 func TestHealth(t *testing.T) {
 	f := newFixtureThatBeats(t, debug.Heartbeat{Every: 5 * time.Millisecond, Limit: 20 * time.Millisecond})

@@ -2,12 +2,15 @@ package debug
 
 import (
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/history"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // maxEvents bounds what is kept of the past.
@@ -15,7 +18,11 @@ const maxEvents = 256
 
 // History is the events of a sandbox, the last ones. It is safe for concurrent use.
 type History struct {
-	log *history.Log[event]
+	log     *history.Log[event]
+	journal journal
+
+	mu   sync.Mutex        // held while an event is added; guards seen
+	seen map[string]uint64 // how many there were of each kind, which code names
 }
 
 // event is one of them; smaller than an entry of the protocol.
@@ -26,7 +33,9 @@ type event struct {
 }
 
 // NewHistory returns one without events.
-func NewHistory() *History { return &History{log: history.New[event](maxEvents)} }
+func NewHistory() *History {
+	return &History{log: history.New[event](maxEvents), seen: make(map[string]uint64)}
+}
 
 // Note adds what is no event of the sandbox's own.
 func (h *History) Note(kind, text string) {
@@ -34,8 +43,32 @@ func (h *History) Note(kind, text string) {
 }
 
 func (h *History) add(e event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	e.at = time.Now().UnixNano()
 	h.log.Add(e)
+	h.seen[e.kind]++
+	h.journal.add(e, h.all)
+}
+
+// all are the events that there are.
+func (h *History) all() []event {
+	events, _ := h.log.From(0)
+	return events
+}
+
+// counts are how many there were of each kind.
+func (h *History) counts() map[string]uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.seen)
+}
+
+// keep begins to keep the events on disk as well.
+func (h *History) keep(dir store.Dir) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.journal.open(dir, h.all())
 }
 
 // Publish implements [sandbox.Sink].

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 const (
@@ -44,6 +45,9 @@ func (s *Service) Listen(ctx context.Context, dir string) (stop func() error, er
 		return nil, errors.Join(fmt.Errorf("serve debug requests: %w", err), listener.Close())
 	}
 	debugapi.RegisterDebugService(server, &guarded{s})
+	if err := s.opts.History.keep(store.Open(dir)); err != nil { // what is in memory is there nevertheless
+		log.G(ctx).WithError(err).WithField("sandbox", s.opts.Sandbox.ID()).Warn("events are lost with the shim")
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
 	if s.opts.Heartbeat != (Heartbeat{}) {
@@ -59,7 +63,7 @@ func (s *Service) Listen(ctx context.Context, dir string) (stop func() error, er
 		err := server.Close()
 		_ = listener.Close() // before Serve has it, nobody else closes it
 		all.Wait()
-		return err
+		return errors.Join(err, s.opts.History.journal.close(s.count()))
 	}, nil
 }
 
@@ -121,6 +125,24 @@ func (s *guarded) Info(ctx context.Context, r *debugapi.InfoRequest) (_ *debugap
 func (s *guarded) End(ctx context.Context, r *debugapi.EndRequest) (_ *debugapi.EndReply, err error) {
 	defer func() { err = boundary(ctx, "End", r, err, recover()) }()
 	return s.Service.End(ctx, r)
+}
+
+// Counters implements [debugapi.DebugService].
+func (s *guarded) Counters(ctx context.Context, r *debugapi.CountersRequest) (_ *debugapi.Document, err error) {
+	defer func() { err = boundary(ctx, "Counters", r, err, recover()) }()
+	return s.Service.Counters(ctx, r)
+}
+
+// Trace implements [debugapi.DebugService].
+func (s *guarded) Trace(ctx context.Context, r *debugapi.TraceRequest, out debugapi.Debug_TraceServer) (err error) {
+	defer func() { err = boundary(ctx, "Trace", r, err, recover()) }()
+	return s.Service.Trace(ctx, r, out)
+}
+
+// LogLevel implements [debugapi.DebugService].
+func (s *guarded) LogLevel(ctx context.Context, r *debugapi.LogLevelRequest) (_ *debugapi.LogLevelReply, err error) {
+	defer func() { err = boundary(ctx, "LogLevel", r, err, recover()) }()
+	return s.Service.LogLevel(ctx, r)
 }
 
 // Console implements [debugapi.DebugService].

@@ -11,8 +11,11 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/history"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/calls"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
@@ -40,6 +43,9 @@ type Options struct {
 	Machine   Machine
 	History   *History
 	Heartbeat Heartbeat
+	// Tap and Calls, when set, have what is counted.
+	Tap   *wiretap.Tap
+	Calls *calls.Counts
 }
 
 // Service is the debug service of a sandbox.
@@ -124,8 +130,15 @@ func askGuest(ctx context.Context, info *debugapi.Info, report podvm.Report) {
 		info.Errors["guest"] = unanswered("the guest's agent", err)
 		return
 	}
-	info.Guest.Kernel, info.Guest.AgentVersion, info.Guest.AgentRSS = g.Kernel, g.AgentVersion, g.AgentRSS
-	info.Guest.MemTotal, info.Guest.MemAvailable, info.Guest.BootMillis = g.MemTotal, g.MemAvailable, g.BootMillis
+	info.Guest = guestOf(info.Guest.Dialect, g)
+}
+
+// guestOf is what a guest has said of itself.
+func guestOf(dialect string, g hyperstart.GuestInfoReply) *debugapi.Guest {
+	return &debugapi.Guest{
+		Dialect: dialect, Kernel: g.Kernel, AgentVersion: g.AgentVersion, AgentRSS: g.AgentRSS,
+		MemTotal: g.MemTotal, MemAvailable: g.MemAvailable, BootMillis: g.BootMillis,
+	}
 }
 
 // unanswered says why there is no answer.

@@ -23,14 +23,17 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/history"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/calls"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox/sandboxtest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 func TestMain(m *testing.M) {
@@ -99,6 +102,9 @@ type fixture struct {
 	machine *machine
 	history *debug.History
 	answers chan struct{}
+	tap     *wiretap.Tap
+	calls   *calls.Counts
+	end     func() error // of the service; it is called once more
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -112,7 +118,7 @@ func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{dir: dir, machine: &machine{Machine: sandboxtest.NewMachine()}, history: debug.NewHistory(), answers: make(chan struct{})}
+	f := &fixture{dir: dir, machine: &machine{Machine: sandboxtest.NewMachine()}, history: debug.NewHistory(), answers: make(chan struct{}), tap: new(wiretap.Tap), calls: new(calls.Counts)}
 	f.machine.report = podvm.Report{
 		Config: podvm.Config{ShareType: "virtiofs"}, Source: "template",
 		Phases: []podvm.Phase{{Name: "done", Begin: time.Unix(1, 0), End: time.Unix(3, 0)}, {Name: "runs", Begin: time.Now()}},
@@ -120,14 +126,23 @@ func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat) *fixture {
 		VM:     &vm{console: history.New[hypervisor.ConsoleLine](3), answers: f.answers},
 	}
 	f.sandbox = sandbox.New(sandbox.Options{Namespace: "test", ID: "pod", Sink: f.history, Machine: f.machine.Machine, KillTimeout: time.Minute})
-	stop, err := debug.New(debug.Options{Namespace: "test", Version: "v1", Sandbox: f.sandbox, Machine: f.machine, History: f.history, Heartbeat: beat}).Listen(t.Context(), dir)
+	text, err := json.Marshal(store.State{Version: store.Version, Namespace: "test", ID: "pod", About: store.About{PodNamespace: "ns", Pod: "web"}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "state.json"), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.end, err = debug.New(debug.Options{
+		Namespace: "test", Version: "v1", Sandbox: f.sandbox, Machine: f.machine, History: f.history, Heartbeat: beat, Tap: f.tap, Calls: f.calls,
+	}).Listen(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	client := ttrpc.NewClient(f.dial(t))
 	f.DebugClient = debugapi.NewDebugClient(client)
 	t.Cleanup(func() {
-		err := errors.Join(client.Close(), stop(), f.sandbox.Stop(context.Background()), os.RemoveAll(dir))
+		err := errors.Join(client.Close(), f.end(), f.sandbox.Stop(context.Background()), os.RemoveAll(dir))
 		if err != nil {
 			t.Error(err)
 		}

@@ -143,7 +143,7 @@ func (b *boot) startShareServer(ctx context.Context) error {
 	b.undo.Add(d.Kill)
 	b.wg.Go(func() {
 		<-d.Done()
-		b.loss.report(fmt.Errorf("virtiofsd ended by itself: it %s", d.Exit()))
+		b.loss.report(&partError{fmt.Errorf("virtiofsd ended by itself: it %s", d.Exit()), partShare})
 	})
 	b.shareServer = d
 	return b.recordProcess("virtiofsd", d.PID())

@@ -130,7 +130,7 @@ func (b *boot) describe(phase string, err error) error {
 
 // vmEnded describes how the VMM ended.
 func vmEnded(vm hypervisor.VM) error {
-	return fmt.Errorf("vm ended by itself: qemu %s", vm.Exit())
+	return &partError{fmt.Errorf("vm ended by itself: qemu %s", vm.Exit()), partVMM}
 }
 
 // originOf is where the VM comes from.

@@ -155,7 +155,7 @@ func bringOnline(ctx context.Context, b *boot) error {
 // reachGuest puts the proxy between the shim and the guest, and waits for READY, or for
 // an answer of a guest that has said it before.
 func reachGuest(ctx context.Context, b *boot) error {
-	opts := proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect, Restored: b.refuse != nil}
+	opts := proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect, Restored: b.refuse != nil, Tap: b.opts.Tap}
 	if b.opts.Config.ProxySocket {
 		opts.Version1 = proxyv1.New()
 	}
@@ -191,7 +191,7 @@ const endLimit = time.Second
 // reportSilence reports that the connection to the guest has ended. When that is
 // because the VMM has, its end tells more.
 func (b *boot) reportSilence(vm hypervisor.VM, err error) {
-	cause := fmt.Errorf("guest connection lost: %w", err)
+	var cause error = &partError{fmt.Errorf("guest connection lost: %w", err), partGuest}
 	select {
 	case <-vm.Done():
 		cause = vmEnded(vm)

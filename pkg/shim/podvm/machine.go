@@ -13,6 +13,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/cleanup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/blockdev"
@@ -52,6 +53,8 @@ type Options struct {
 	// directory, until stop. Note is told what becomes of it. Neither may block.
 	Serve func(dir string) (stop func() error, err error)
 	Note  func(kind, text string)
+	// Tap, when set, sees what passes between the host and the guest.
+	Tap *wiretap.Tap
 }
 
 // Source has VMs to run pods in.
@@ -96,36 +99,6 @@ type Machine struct {
 	timing  Timing
 }
 
-// loss is the end of the VM or of what it depends on.
-type loss struct {
-	known chan struct{}     // closed when there is a cause
-	ended func(cause error) // is told it
-
-	mu    sync.Mutex // guards cause
-	cause error
-}
-
-// report reports an end; the first one counts.
-func (l *loss) report(cause error) {
-	l.mu.Lock()
-	first := l.cause == nil
-	if first {
-		l.cause = cause
-		close(l.known)
-	}
-	l.mu.Unlock()
-	if first {
-		l.ended(cause)
-	}
-}
-
-// err is the cause, nil before there is one.
-func (l *loss) err() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.cause
-}
-
 // Timing has the instants of a boot.
 type Timing struct {
 	Begin   time.Time // Boot was called
@@ -146,7 +119,7 @@ func New(opts Options) *Machine {
 			disks:  blockdev.NewTable(dir.VM(), opts.Config.CallTimeout),
 		},
 	}
-	m.loss.ended = func(cause error) { noteEnd(m, cause) }
+	m.loss.ended = func(cause error) { blame(m); noteEnd(m, cause) }
 	return m
 }
 

@@ -54,6 +54,8 @@ type Report struct {
 	Phases []Phase
 	Paused bool
 	Lost   error // why the VM has ended; nil as long as it has not
+	// LostPart is what has ended first, a word; "" when the VM was ended.
+	LostPart string
 	// Guest is nil before the boot has succeeded, VM before there is one.
 	Guest client.Guest
 	VM    hypervisor.VM
@@ -61,7 +63,7 @@ type Report struct {
 
 // Report returns what is known of the machine. It waits for nothing.
 func (m *Machine) Report() Report {
-	r := Report{Config: m.opts.Config, Paused: m.Paused(), Lost: m.Err(), VM: m.running()}
+	r := Report{Config: m.opts.Config, Paused: m.Paused(), Lost: m.Err(), LostPart: m.loss.whose(), VM: m.running()}
 	m.progress.mu.Lock()
 	defer m.progress.mu.Unlock()
 	r.Source, r.Guest = m.progress.source, m.progress.guest

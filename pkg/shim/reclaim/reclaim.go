@@ -46,6 +46,9 @@ func Sandbox(ctx context.Context, d store.Dir) error {
 		// What is still mounted must not be deleted: it is user data.
 		return errors.Join(append(errs, err)...)
 	}
+	if err == nil {
+		errs = append(errs, d.Retire(state))
+	}
 	errs = append(errs, mounts.RemoveTree(path))
 	_ = os.Remove(filepath.Dir(path)) // the namespace's directory, when it is empty
 	return errors.Join(errs...)

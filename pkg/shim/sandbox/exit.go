@@ -160,7 +160,7 @@ func (p *Process) lostStatus() uint32 {
 	case <-time.After(execsLimit): // a session that was lost alone; its process may still run
 		return statusUnknown
 	}
-	if s.end.oomKilled || errors.Is(s.end.cause, errKilled) && p.container.init.end.sentKill() {
+	if s.end.oomKilled || errors.Is(s.end.cause, ErrUnkillable) && p.container.init.end.sentKill() {
 		return statusKilled
 	}
 	return statusUnknown

@@ -11,8 +11,8 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 )
 
-// errKilled begins the cause of a VM that was ended for a container.
-var errKilled = errors.New("the shim has ended the vm: SIGKILL was sent to")
+// ErrUnkillable begins the cause of a VM that was ended for a container.
+var ErrUnkillable = errors.New("the shim has ended the vm: SIGKILL was sent to")
 
 // Kill sends a signal to a process, or with all to every process of the
 // container. A process that has ended is errdefs.ErrNotFound.
@@ -43,7 +43,7 @@ func (c *Container) Kill(ctx context.Context, execID string, signal int, all boo
 	}
 	if fatal && errors.Is(err, context.DeadlineExceeded) && !c.sandbox.machine.Paused() {
 		// A guest that does not even take SIGKILL is not worth keeping.
-		c.sandbox.machine.Kill(context.WithoutCancel(ctx), fmt.Errorf("%w container %s, which the guest does not answer", errKilled, c.ID))
+		c.sandbox.machine.Kill(context.WithoutCancel(ctx), fmt.Errorf("%w container %s, which the guest does not answer", ErrUnkillable, c.ID))
 		return nil
 	}
 	return err
@@ -94,7 +94,7 @@ func (p *Process) enforceKill() {
 			if s.machine.Paused() {
 				continue // nothing can end while the vCPUs are stopped
 			}
-			s.machine.Kill(s.ctx, fmt.Errorf("%w container %s, which has not ended within %s", errKilled, p.container.ID, s.opts.KillTimeout))
+			s.machine.Kill(s.ctx, fmt.Errorf("%w container %s, which has not ended within %s", ErrUnkillable, p.container.ID, s.opts.KillTimeout))
 			return
 		}
 	})

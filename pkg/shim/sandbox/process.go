@@ -56,6 +56,9 @@ func (p *Process) String() string {
 	return fmt.Sprintf("process %s of container %s", p.ID, p.container.ID)
 }
 
+// Moved is what has passed of a process's streams.
+func Moved(p *Process) streams.Moved { return p.io.Moved() }
+
 // Stdio is what containerd named when the process was created.
 func (p *Process) Stdio() stdio.Config { return p.stdio }
 
@@ -66,8 +69,7 @@ func (p *Process) PID() int {
 	return p.pid
 }
 
-// State is the state of an exec process; see [Container.State] for the init
-// process.
+// State is the state of an exec process; see [Container.State] for the init process.
 func (p *Process) State() ProcessState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,13 +91,11 @@ func (p *Process) open(ctx context.Context) error {
 	return p.io.Open(ends, session)
 }
 
-// CloseStdin ends the stdin after what clients have written. A client whose own
-// stdin is empty asks for that before the process is started.
+// CloseStdin ends the stdin after what clients have written. A client whose own stdin is empty asks for that before the start.
 func (p *Process) CloseStdin() error { return p.io.CloseStdin() }
 
-// Resize sets the size of the terminal in characters; before the start it is the
-// size to start with. 0 is ignored, as a client without a terminal of its own sends
-// it. Where there is no terminal, or no more, the answers are those of runc's shim.
+// Resize sets the size of the terminal in characters; before the start it is the size to start with. 0 is ignored, as a
+// client without a terminal of its own sends it. Where there is no terminal, or no more, the answers are those of runc's shim.
 func (p *Process) Resize(ctx context.Context, rows, columns uint32) error {
 	switch exited := p.State() >= ProcessExited; {
 	case exited && p.ID != "":

@@ -20,6 +20,9 @@ const Version = 1
 
 const stateFile = "state.json"
 
+// JournalFile is the name of the file in a sandbox's directory with what has happened in it.
+const JournalFile = "journal.jsonl"
+
 // Process is a process in a record, for those who read some.
 type Process = hostproc.Process
 

@@ -17,7 +17,7 @@ import (
 // Streams are the streams of one process. They are safe for concurrent use.
 type Streams struct {
 	copied chan struct{} // closed when all output is with containerd
-	moved  atomic.Int64  // bytes of output given to containerd
+	moved  counters
 
 	mu      sync.Mutex     // guards the fields below
 	streams *stdio.Streams // nil before Open
@@ -26,6 +26,20 @@ type Streams struct {
 	size    *specs.Box     // of the terminal, in characters; nil before Resize
 	noStdin bool           // CloseStdin came before Open
 }
+
+// Moved is how many bytes of each stream have passed: output is given to containerd, input taken from it.
+type Moved struct{ Stdin, Stdout, Stderr uint64 }
+
+// counters count them.
+type counters struct{ stdin, stdout, stderr atomic.Uint64 }
+
+// Moved returns what has passed so far.
+func (p *Streams) Moved() Moved {
+	return Moved{Stdin: p.moved.stdin.Load(), Stdout: p.moved.stdout.Load(), Stderr: p.moved.stderr.Load()}
+}
+
+// output is how much of the output has passed.
+func (c *counters) output() uint64 { return c.stdout.Load() + c.stderr.Load() }
 
 // New returns the streams of a process that has none yet.
 func New() *Streams { return &Streams{copied: make(chan struct{})} }
@@ -58,8 +72,8 @@ func (p *Streams) Copy(ctx context.Context, run func(func()), process string) {
 	p.copying = true
 	p.mu.Unlock()
 	var outputs sync.WaitGroup
-	outputs.Go(func() { p.copyOutput(ctx, session.Stdout(), streams.Stdout) })
-	outputs.Go(func() { p.copyOutput(ctx, session.Stderr(), streams.Stderr) })
+	outputs.Go(func() { p.copyOutput(ctx, session.Stdout(), streams.Stdout, &p.moved.stdout) })
+	outputs.Go(func() { p.copyOutput(ctx, session.Stderr(), streams.Stderr, &p.moved.stderr) })
 	p.sendSize(ctx, session)
 	run(func() {
 		outputs.Wait()
@@ -75,23 +89,23 @@ func (p *Streams) Feed(ctx context.Context, run func(func()), process string) {
 	p.mu.Lock()
 	streams, session := p.streams, p.guest
 	p.mu.Unlock()
-	run(func() { copyStdin(ctx, streams, session) })
+	run(func() { p.copyStdin(ctx, streams, session) })
 }
 
-func (p *Streams) copyOutput(ctx context.Context, from client.Stream, to io.Writer) {
+func (p *Streams) copyOutput(ctx context.Context, from client.Stream, to io.Writer, n *atomic.Uint64) {
 	if to == nil {
 		from.Discard()
 		return
 	}
-	if _, err := from.WriteTo(&countingWriter{w: to, n: &p.moved}); err != nil {
+	if _, err := from.WriteTo(&countingWriter{w: to, n: n}); err != nil {
 		log.G(ctx).WithError(err).Warn("copy output")
 		from.Discard() // nothing reads any more; the process must not notice
 	}
 }
 
-func copyStdin(ctx context.Context, streams *stdio.Streams, session client.Session) {
+func (p *Streams) copyStdin(ctx context.Context, streams *stdio.Streams, session client.Session) {
 	if streams.Stdin != nil {
-		if err := session.WriteStdin(ctx, streams.Stdin); err != nil {
+		if err := session.WriteStdin(ctx, &countingReader{r: streams.Stdin, n: &p.moved.stdin}); err != nil {
 			log.G(ctx).WithError(err).Debug("copy stdin")
 			return // the process or the stream has gone, there is nothing to close
 		}
@@ -104,12 +118,24 @@ func copyStdin(ctx context.Context, streams *stdio.Streams, session client.Sessi
 // countingWriter counts what its writer accepted.
 type countingWriter struct {
 	w io.Writer
-	n *atomic.Int64
+	n *atomic.Uint64
 }
 
 func (c *countingWriter) Write(b []byte) (int, error) {
 	n, err := c.w.Write(b)
-	c.n.Add(int64(n))
+	c.n.Add(uint64(n))
+	return n, err
+}
+
+// countingReader counts what its reader gave.
+type countingReader struct {
+	r io.Reader
+	n *atomic.Uint64
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n.Add(uint64(n))
 	return n, err
 }
 
@@ -158,13 +184,13 @@ func (p *Streams) Drain() {
 	}
 	timer := time.NewTicker(DrainStall)
 	defer timer.Stop()
-	last := p.moved.Load()
+	last := p.moved.output()
 	for limit := last + drainLimit; last < limit; {
 		select {
 		case <-p.copied:
 			return
 		case <-timer.C:
-			now := p.moved.Load()
+			now := p.moved.output()
 			if now == last {
 				return
 			}

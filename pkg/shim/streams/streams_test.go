@@ -19,7 +19,7 @@ func TestDrainEndsWithOutputThatDoesNot(t *testing.T) {
 				case <-stop:
 					return
 				case <-time.After(DrainStall / 2):
-					p.moved.Add(1 << 20)
+					p.moved.stdout.Add(1 << 20)
 				}
 			}
 		}()

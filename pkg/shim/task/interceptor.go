@@ -22,12 +22,17 @@ func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
 		begin := time.Now()
 		ctx = withActivity(ctx)
+		op := path.Base(info.FullMethod)
 		defer func() {
 			if cause := recover(); cause != nil {
 				err = fmt.Errorf("panic: %v: %w", cause, errdefs.ErrInternal)
 				log.G(ctx).WithField("stack", string(debug.Stack())).Error("panic in a call")
 			}
-			fields := log.Fields{"op": path.Base(info.FullMethod), "took": time.Since(begin).String()}
+			took := time.Since(begin)
+			if op != "Wait" { // which takes as long as a process lives
+				s.counts.Add(op, took, err)
+			}
+			fields := log.Fields{"op": op, "took": took.String()}
 			if err == nil {
 				log.G(ctx).WithFields(fields).Debug("call")
 				return
@@ -40,7 +45,13 @@ func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 			log.G(ctx).WithFields(fields).WithError(err).Log(level, "call failed")
 			err = errgrpc.ToGRPC(err)
 		}()
-		return method(ctx, unmarshal)
+		return method(ctx, func(request any) error {
+			err := unmarshal(request)
+			if r, ok := request.(interface{ GetExecID() string }); ok && op == "Start" && r.GetExecID() != "" {
+				op = "StartExec"
+			}
+			return err
+		})
 	}
 }
 

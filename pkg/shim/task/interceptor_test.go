@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unicode"
 
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/calls"
 )
 
 func TestMain(m *testing.M) {
@@ -50,6 +52,32 @@ func TestClassesReachTheClient(t *testing.T) {
 	_, err := intercept(func() (any, error) { return nil, errors.New("something else") })
 	if back := errgrpc.ToNative(err); !errdefs.IsUnknown(back) {
 		t.Errorf("an error without class is %v", back)
+	}
+}
+
+// TestCallsAreCounted: each but Wait, and the start of an exec process as another one than that of a container.
+func TestCallsAreCounted(t *testing.T) {
+	s := &Service{counts: new(calls.Counts)}
+	for _, c := range []struct {
+		method  string
+		request string
+		err     error
+	}{{"Start", "", nil}, {"Start", "exec", errdefs.ErrNotFound}, {"Wait", "", nil}, {"Kill", "exec", nil}} {
+		_, err := s.UnaryServerInterceptor()(context.Background(), func(v any) error { v.(*taskapi.StartRequest).ExecID = c.request; return nil },
+			&ttrpc.UnaryServerInfo{FullMethod: "/svc/" + c.method},
+			func(_ context.Context, unmarshal func(any) error) (any, error) {
+				return nil, errors.Join(unmarshal(new(taskapi.StartRequest)), c.err)
+			})
+		if (err != nil) != (c.err != nil) {
+			t.Errorf("%s: %v", c.method, err)
+		}
+	}
+	var got []string
+	for _, o := range s.counts.Operations() {
+		got = append(got, fmt.Sprint(o.Name, o.Failed))
+	}
+	if want := "[Killmap[] Startmap[] StartExecmap[not_found:1]]"; fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %s", got, want)
 	}
 }
 

@@ -20,9 +20,9 @@ const (
 // states are the columns of the table below.
 var states = []string{"none", "created", "running", "paused", "exited", "deleted"}
 
-// calls are the methods of the service, and what each answers about the
+// callTable has the methods of the service, and what each answers about the
 // container "c" and its registered exec "e" in each of the states.
-var calls = []struct {
+var callTable = []struct {
 	name string
 	call func(*fixture, context.Context) error
 	want [6]string

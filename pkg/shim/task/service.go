@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/calls"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
 )
@@ -22,6 +23,7 @@ import (
 type Service struct {
 	sandbox  *sandbox.Sandbox
 	shutdown shutdown.Service
+	counts   *calls.Counts // nil when nobody counts
 }
 
 var (
@@ -29,9 +31,10 @@ var (
 	_ shim.TTRPCServerUnaryOptioner = (*Service)(nil)
 )
 
-// New returns the service of a sandbox. Its Shutdown asks sd to end the process.
-func New(s *sandbox.Sandbox, sd shutdown.Service) *Service {
-	return &Service{sandbox: s, shutdown: sd}
+// New returns the service of a sandbox. Its Shutdown asks sd to end the process. counts, when
+// set, has its calls.
+func New(s *sandbox.Sandbox, sd shutdown.Service, counts *calls.Counts) *Service {
+	return &Service{sandbox: s, shutdown: sd, counts: counts}
 }
 
 // RegisterTTRPC implements [shim.TTRPCService].

@@ -737,6 +737,306 @@ func (*EndReply) Descriptor() ([]byte, []int) {
 	return file_debug_proto_rawDescGZIP(), []int{10}
 }
 
+type CountersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountersRequest) Reset() {
+	*x = CountersRequest{}
+	mi := &file_debug_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountersRequest) ProtoMessage() {}
+
+func (x *CountersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountersRequest.ProtoReflect.Descriptor instead.
+func (*CountersRequest) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CountersRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
+}
+
+type TraceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secrets       bool                   `protobuf:"varint,1,opt,name=secrets,proto3" json:"secrets,omitempty"` // payloads as they are
+	Layers        []string               `protobuf:"bytes,2,rep,name=layers,proto3" json:"layers,omitempty"`    // all when there are none
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_debug_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TraceRequest) GetSecrets() bool {
+	if x != nil {
+		return x.Secrets
+	}
+	return false
+}
+
+func (x *TraceRequest) GetLayers() []string {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
+func (x *TraceRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
+}
+
+type Message struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Time          int64                  `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`   // nanoseconds since 1970
+	Layer         uint32                 `protobuf:"varint,2,opt,name=layer,proto3" json:"layer,omitempty"` // as in package wiretap
+	ToHost        bool                   `protobuf:"varint,3,opt,name=to_host,json=toHost,proto3" json:"to_host,omitempty"`
+	Connection    uint32                 `protobuf:"varint,4,opt,name=connection,proto3" json:"connection,omitempty"` // of a frame
+	Raw           []byte                 `protobuf:"bytes,5,opt,name=raw,proto3" json:"raw,omitempty"`                // header and payload
+	Lost          uint64                 `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`             // messages that came after it and were not sent
+	Size          uint32                 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`             // in bytes; raw can be less
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Message) Reset() {
+	*x = Message{}
+	mi := &file_debug_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Message) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Message) ProtoMessage() {}
+
+func (x *Message) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Message.ProtoReflect.Descriptor instead.
+func (*Message) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Message) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Message) GetLayer() uint32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
+func (x *Message) GetToHost() bool {
+	if x != nil {
+		return x.ToHost
+	}
+	return false
+}
+
+func (x *Message) GetConnection() uint32 {
+	if x != nil {
+		return x.Connection
+	}
+	return 0
+}
+
+func (x *Message) GetRaw() []byte {
+	if x != nil {
+		return x.Raw
+	}
+	return nil
+}
+
+func (x *Message) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Message) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type LogLevelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"` // as containerd calls them; empty asks alone
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`       // who asks, for the event
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLevelRequest) Reset() {
+	*x = LogLevelRequest{}
+	mi := &file_debug_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLevelRequest) ProtoMessage() {}
+
+func (x *LogLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLevelRequest.ProtoReflect.Descriptor instead.
+func (*LogLevelRequest) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LogLevelRequest) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *LogLevelRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *LogLevelRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
+}
+
+type LogLevelReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        string                 `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLevelReply) Reset() {
+	*x = LogLevelReply{}
+	mi := &file_debug_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLevelReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLevelReply) ProtoMessage() {}
+
+func (x *LogLevelReply) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLevelReply.ProtoReflect.Descriptor instead.
+func (*LogLevelReply) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LogLevelReply) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
 var File_debug_proto protoreflect.FileDescriptor
 
 const file_debug_proto_rawDesc = "" +
@@ -796,14 +1096,39 @@ const file_debug_proto_rawDesc = "" +
 	"\x02by\x18\x03 \x01(\tR\x02by\x12\x1a\n" +
 	"\bactivity\x18\x0f \x01(\tR\bactivity\"\n" +
 	"\n" +
-	"\bEndReply2\xf6\x02\n" +
+	"\bEndReply\"-\n" +
+	"\x0fCountersRequest\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"\\\n" +
+	"\fTraceRequest\x12\x18\n" +
+	"\asecrets\x18\x01 \x01(\bR\asecrets\x12\x16\n" +
+	"\x06layers\x18\x02 \x03(\tR\x06layers\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"\xa6\x01\n" +
+	"\aMessage\x12\x12\n" +
+	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x14\n" +
+	"\x05layer\x18\x02 \x01(\rR\x05layer\x12\x17\n" +
+	"\ato_host\x18\x03 \x01(\bR\x06toHost\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x04 \x01(\rR\n" +
+	"connection\x12\x10\n" +
+	"\x03raw\x18\x05 \x01(\fR\x03raw\x12\x12\n" +
+	"\x04lost\x18\x06 \x01(\x04R\x04lost\x12\x12\n" +
+	"\x04size\x18\a \x01(\rR\x04size\"S\n" +
+	"\x0fLogLevelRequest\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"'\n" +
+	"\rLogLevelReply\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\tR\x06before2\xc5\x04\n" +
 	"\x05Debug\x12;\n" +
 	"\x04Info\x12\x1a.ccv2.debug.v1.InfoRequest\x1a\x17.ccv2.debug.v1.Document\x12<\n" +
 	"\aConsole\x12\x19.ccv2.debug.v1.LogRequest\x1a\x14.ccv2.debug.v1.Entry0\x01\x12;\n" +
 	"\x06Events\x12\x19.ccv2.debug.v1.LogRequest\x1a\x14.ccv2.debug.v1.Entry0\x01\x129\n" +
 	"\x04Dump\x12\x1a.ccv2.debug.v1.DumpRequest\x1a\x13.ccv2.debug.v1.Part0\x01\x12?\n" +
 	"\x04Exec\x12\x18.ccv2.debug.v1.ExecInput\x1a\x19.ccv2.debug.v1.ExecOutput(\x010\x01\x129\n" +
-	"\x03End\x12\x19.ccv2.debug.v1.EndRequest\x1a\x17.ccv2.debug.v1.EndReplyB>Z<github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapib\x06proto3"
+	"\x03End\x12\x19.ccv2.debug.v1.EndRequest\x1a\x17.ccv2.debug.v1.EndReply\x12C\n" +
+	"\bCounters\x12\x1e.ccv2.debug.v1.CountersRequest\x1a\x17.ccv2.debug.v1.Document\x12>\n" +
+	"\x05Trace\x12\x1b.ccv2.debug.v1.TraceRequest\x1a\x16.ccv2.debug.v1.Message0\x01\x12H\n" +
+	"\bLogLevel\x12\x1e.ccv2.debug.v1.LogLevelRequest\x1a\x1c.ccv2.debug.v1.LogLevelReplyB>Z<github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapib\x06proto3"
 
 var (
 	file_debug_proto_rawDescOnce sync.Once
@@ -817,19 +1142,24 @@ func file_debug_proto_rawDescGZIP() []byte {
 	return file_debug_proto_rawDescData
 }
 
-var file_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_debug_proto_goTypes = []any{
-	(*InfoRequest)(nil), // 0: ccv2.debug.v1.InfoRequest
-	(*Document)(nil),    // 1: ccv2.debug.v1.Document
-	(*LogRequest)(nil),  // 2: ccv2.debug.v1.LogRequest
-	(*Entry)(nil),       // 3: ccv2.debug.v1.Entry
-	(*DumpRequest)(nil), // 4: ccv2.debug.v1.DumpRequest
-	(*Part)(nil),        // 5: ccv2.debug.v1.Part
-	(*ExecStart)(nil),   // 6: ccv2.debug.v1.ExecStart
-	(*ExecInput)(nil),   // 7: ccv2.debug.v1.ExecInput
-	(*ExecOutput)(nil),  // 8: ccv2.debug.v1.ExecOutput
-	(*EndRequest)(nil),  // 9: ccv2.debug.v1.EndRequest
-	(*EndReply)(nil),    // 10: ccv2.debug.v1.EndReply
+	(*InfoRequest)(nil),     // 0: ccv2.debug.v1.InfoRequest
+	(*Document)(nil),        // 1: ccv2.debug.v1.Document
+	(*LogRequest)(nil),      // 2: ccv2.debug.v1.LogRequest
+	(*Entry)(nil),           // 3: ccv2.debug.v1.Entry
+	(*DumpRequest)(nil),     // 4: ccv2.debug.v1.DumpRequest
+	(*Part)(nil),            // 5: ccv2.debug.v1.Part
+	(*ExecStart)(nil),       // 6: ccv2.debug.v1.ExecStart
+	(*ExecInput)(nil),       // 7: ccv2.debug.v1.ExecInput
+	(*ExecOutput)(nil),      // 8: ccv2.debug.v1.ExecOutput
+	(*EndRequest)(nil),      // 9: ccv2.debug.v1.EndRequest
+	(*EndReply)(nil),        // 10: ccv2.debug.v1.EndReply
+	(*CountersRequest)(nil), // 11: ccv2.debug.v1.CountersRequest
+	(*TraceRequest)(nil),    // 12: ccv2.debug.v1.TraceRequest
+	(*Message)(nil),         // 13: ccv2.debug.v1.Message
+	(*LogLevelRequest)(nil), // 14: ccv2.debug.v1.LogLevelRequest
+	(*LogLevelReply)(nil),   // 15: ccv2.debug.v1.LogLevelReply
 }
 var file_debug_proto_depIdxs = []int32{
 	6,  // 0: ccv2.debug.v1.ExecInput.start:type_name -> ccv2.debug.v1.ExecStart
@@ -839,14 +1169,20 @@ var file_debug_proto_depIdxs = []int32{
 	4,  // 4: ccv2.debug.v1.Debug.Dump:input_type -> ccv2.debug.v1.DumpRequest
 	7,  // 5: ccv2.debug.v1.Debug.Exec:input_type -> ccv2.debug.v1.ExecInput
 	9,  // 6: ccv2.debug.v1.Debug.End:input_type -> ccv2.debug.v1.EndRequest
-	1,  // 7: ccv2.debug.v1.Debug.Info:output_type -> ccv2.debug.v1.Document
-	3,  // 8: ccv2.debug.v1.Debug.Console:output_type -> ccv2.debug.v1.Entry
-	3,  // 9: ccv2.debug.v1.Debug.Events:output_type -> ccv2.debug.v1.Entry
-	5,  // 10: ccv2.debug.v1.Debug.Dump:output_type -> ccv2.debug.v1.Part
-	8,  // 11: ccv2.debug.v1.Debug.Exec:output_type -> ccv2.debug.v1.ExecOutput
-	10, // 12: ccv2.debug.v1.Debug.End:output_type -> ccv2.debug.v1.EndReply
-	7,  // [7:13] is the sub-list for method output_type
-	1,  // [1:7] is the sub-list for method input_type
+	11, // 7: ccv2.debug.v1.Debug.Counters:input_type -> ccv2.debug.v1.CountersRequest
+	12, // 8: ccv2.debug.v1.Debug.Trace:input_type -> ccv2.debug.v1.TraceRequest
+	14, // 9: ccv2.debug.v1.Debug.LogLevel:input_type -> ccv2.debug.v1.LogLevelRequest
+	1,  // 10: ccv2.debug.v1.Debug.Info:output_type -> ccv2.debug.v1.Document
+	3,  // 11: ccv2.debug.v1.Debug.Console:output_type -> ccv2.debug.v1.Entry
+	3,  // 12: ccv2.debug.v1.Debug.Events:output_type -> ccv2.debug.v1.Entry
+	5,  // 13: ccv2.debug.v1.Debug.Dump:output_type -> ccv2.debug.v1.Part
+	8,  // 14: ccv2.debug.v1.Debug.Exec:output_type -> ccv2.debug.v1.ExecOutput
+	10, // 15: ccv2.debug.v1.Debug.End:output_type -> ccv2.debug.v1.EndReply
+	1,  // 16: ccv2.debug.v1.Debug.Counters:output_type -> ccv2.debug.v1.Document
+	13, // 17: ccv2.debug.v1.Debug.Trace:output_type -> ccv2.debug.v1.Message
+	15, // 18: ccv2.debug.v1.Debug.LogLevel:output_type -> ccv2.debug.v1.LogLevelReply
+	10, // [10:19] is the sub-list for method output_type
+	1,  // [1:10] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
 	1,  // [1:1] is the sub-list for extension extendee
 	0,  // [0:1] is the sub-list for field type_name
@@ -863,7 +1199,7 @@ func file_debug_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_debug_proto_rawDesc), len(file_debug_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -14,6 +14,9 @@ type DebugService interface {
 	Dump(context.Context, *DumpRequest, Debug_DumpServer) error
 	Exec(context.Context, Debug_ExecServer) error
 	End(context.Context, *EndRequest) (*EndReply, error)
+	Counters(context.Context, *CountersRequest) (*Document, error)
+	Trace(context.Context, *TraceRequest, Debug_TraceServer) error
+	LogLevel(context.Context, *LogLevelRequest) (*LogLevelReply, error)
 }
 
 type Debug_ConsoleServer interface {
@@ -77,6 +80,19 @@ func (x *debugExecServer) Recv() (*ExecInput, error) {
 	return m, nil
 }
 
+type Debug_TraceServer interface {
+	Send(*Message) error
+	ttrpc.StreamServer
+}
+
+type debugTraceServer struct {
+	ttrpc.StreamServer
+}
+
+func (x *debugTraceServer) Send(m *Message) error {
+	return x.StreamServer.SendMsg(m)
+}
+
 func RegisterDebugService(srv *ttrpc.Server, svc DebugService) {
 	srv.RegisterService("ccv2.debug.v1.Debug", &ttrpc.ServiceDesc{
 		Methods: map[string]ttrpc.Method{
@@ -93,6 +109,20 @@ func RegisterDebugService(srv *ttrpc.Server, svc DebugService) {
 					return nil, err
 				}
 				return svc.End(ctx, &req)
+			},
+			"Counters": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req CountersRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Counters(ctx, &req)
+			},
+			"LogLevel": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req LogLevelRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.LogLevel(ctx, &req)
 			},
 		},
 		Streams: map[string]ttrpc.Stream{
@@ -136,6 +166,17 @@ func RegisterDebugService(srv *ttrpc.Server, svc DebugService) {
 				StreamingClient: true,
 				StreamingServer: true,
 			},
+			"Trace": {
+				Handler: func(ctx context.Context, stream ttrpc.StreamServer) (interface{}, error) {
+					m := new(TraceRequest)
+					if err := stream.RecvMsg(m); err != nil {
+						return nil, err
+					}
+					return nil, svc.Trace(ctx, m, &debugTraceServer{stream})
+				},
+				StreamingClient: false,
+				StreamingServer: true,
+			},
 		},
 	})
 }
@@ -147,6 +188,9 @@ type DebugClient interface {
 	Dump(context.Context, *DumpRequest) (Debug_DumpClient, error)
 	Exec(context.Context) (Debug_ExecClient, error)
 	End(context.Context, *EndRequest) (*EndReply, error)
+	Counters(context.Context, *CountersRequest) (*Document, error)
+	Trace(context.Context, *TraceRequest) (Debug_TraceClient, error)
+	LogLevel(context.Context, *LogLevelRequest) (*LogLevelReply, error)
 }
 
 type debugClient struct {
@@ -291,6 +335,51 @@ func (x *debugExecClient) Recv() (*ExecOutput, error) {
 func (c *debugClient) End(ctx context.Context, req *EndRequest) (*EndReply, error) {
 	var resp EndReply
 	if err := c.client.Call(ctx, "ccv2.debug.v1.Debug", "End", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *debugClient) Counters(ctx context.Context, req *CountersRequest) (*Document, error) {
+	var resp Document
+	if err := c.client.Call(ctx, "ccv2.debug.v1.Debug", "Counters", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *debugClient) Trace(ctx context.Context, req *TraceRequest) (Debug_TraceClient, error) {
+	stream, err := c.client.NewStream(ctx, &ttrpc.StreamDesc{
+		StreamingClient: false,
+		StreamingServer: true,
+	}, "ccv2.debug.v1.Debug", "Trace", req)
+	if err != nil {
+		return nil, err
+	}
+	x := &debugTraceClient{stream}
+	return x, nil
+}
+
+type Debug_TraceClient interface {
+	Recv() (*Message, error)
+	ttrpc.ClientStream
+}
+
+type debugTraceClient struct {
+	ttrpc.ClientStream
+}
+
+func (x *debugTraceClient) Recv() (*Message, error) {
+	m := new(Message)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *debugClient) LogLevel(ctx context.Context, req *LogLevelRequest) (*LogLevelReply, error) {
+	var resp LogLevelReply
+	if err := c.client.Call(ctx, "ccv2.debug.v1.Debug", "LogLevel", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// MaxEnded is how many journals are kept of sandboxes that have ended.
+const MaxEnded = 64
+
+const endedDir = ".ended"
+
+// Ended are the paths of the journals that are kept below a root, the oldest first.
+func Ended(root string) ([]string, error) {
+	dir := filepath.Join(root, endedDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list journals: %w", err)
+	}
+	var paths []string
+	for _, e := range entries { // which are sorted by name
+		if strings.HasSuffix(e.Name(), ".jsonl") {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
+}
+
+// Retire keeps the journal of a sandbox that has ended, and removes the oldest ones of others
+// when there are more than [MaxEnded]. A sandbox without a journal has none to be kept.
+func (d Dir) Retire(s State) error {
+	from := filepath.Join(d.path, JournalFile)
+	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	root := d.root(s)
+	if err := os.MkdirAll(filepath.Join(root, endedDir), 0o700); err != nil {
+		return fmt.Errorf("keep a journal: %w", err)
+	}
+	// The names are in the order of the ends, and no two are the same: sandboxes of the same time differ in their id.
+	name := fmt.Sprintf("%020d-%s.jsonl", time.Now().UnixNano(), s.ID[:min(len(s.ID), 64)])
+	if err := os.Rename(from, filepath.Join(root, endedDir, name)); err != nil {
+		return fmt.Errorf("keep a journal: %w", err)
+	}
+	all, err := Ended(root)
+	if err != nil || len(all) <= MaxEnded {
+		return err
+	}
+	for path := range slices.Values(all[:len(all)-MaxEnded]) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // another shim may be at it
+			return fmt.Errorf("keep a journal: %w", err)
+		}
+	}
+	return nil
+}
+
+// root is what DirOf has made the directory below.
+func (d Dir) root(s State) string {
+	parent := filepath.Dir(d.path)
+	if above := filepath.Dir(parent); DirOf(above, s.Namespace, s.ID).path == d.path {
+		return above
+	}
+	return parent
+}

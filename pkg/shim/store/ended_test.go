@@ -1,0 +1,46 @@
+package store_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+)
+
+// TestRetire keeps the last journals of sandboxes that have ended, wherever their directories were.
+func TestRetire(t *testing.T) {
+	root := t.TempDir()
+	if paths, err := store.Ended(root); err != nil || len(paths) > 0 {
+		t.Errorf("before: %q, %v", paths, err)
+	}
+	for i := range store.MaxEnded + 10 {
+		s := store.State{Namespace: "k8s.io", ID: fmt.Sprintf("pod%03d", i)}
+		if i%2 == 1 {
+			s.ID += strings.Repeat("x", 100) // whose directory is a hash
+		}
+		d := store.DirOf(root, s.Namespace, s.ID)
+		if err := d.Create(s); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Retire(s); err != nil { // without a journal
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(d.Path(), store.JournalFile), []byte(s.ID), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Retire(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	paths, err := store.Ended(root)
+	if err != nil || len(paths) != store.MaxEnded {
+		t.Fatalf("%d journals, %v", len(paths), err)
+	}
+	first, err := os.ReadFile(paths[0])
+	if err != nil || string(first) != "pod010" {
+		t.Errorf("the oldest is %q, %v", first, err)
+	}
+}
