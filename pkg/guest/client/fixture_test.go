@@ -50,7 +50,7 @@ func newGuest(t testing.TB, answer reply) (g *wiretest.Guest, ctl, tty net.Conn)
 func dialer(s *proxy.Server) func() (net.Conn, error) {
 	return func() (net.Conn, error) {
 		ours, theirs := net.Pipe()
-		go func() { _ = s.Serve(theirs) }()
+		go func() { _ = s.ServeOwn(theirs) }()
 		return ours, nil
 	}
 }

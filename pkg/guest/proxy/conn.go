@@ -8,7 +8,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -18,8 +17,9 @@ var errDisconnected = errors.New("client disconnected")
 // clientConn is one connection of a client. Its reader is the goroutine that
 // runs Serve; session writers write to it too.
 type clientConn struct {
-	server *Server
-	conn   net.Conn
+	server  *Server
+	conn    net.Conn
+	failure failure
 
 	wmu sync.Mutex // guards w, and so the order of frames
 	w   *proxyproto.Writer
@@ -91,16 +91,16 @@ func (c *clientConn) command(f proxyproto.Frame) error {
 	}
 	if cmd == proxyproto.CmdConnectShim {
 		// Output that waits for this client must not overtake the response.
-		return c.write(func(w *proxyproto.Writer) error { return respond(w, cmd, nil, c.connectShim(f)) })
+		return c.write(func(w *proxyproto.Writer) error { return c.respond(w, cmd, nil, c.connectShim(f)) })
 	}
 	payload, err := c.run(c.server.ctx, f)
-	return c.write(func(w *proxyproto.Writer) error { return respond(w, cmd, payload, err) })
+	return c.write(func(w *proxyproto.Writer) error { return c.respond(w, cmd, payload, err) })
 }
 
 // respond writes the response to a command.
-func respond(w *proxyproto.Writer, cmd proxyproto.Command, payload any, err error) error {
+func (c *clientConn) respond(w *proxyproto.Writer, cmd proxyproto.Command, payload any, err error) error {
 	if err != nil {
-		return w.WriteError(cmd, classify(cmd, err))
+		return w.WriteError(cmd, c.failure(cmd, err))
 	}
 	return w.WriteResponseJSON(cmd, payload)
 }
@@ -117,7 +117,11 @@ func (c *clientConn) run(ctx context.Context, f proxyproto.Frame) (any, error) {
 		if err := f.Decode(&r); err != nil {
 			return nil, err
 		}
-		return nil, c.server.unregister(r.ContainerID)
+		if err := c.server.unregister(r.ContainerID); err != nil {
+			return nil, err
+		}
+		c.vm = nil
+		return nil, nil
 	case proxyproto.CmdHyper:
 		return c.hyper(ctx, f)
 	case proxyproto.CmdSignal:
@@ -177,12 +181,12 @@ func (c *clientConn) connectShim(f proxyproto.Frame) error {
 
 // signal is the Signal command of a session.
 func (c *clientConn) signal(ctx context.Context, f proxyproto.Frame) error {
+	if c.session == nil {
+		return errors.New("client isn't a shim")
+	}
 	var sig proxyproto.Signal
 	if err := f.Decode(&sig); err != nil {
 		return err
-	}
-	if c.session == nil {
-		return errors.New("client isn't a shim")
 	}
 	if err := sig.Validate(); err != nil {
 		return err
@@ -206,16 +210,4 @@ func (c *clientConn) signal(ctx context.Context, f proxyproto.Frame) error {
 	}
 	_, err = s.vm.conn.Command(ctx, code, payload)
 	return err
-}
-
-// classify carries the class of a guest's error through the frame.
-func classify(cmd proxyproto.Command, err error) error {
-	var refused *hyperstart.CommandError
-	if !errors.As(err, &refused) {
-		return err
-	}
-	return &proxyproto.RemoteError{
-		Command: cmd, Msg: err.Error(),
-		Class: string(refused.Class), ExitStatus: refused.ExitStatus,
-	}
 }

@@ -25,6 +25,10 @@ func (c *clientConn) hyper(ctx context.Context, f proxyproto.Frame) (any, error)
 	if c.vm == nil {
 		return nil, errors.New("client not attached to a vm")
 	}
+	starts := r.HyperName == "newcontainer" || r.HyperName == "execcmd"
+	if len(r.Tokens) > 0 && !starts {
+		return nil, fmt.Errorf("%s doesn't need tokens but %d token(s) were given", r.HyperName, len(r.Tokens))
+	}
 	dialect := c.vm.conn.Dialect()
 	code, ok := dialect.CodeOf(r.HyperName)
 	switch {
@@ -37,15 +41,20 @@ func (c *clientConn) hyper(ctx context.Context, f proxyproto.Frame) (any, error)
 	case !ok:
 		return nil, fmt.Errorf("unknown command '%s'", r.HyperName)
 	}
-	if code == hyperstart.NewContainer || code == hyperstart.ExecCmd {
-		return c.startProcess(ctx, code, r)
+	var answer any
+	var err error
+	if starts {
+		answer, err = c.startProcess(ctx, code, r)
+	} else {
+		var stop func()
+		ctx, stop = c.watch(ctx)
+		defer stop()
+		answer, err = c.vm.conn.Command(ctx, code, r.Data)
 	}
-	if len(r.Tokens) > 0 {
-		return nil, fmt.Errorf("%s doesn't need tokens but %d token(s) were given", r.HyperName, len(r.Tokens))
+	if err != nil && c.vm.conn.Err() != nil {
+		err = worded{err, "No multicast available for CTL channel"}
 	}
-	ctx, stop := c.watch(ctx)
-	defer stop()
-	return c.vm.conn.Command(ctx, code, r.Data)
+	return answer, err
 }
 
 // startProcess is newcontainer and execcmd: it gives the process its sequence
@@ -164,8 +173,9 @@ func (s *session) signalCommand(sig proxyproto.Signal) (hyperstart.Code, []byte,
 	case p.exec && !canSignal:
 		return 0, nil, &proxyproto.RemoteError{
 			Command: proxyproto.CmdSignal,
-			Msg:     "Could not send the signal: Sending a signal to a process different from the initial container process is not supported",
-			Class:   string(hyperstart.ClassNotImplemented),
+			Msg: fmt.Sprintf("Could not send the signal %s: Sending a signal to a process different from the initial container process is not supported",
+				syscall.Signal(sig.SignalNumber)),
+			Class: string(hyperstart.ClassNotImplemented),
 		}
 	case p.exec:
 		code = signals

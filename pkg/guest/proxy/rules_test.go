@@ -29,14 +29,14 @@ func TestRegister(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	request := proxyproto.RegisterVM{ContainerID: "pod", CtlSerial: ctlPath, IOSerial: ttyPath, NumIOStreams: 2}
 
-	if _, got := p.ask(proxyproto.CmdRegisterVM, nil); got != "unexpected end of JSON input" && !strings.HasSuffix(got, ": unexpected end of JSON input") {
+	if _, got := p.ask(proxyproto.CmdRegisterVM, nil); got != "unexpected end of JSON input" {
 		t.Errorf("without payload: %q", got)
 	}
-	if _, got := p.ask(proxyproto.CmdRegisterVM, proxyproto.RegisterVM{ContainerID: "pod"}); got != "malformed RegisterVM command: missing ctlSerial, ioSerial" {
+	if _, got := p.ask(proxyproto.CmdRegisterVM, proxyproto.RegisterVM{ContainerID: "pod"}); got != "malformed RegisterVM command" {
 		t.Errorf("without sockets: %q", got)
 	}
 	// The sockets must exist; a VM that cannot be reached is forgotten.
-	if _, got := p.ask(proxyproto.CmdRegisterVM, request); !strings.Contains(got, "connect to tty port: dial unix "+ttyPath) {
+	if _, got := p.ask(proxyproto.CmdRegisterVM, request); got != "dial unix "+ttyPath+": connect: no such file or directory" {
 		t.Errorf("without tty socket: %q", got)
 	}
 	tty, err := net.Listen("unix", ttyPath)
@@ -91,16 +91,19 @@ func TestAttachAndUnregister(t *testing.T) {
 		t.Errorf("attach: %s", got)
 	}
 	token := p.token()
+	other := runtimePeer(t, s)
 	if _, got := p.ask(proxyproto.CmdUnregisterVM, proxyproto.UnregisterVM{ContainerID: "nope"}); got != "unknown containerID: nope" {
 		t.Errorf("unregister: %q", got)
 	}
 	if got := p.must(proxyproto.CmdUnregisterVM, proxyproto.UnregisterVM{ContainerID: "pod"}); got != "" {
 		t.Errorf("unregister: %q", got)
 	}
+	if _, got := p.ask(proxyproto.CmdHyper, hyper("ping", "", "")); got != "client not attached to a vm" {
+		t.Errorf("ping after unregister: %q", got)
+	}
 	// Only the id is gone; the channels and the sessions live on.
-	p.must(proxyproto.CmdHyper, hyper("ping", "", ""))
 	shimPeer(t, s, token)
-	p.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
+	other.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
 	if _, got := p.ask(proxyproto.CmdAttachVM, proxyproto.AttachVM{ContainerID: "pod"}); got != "unknown containerID: pod" {
 		t.Errorf("attach after unregister: %q", got)
 	}
@@ -121,14 +124,15 @@ func TestHyperErrors(t *testing.T) {
 		{name: "next as a command", hyper: hyper("next", "", ""), want: "unknown command 'next'"},
 		{name: "command of another dialect", dialect: hyperstart.DialectClearC, hyper: hyper("pscontainer", "", ""), want: "command 'pscontainer' is not in the guest's dialect clear-c"},
 		{name: "token where none belongs", hyper: hyper("ping", "T", ""), want: "ping doesn't need tokens but 1 token(s) were given"},
+		{name: "token for an unknown command", hyper: hyper("x", "T", ""), want: "x doesn't need tokens but 1 token(s) were given"},
 		{name: "two tokens", hyper: proxyproto.Hyper{HyperName: "execcmd", Tokens: []string{"A", "B"}, Data: []byte(newProcess)}, want: "expected 0 or 1 token, got 2"},
 		{name: "unknown token", hyper: hyper("newcontainer", "T", newProcess), want: "unknown token T"},
 		{name: "no process", hyper: hyper("newcontainer", "", `{"id":"c"}`), want: "NEWCONTAINER has no process"},
 		{name: "null process", hyper: hyper("execcmd", "", `{"container":"c","process":null}`), want: "EXECCMD has no process"},
 		{name: "stdio given", hyper: hyper("newcontainer", "", `{"process":{"stdio":5}}`), want: "expected process.Stdio to be 0, got 5"},
 		{name: "stderr given", hyper: hyper("newcontainer", "", `{"process":{"stderr":6}}`), want: "expected process.Stderr to be 0, got 6"},
-		{name: "process of another type", hyper: hyper("newcontainer", "", `{"process":[]}`), want: "decode process of NEWCONTAINER: json: cannot unmarshal array into Go value of type map[string]json.RawMessage"},
-		{name: "no data", hyper: hyper("newcontainer", "", ""), want: "decode NEWCONTAINER: unexpected end of JSON input"},
+		{name: "process of another type", hyper: hyper("newcontainer", "", `{"process":[]}`), want: "json: cannot unmarshal array into Go value of type map[string]json.RawMessage"},
+		{name: "no data", hyper: hyper("newcontainer", "", ""), want: "unexpected end of JSON input"},
 		{name: "too large for the guest", hyper: hyper("ping", "", `"`+strings.Repeat("x", hyperstart.MaxCtlPayload)+`"`), want: tooBig},
 		{name: "credit without session", hyper: hyper(proxyproto.HyperCredit, "", "{}"), want: "client isn't a shim"},
 		{name: "drain of nothing", hyper: hyper(proxyproto.HyperDrainStdin, "", "{}"), want: "expected 1 token, got 0"},
@@ -166,23 +170,47 @@ func TestHyperPassesData(t *testing.T) {
 	if got := g.WaitCommand(hyperstart.ReadFile, 1); got != data {
 		t.Errorf("the guest got %s", got)
 	}
-	if _, got := p.ask(proxyproto.CmdHyper, hyper("killcontainer", "", `{"container":"c","signal":9}`)); got != "guest: KILLCONTAINER: no such container" {
+	if _, got := p.ask(proxyproto.CmdHyper, hyper("killcontainer", "", `{"container":"c","signal":9}`)); got != "ERROR received from VM agent, control msg received : no such container" {
 		t.Errorf("error %q", got)
 	}
 }
 
 // TestErrorKeepsItsClass: the class and the exit status of a guest's error
-// reach the client.
+// reach the client in this process.
 func TestErrorKeepsItsClass(t *testing.T) {
 	s, _ := newServerWith(t, hyperstart.DialectCCv2, Options{}, func(hyperstart.Code, []byte) (hyperstart.Code, []byte) {
 		return hyperstart.Error, []byte(`{"class":"not_found","message":"no sh","exitStatus":127}`)
 	})
-	p := runtimePeer(t, s)
+	ours, theirs := net.Pipe()
+	go func() { _ = s.ServeOwn(theirs) }()
+	p := newPeer(t, ours)
+	p.must(proxyproto.CmdAttachVM, proxyproto.AttachVM{ContainerID: "pod"})
 	p.send(proxyproto.CmdHyper, hyper("startcontainer", "", "{}"))
 	f, _ := p.next()
 	want := &proxyproto.RemoteError{Command: proxyproto.CmdHyper, Msg: "guest: STARTCONTAINER: no sh", Class: "not_found", ExitStatus: 127}
 	if diff := cmp.Diff(error(want), f.Err()); diff != "" {
 		t.Errorf("error (-want +got):\n%s", diff)
+	}
+}
+
+// TestOriginalWords: a client of the socket gets the original's words, byte for byte.
+func TestOriginalWords(t *testing.T) {
+	for dialect, answer := range map[hyperstart.Dialect]string{
+		hyperstart.DialectCCv2:    `{"class":"not_found","message":"Container nope not found","exitStatus":127}`,
+		hyperstart.DialectClearGo: "Container nope not found",
+	} {
+		s, g := newServerWith(t, dialect, Options{}, func(hyperstart.Code, []byte) (hyperstart.Code, []byte) {
+			return hyperstart.Error, []byte(answer)
+		})
+		p := runtimePeer(t, s)
+		for _, want := range []string{"ERROR received from VM agent, control msg received : Container nope not found", "No multicast available for CTL channel"} {
+			p.send(proxyproto.CmdHyper, hyper("killcontainer", "", `{"container":"nope","signal":15}`))
+			if f, ok := p.next(); !ok || !f.Error || string(f.Payload) != `{"msg":"`+want+`"}` {
+				t.Errorf("%s: %s %s, want %q", dialect, f, f.Payload, want)
+			}
+			g.Close() // the second answer is that of a lost VM
+			<-pod(t, s).conn.Done()
+		}
 	}
 }
 

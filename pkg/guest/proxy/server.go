@@ -150,13 +150,18 @@ func (s *Server) serve(conn net.Conn, serve func(net.Conn) error) {
 }
 
 // Serve serves one connection of version 2 until it ends, and closes it. It returns
-// nil when the client closed it between frames.
-func (s *Server) Serve(conn net.Conn) error {
+// nil when the client closed it between frames. Errors are in the original's words.
+func (s *Server) Serve(conn net.Conn) error { return s.serveFrames(conn, originalFailure) }
+
+// ServeOwn is Serve for a client that knows what the original has no words for.
+func (s *Server) ServeOwn(conn net.Conn) error { return s.serveFrames(conn, ownFailure) }
+
+func (s *Server) serveFrames(conn net.Conn, failure failure) error {
 	if err := s.enter(conn); err != nil {
 		return err
 	}
 	number := s.opts.Tap.NewConn()
-	c := &clientConn{server: s, conn: conn, w: proxyproto.NewWriter(&tapped{conn, s.opts.Tap, number})}
+	c := &clientConn{server: s, conn: conn, w: proxyproto.NewWriter(&tapped{conn, s.opts.Tap, number}), failure: failure}
 	defer func() {
 		s.leave(conn)
 		c.detach()
@@ -215,14 +220,19 @@ func (s *Server) leave(conn net.Conn) {
 	delete(s.conns, conn)
 }
 
-// Pipe returns a connection to the server within this process. A closed server
-// closes it.
-func (s *Server) Pipe() (net.Conn, error) {
+// Pipe returns a connection to the server within this process, on which errors have their
+// class. A closed server closes it.
+func (s *Server) Pipe() (net.Conn, error) { return s.pipe(s.ServeOwn) }
+
+// Dial is Pipe for who passes on what an original client asks for, and the errors with it.
+func (s *Server) Dial() (net.Conn, error) { return s.pipe(s.Serve) }
+
+func (s *Server) pipe(serve func(net.Conn) error) (net.Conn, error) {
 	ours, theirs, err := socketpair.New()
 	if err != nil {
 		return nil, err
 	}
-	s.serve(theirs, s.Serve)
+	s.serve(theirs, serve)
 	return ours, nil
 }
 
@@ -239,7 +249,7 @@ func (s *Server) find(id string) (*vm, error) {
 // register opens the channels of a VM, which must exist already.
 func (s *Server) register(ctx context.Context, r proxyproto.RegisterVM) (*vm, error) {
 	if err := r.Validate(); err != nil {
-		return nil, err
+		return nil, worded{err, "malformed RegisterVM command"}
 	}
 	if _, err := s.find(r.ContainerID); err == nil {
 		return nil, fmt.Errorf("%s: container already registered", r.ContainerID)
@@ -247,12 +257,12 @@ func (s *Server) register(ctx context.Context, r proxyproto.RegisterVM) (*vm, er
 	var dialer net.Dialer
 	ctl, err := dialer.DialContext(ctx, "unix", r.CtlSerial)
 	if err != nil {
-		return nil, fmt.Errorf("connect to control port: %w", err)
+		return nil, worded{fmt.Errorf("connect to control port: %w", err), err.Error()}
 	}
 	tty, err := dialer.DialContext(ctx, "unix", r.IOSerial)
 	if err != nil {
 		_ = ctl.Close()
-		return nil, fmt.Errorf("connect to tty port: %w", err)
+		return nil, worded{fmt.Errorf("connect to tty port: %w", err), err.Error()}
 	}
 	return s.add(ctx, r.ContainerID, ctl, tty, handlers{})
 }

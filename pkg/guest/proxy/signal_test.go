@@ -36,7 +36,7 @@ func TestSignalIsRefused(t *testing.T) {
 // TestSignalForms: what the guest of each dialect gets.
 func TestSignalForms(t *testing.T) {
 	const winch, term = int(syscall.SIGWINCH), int(syscall.SIGTERM)
-	const execRefused = "Could not send the signal: Sending a signal to a process different from the initial container process is not supported"
+	const execRefused = "Could not send the signal terminated: Sending a signal to a process different from the initial container process is not supported"
 	killByContainer := `{"container":"c","signal":15,"allProcesses":false}`
 	bySeq := `{"seq":3,"row":40,"column":100}`
 	for _, tt := range []struct {

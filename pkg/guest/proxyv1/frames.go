@@ -17,7 +17,7 @@ type frames struct {
 }
 
 func dial(server *proxy.Server) (*frames, error) {
-	conn, err := server.Pipe()
+	conn, err := server.Dial()
 	if err != nil {
 		return nil, fmt.Errorf("connect to the proxy: %w", err)
 	}

@@ -81,7 +81,7 @@ func (p *Proxy) Serve(server *proxy.Server, conn net.Conn) error {
 func answer(c *client, req v1.Request, w *v1.Writer, conn *net.UnixConn) error {
 	data, file, err := c.run(req)
 	if err != nil {
-		return w.WriteError(err)
+		return w.WriteError(errors.New(proxy.Original(err)))
 	}
 	if file == nil {
 		return w.WriteResponse(data)
@@ -126,6 +126,9 @@ func (c *client) hello(req v1.Request) (any, error) {
 	if err := req.Decode(&hello); err != nil {
 		return nil, err
 	}
+	if hello.ContainerID == "" || hello.CtlSerial == "" || hello.IOSerial == "" {
+		return nil, errors.New("malformed hello command")
+	}
 	_, err := c.frames.ask(proxyproto.CmdRegisterVM, proxyproto.RegisterVM{
 		ContainerID: hello.ContainerID, CtlSerial: hello.CtlSerial, IOSerial: hello.IOSerial, Console: hello.Console,
 	})
@@ -153,8 +156,11 @@ func (c *client) bye(req v1.Request) error {
 	if err := req.Decode(&bye); err != nil {
 		return err
 	}
-	_, err := c.frames.ask(proxyproto.CmdUnregisterVM, proxyproto.UnregisterVM{ContainerID: bye.ContainerID})
-	return err
+	if _, err := c.frames.ask(proxyproto.CmdUnregisterVM, proxyproto.UnregisterVM{ContainerID: bye.ContainerID}); err != nil {
+		return err
+	}
+	c.vm = ""
+	return nil
 }
 
 // errNotAttached is the original's.

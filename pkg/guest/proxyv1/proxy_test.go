@@ -201,20 +201,21 @@ func TestRefused(t *testing.T) {
 		{"", nil, "no 'id' field in request"},
 		{"x", nil, "no payload named 'x'"},
 		{v1.MethodAttach, v1.Attach{ContainerID: "none"}, "unknown containerID: none"},
-		{v1.MethodAttach, nil, "decode attach request: unexpected end of JSON input"},
+		{v1.MethodAttach, nil, "unexpected end of JSON input"},
 		{v1.MethodHello, v1.Hello{ContainerID: "pod", CtlSerial: "/c", IOSerial: "/t"}, "pod: container already registered"},
-		{v1.MethodHello, v1.Hello{ContainerID: "new", CtlSerial: "/none", IOSerial: "/none"}, "connect to control port: dial unix /none: connect: no such file or directory"},
+		{v1.MethodHello, v1.Hello{ContainerID: "new", CtlSerial: "/none", IOSerial: "/none"}, "dial unix /none: connect: no such file or directory"},
+		{v1.MethodHello, v1.Hello{ContainerID: "new"}, "malformed hello command"},
 		{v1.MethodBye, v1.Bye{ContainerID: "none"}, "unknown containerID: none"},
 		{v1.MethodAllocateIO, v1.AllocateIO{NStreams: 1}, "client not attached to a vm"},
 		{v1.MethodHyper, hyper("ping", ""), "client not attached to a vm"},
 		{v1.MethodAttach, v1.Attach{ContainerID: "pod"}, ""},
-		{v1.MethodAllocateIO, v1.AllocateIO{NStreams: 3}, "invalid number of streams 3, want 1 or 2"},
+		{v1.MethodAllocateIO, v1.AllocateIO{NStreams: 3}, "asking for unexpected number of streams (3)"},
 		{v1.MethodHyper, hyper("none", ""), "unknown command 'none'"},
 		{v1.MethodHyper, hyper("newcontainer", `{"id":"c"}`), "newcontainer has no process"},
 		{v1.MethodHyper, hyper("newcontainer", `{"process":{"stdio":7}}`), "no stream was allocated with sequence number 7, or its descriptor was closed"},
 		{v1.MethodHyper, hyper("startpod", `{"containers":[{"id":"c"}]}`), "startpod with containers is not served: start the pod without, and create them with newcontainer"},
 		{v1.MethodHyper, hyper("startpod", `{"hostname":"h","containers":[],"shareDir":"rootfs"}`), ""},
-		{v1.MethodHyper, hyper("killcontainer", `{"container":"x","signal":9}`), "guest: KILLCONTAINER: no such container"},
+		{v1.MethodHyper, hyper("killcontainer", `{"container":"x","signal":9}`), "ERROR received from VM agent, control msg received : no such container"},
 		{v1.MethodHyper, hyper("newcontainer", `{"id":"c","process":{"args":["sh"]}}`), ""},
 	} {
 		if r := c.ask(tt.method, tt.data); r.Success != (tt.want == "") || r.Error != tt.want {
@@ -226,6 +227,9 @@ func TestRefused(t *testing.T) {
 		t.Errorf("stderr of somebody else: %+v", r)
 	}
 	c.must(v1.MethodBye, v1.Bye{ContainerID: "pod"})
+	if r := c.ask(v1.MethodHyper, hyper("ping", "")); r.Error != "client not attached to a vm" {
+		t.Errorf("after bye: %+v", r)
+	}
 	// It is the VM of who runs the server, who still needs it.
 	if got := dial(t, socket).must(v1.MethodAttach, v1.Attach{ContainerID: "pod"}); got != `{"version":1}` {
 		t.Errorf("attach answers %s", got)

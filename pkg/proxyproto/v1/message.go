@@ -115,10 +115,10 @@ type AllocateIO struct {
 	NStreams int `json:"nStreams"`
 }
 
-// Validate refuses every number of streams but 1 and 2.
+// Validate refuses every number of streams but 1 and 2, with the original proxy's wording.
 func (a AllocateIO) Validate() error {
 	if a.NStreams < 1 || a.NStreams > 2 {
-		return fmt.Errorf("invalid number of streams %d, want 1 or 2", a.NStreams)
+		return fmt.Errorf("asking for unexpected number of streams (%d)", a.NStreams)
 	}
 	return nil
 }
