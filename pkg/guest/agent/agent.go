@@ -169,7 +169,7 @@ func (a *Agent) handlers() map[hyperstart.Code]commands.Handler {
 		hyperstart.UpdateContainer: commands.Command(s.update),
 		hyperstart.StatsContainer:  commands.Query(s.stats),
 		hyperstart.ListProcesses:   commands.Query(s.list),
-		hyperstart.PsContainer:     commands.Query(lister{s}.ps),
+		hyperstart.PsContainer:     lister{s}.ps,
 		hyperstart.AdjustClock:     commands.Query(adjustClock),
 		hyperstart.RelayDNS:        a.whenReady(commands.Command(a.dns.Serve)),
 		hyperstart.AnswerDNS:       commands.Command(a.dns.Answer),

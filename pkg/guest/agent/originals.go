@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
@@ -95,24 +97,46 @@ type lister struct{ *containers }
 
 // psRequest is the payload of PSCONTAINER.
 type psRequest struct {
-	Container string `json:"container"`
-	Format    string `json:"format"`
+	Container string   `json:"container"`
+	Format    string   `json:"format"`
+	Options   []string `json:"psargs"` // of the program
 }
 
-// ps lists the processes of a container by their numbers.
-func (s lister) ps(ctx context.Context, req psRequest) ([]int, error) {
-	if req.Format != "json" {
-		return nil, hyperstart.Errorf(hyperstart.ClassNotImplemented, "processes in format %q: this guest has no ps, ask for json", req.Format)
+// ps lists the processes of a container: by their numbers, or as the program does.
+func (s lister) ps(ctx context.Context, payload []byte) ([]byte, error) {
+	req, err := hyperstart.Decode[psRequest](payload)
+	if err != nil {
+		return nil, err
+	}
+	if req.Format != "json" && req.Format != "table" {
+		return nil, hyperstart.Errorf(hyperstart.ClassInvalidArgument, "processes in format %q: there are json and table", req.Format)
 	}
 	list, err := s.list(ctx, hyperstart.ContainerRef{Container: req.Container})
 	if err != nil {
 		return nil, err
 	}
+	if req.Format == "table" {
+		now := time.Now()
+		return original.Table(req.Options, tasksOf(list, now.Add(-machine.Uptime())), now)
+	}
 	pids := make([]int, 0, len(list.Processes))
 	for _, p := range list.Processes {
 		pids = append(pids, p.PID)
 	}
-	return pids, nil
+	return json.Marshal(pids)
+}
+
+// tasksOf reads what else ps tells of processes. Those that have ended are not in it.
+func tasksOf(list *hyperstart.ProcessList, boot time.Time) []original.Task {
+	tasks := make([]original.Task, 0, len(list.Processes))
+	for _, p := range list.Processes {
+		t := original.Task{ProcessInfo: p}
+		stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "stat"))
+		if err == nil && t.ParseStat(string(stat), boot) == nil {
+			tasks = append(tasks, t)
+		}
+	}
+	return tasks
 }
 
 // serveOriginal is called when a host asks for a pod without a CALL, which those of this dialect

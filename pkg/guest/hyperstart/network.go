@@ -10,7 +10,7 @@ package hyperstart
 // SETUPROUTE says those as well.
 
 // Interface describes one network interface (SETUPINTERFACE, STARTPOD). A ccv2
-// guest finds it by MAC and waits for its device.
+// guest finds it by MAC, without one by Device or NewDevice, and waits for its device.
 type Interface struct {
 	Device      string    `json:"device,omitempty"`
 	NewDevice   string    `json:"newDeviceName,omitempty"`

@@ -22,9 +22,9 @@ const deviceDeadline = 10 * time.Second
 // SetInterface gives an interface its name, MTU and addresses. It waits for the
 // interface's device, and other commands run meanwhile.
 func (n *Network) SetInterface(ctx context.Context, req hyperstart.Interface) error {
-	mac, err := net.ParseMAC(req.MAC)
-	if err != nil || req.NewDevice == "" {
-		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "set up interface %s: no valid MAC and name", req.NewDevice)
+	device, err := deviceOf(req)
+	if err != nil {
+		return hyperstart.Errorf(hyperstart.ClassInvalidArgument, "set up interface %s: %w", req.NewDevice, err)
 	}
 	addrs, err := parseAddresses(req.IPAddresses)
 	if err != nil {
@@ -37,14 +37,14 @@ func (n *Network) SetInterface(ctx context.Context, req hyperstart.Interface) er
 			return false, err
 		}
 		defer n.release()
-		link, err := n.find(mac, req.NewDevice)
+		link, err := n.find(device, req.NewDevice)
 		if link == nil || err != nil {
 			return false, err
 		}
 		return true, n.configure(link, req, addrs)
 	})
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		err = hyperstart.Errorf(hyperstart.ClassUnavailable, "no device with MAC %s after %v", mac, deviceDeadline)
+		err = hyperstart.Errorf(hyperstart.ClassUnavailable, "no device with %s after %v", device, deviceDeadline)
 	}
 	if err != nil {
 		return fmt.Errorf("set up interface %s: %w", req.NewDevice, err)
@@ -52,15 +52,51 @@ func (n *Network) SetInterface(ctx context.Context, req hyperstart.Interface) er
 	return nil
 }
 
+// device tells an interface from others: by its MAC or, as some original hosts do, by the name
+// that the kernel has given it.
+type device struct {
+	mac  net.HardwareAddr
+	name string // without a MAC
+}
+
+func deviceOf(req hyperstart.Interface) (d device, err error) {
+	if req.NewDevice == "" {
+		return d, errors.New("it has no name")
+	}
+	if req.MAC != "" {
+		d.mac, err = net.ParseMAC(req.MAC)
+		return d, err
+	}
+	if d.name = req.Device; d.name == "" {
+		d.name = req.NewDevice
+	}
+	return d, nil
+}
+
+func (d device) is(link *netlink.LinkAttrs) bool {
+	if d.mac == nil {
+		return link.Name == d.name
+	}
+	return link.HardwareAddr.String() == d.mac.String()
+}
+
+// String implements fmt.Stringer, for errors.
+func (d device) String() string {
+	if d.mac == nil {
+		return "name " + d.name
+	}
+	return "MAC " + d.mac.String()
+}
+
 // find returns the interface that a request is about: one that it set up before,
 // or a new one. It returns nil as long as the kernel has not found the device.
-func (n *Network) find(mac net.HardwareAddr, name string) (netlink.Link, error) {
+func (n *Network) find(d device, name string) (netlink.Link, error) {
 	links, err := n.handle.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	n.dropUnplugged(links)
-	return n.choose(links, mac, name), nil
+	return n.choose(links, d, name), nil
 }
 
 // configure does what the request says; addrs are its addresses.
@@ -92,18 +128,15 @@ func (n *Network) dropUnplugged(links []netlink.Link) {
 	}
 }
 
-// choose returns the link with a MAC that has the name already by an earlier
+// choose returns the device's link that has the name already by an earlier
 // request, or one that no request was about. Several links can have one MAC.
-func (n *Network) choose(links []netlink.Link, mac net.HardwareAddr, name string) (fresh netlink.Link) {
+func (n *Network) choose(links []netlink.Link, d device, name string) (fresh netlink.Link) {
 	for _, link := range links {
-		if link.Attrs().HardwareAddr.String() != mac.String() {
-			continue
-		}
 		known, ok := n.interfaces[link.Attrs().Index]
-		if ok && known.NewDevice == name {
+		if ok && known.NewDevice == name && (d.mac == nil || d.is(link.Attrs())) {
 			return link
 		}
-		if !ok && fresh == nil {
+		if !ok && fresh == nil && d.is(link.Attrs()) {
 			fresh = link
 		}
 	}

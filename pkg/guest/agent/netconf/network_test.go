@@ -161,6 +161,29 @@ func TestInterfaceAgain(t *testing.T) {
 	}
 }
 
+// TestInterfaceByName: a host that gives no MAC means the name that the kernel has given.
+func TestInterfaceByName(t *testing.T) {
+	n := newGuestNetwork(t)
+	address := []hyperstart.Address{{IP: "192.0.2.2", Mask: "24"}}
+	n.setInterface(t, hyperstart.Interface{Device: "eth1", NewDevice: "net0", IPAddresses: address})
+	n.setInterface(t, hyperstart.Interface{NewDevice: "eth0", MTU: 1400})
+	n.setInterface(t, hyperstart.Interface{Device: "eth1", NewDevice: "net0", IPAddresses: address}) // it is known by its new name
+	for name, mac := range map[string]net.HardwareAddr{"net0": macOf(0x11), "eth0": macOf(0x10)} {
+		link, err := n.handle.LinkByName(name)
+		if err != nil || link.Attrs().HardwareAddr.String() != mac.String() || link.Attrs().Flags&net.FlagUp == 0 {
+			t.Errorf("%s: %+v, %v", name, link, err)
+		}
+	}
+	if got := n.shown(t, "net0"); !slices.Contains(got, "192.0.2.2/24") {
+		t.Errorf("addresses %v", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.SetInterface(ctx, hyperstart.Interface{Device: "eth7", NewDevice: "eth7"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a name that no device has: %v", err)
+	}
+}
+
 // TestInterfacesWithOneMAC are told apart by their names.
 func TestInterfacesWithOneMAC(t *testing.T) {
 	n := newGuestNetwork(t)
@@ -179,8 +202,8 @@ func TestInterfaceRefusals(t *testing.T) {
 	n := newGuestNetwork(t)
 	mac := macOf(0x10).String()
 	for name, req := range map[string]hyperstart.Interface{
-		"no mac":      {NewDevice: "eth0"},
 		"no name":     {MAC: mac},
+		"bad MAC":     {NewDevice: "eth0", MAC: "nonsense"},
 		"bad address": {NewDevice: "eth0", MAC: mac, IPAddresses: []hyperstart.Address{{IP: "nonsense", Mask: "24"}}},
 		"bad prefix":  {NewDevice: "eth0", MAC: mac, IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "33"}}},
 		"bad peer":    {NewDevice: "eth0", MAC: mac, IPAddresses: []hyperstart.Address{{IP: "192.0.2.2", Mask: "32", Peer: "x"}}},
