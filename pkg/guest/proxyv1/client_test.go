@@ -36,6 +36,11 @@ func dial(t testing.TB, socket string) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newClient(t, conn)
+}
+
+func newClient(t testing.TB, conn net.Conn) *client {
+	t.Helper()
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(hang))
 	return &client{t: t, conn: conn.(*net.UnixConn), r: v1.NewReader(conn), w: v1.NewWriter(conn)}

@@ -58,11 +58,21 @@ func TestLost(t *testing.T) {
 // TestStays: streams outlive the connection that has allocated them, and clients of both
 // versions share a socket.
 func TestStays(t *testing.T) {
-	socket, g := start(t, hyperstart.DialectCCv2, nil)
-	c := attached(t, socket)
+	socket, server, g := startServer(t, hyperstart.DialectCCv2, nil)
+	ours, theirs := pair(t)
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		if err := server.ServeAny(theirs); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := newClient(t, ours)
+	c.must(v1.MethodAttach, v1.Attach{ContainerID: "pod"})
 	base, streams := c.allocate(2)
 	c.must(v1.MethodHyper, hyper("newcontainer", `{"id":"c","process":{"stdio":1,"stderr":2}}`))
 	_ = c.conn.Close()
+	<-left // the proxy has noticed
 
 	conn, err := net.Dial("unix", socket)
 	if err != nil {

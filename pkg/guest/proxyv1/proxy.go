@@ -177,11 +177,7 @@ func (c *client) allocateIO(req v1.Request) (any, *os.File, error) {
 	if c.vm == "" {
 		return nil, nil, errNotAttached
 	}
-	token, err := c.newToken()
-	if err != nil {
-		return nil, nil, err
-	}
-	s, file, err := c.proxy.open(c.server, c.vm, token, allocate.NStreams)
+	s, file, err := c.proxy.open(c.server, c.vm, allocate.NStreams, c.newToken)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -26,12 +26,18 @@ const hang = time.Minute
 // start returns the socket of a proxy with one VM, "pod", and its guest.
 func start(t testing.TB, dialect hyperstart.Dialect, reply func(hyperstart.Code, []byte) (hyperstart.Code, []byte)) (socket string, g *wiretest.Guest) {
 	t.Helper()
+	socket, _, g = startServer(t, dialect, reply)
+	return socket, g
+}
+
+func startServer(t testing.TB, dialect hyperstart.Dialect, reply func(hyperstart.Code, []byte) (hyperstart.Code, []byte)) (socket string, server *proxy.Server, g *wiretest.Guest) {
+	t.Helper()
 	ctl, guestCtl := pair(t)
 	tty, guestTTY := pair(t)
 	g = wiretest.New(t, guestCtl, guestTTY)
 	g.Reply = reply
 	g.Run(true)
-	server := proxy.NewServer(proxy.Options{Dialect: dialect, Version1: proxyv1.New()})
+	server = proxy.NewServer(proxy.Options{Dialect: dialect, Version1: proxyv1.New()})
 	if err := server.RegisterConn(t.Context(), "pod", ctl, tty, nil, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +57,7 @@ func start(t testing.TB, dialect hyperstart.Dialect, reply func(hyperstart.Code,
 		}
 		g.Close()
 	})
-	return socket, g
+	return socket, server, g
 }
 
 var dialects = []hyperstart.Dialect{hyperstart.DialectCCv2, hyperstart.DialectClearC, hyperstart.DialectClearGo}

@@ -38,22 +38,27 @@ type stream struct {
 	ended   bool         // nobody answers any longer
 }
 
-// open makes the stream of a token. The file is the client's end of it.
-func (p *Proxy) open(server *proxy.Server, id, token string, sides int) (*stream, *os.File, error) {
-	session, err := dial(server)
-	if err != nil {
+// open makes a stream with a token of its own. The file is the client's end of it. The token
+// comes last: one that nobody has claimed cannot be given back.
+func (p *Proxy) open(server *proxy.Server, id string, sides int, newToken func() (string, error)) (_ *stream, _ *os.File, err error) {
+	s := &stream{sides: sides, turn: make(chan struct{}, 1)}
+	if s.frames, err = dial(server); err != nil {
 		return nil, nil, err
 	}
-	s := &stream{token: token, sides: sides, frames: session, turn: make(chan struct{}, 1)}
 	file, err := s.connect()
-	if err == nil {
-		err = p.add(id, s)
+	if err != nil {
+		s.frames.close()
+		return nil, nil, err
+	}
+	if err = p.add(id, s); err == nil {
+		if err = s.claim(newToken); err != nil {
+			p.remove(id, s)
+		}
 	}
 	if err != nil {
-		s.close()
-		if file != nil {
-			_ = file.Close()
-		}
+		s.frames.close()
+		_ = s.conn.Close()
+		_ = file.Close()
 		return nil, nil, err
 	}
 	ended := make(chan struct{})
@@ -73,11 +78,17 @@ func (p *Proxy) open(server *proxy.Server, id, token string, sides int) (*stream
 	return s, file, nil
 }
 
-// connect claims the token and makes the client's descriptor.
-func (s *stream) connect() (*os.File, error) {
-	if _, err := s.frames.ask(proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: s.token}); err != nil {
-		return nil, err
+// claim gets a token and its session.
+func (s *stream) claim(newToken func() (string, error)) (err error) {
+	if s.token, err = newToken(); err != nil {
+		return err
 	}
+	_, err = s.frames.ask(proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: s.token})
+	return err
+}
+
+// connect makes the client's descriptor.
+func (s *stream) connect() (*os.File, error) {
 	// The client's end blocks, as the original's.
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -87,18 +98,10 @@ func (s *stream) connect() (*os.File, error) {
 	ours := os.NewFile(uintptr(fds[0]), "proxy-io")
 	defer func() { _ = ours.Close() }() // FileConn has its own
 	if s.conn, err = net.FileConn(ours); err != nil {
-		return theirs, fmt.Errorf("allocate streams: %w", err)
+		_ = theirs.Close()
+		return nil, fmt.Errorf("allocate streams: %w", err)
 	}
 	return theirs, nil
-}
-
-// close closes what was opened, before the goroutines run.
-func (s *stream) close() {
-	_ = s.frames.w.WriteCommand(proxyproto.CmdDisconnectShim, nil) // frees the token
-	s.frames.close()
-	if s.conn != nil {
-		_ = s.conn.Close()
-	}
 }
 
 // readClient passes on stdin until the client closes its end, or breaks the protocol.
