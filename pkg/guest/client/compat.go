@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -32,6 +31,8 @@ type compat struct {
 // compatContainer is a container that was created.
 type compatContainer struct {
 	request hyperstart.NewContainerRequest
+	process *specs.Process
+	find    func(*specs.Process) error // its programs; may be nil
 	session *compatSession
 	state   compatState
 }
@@ -108,11 +109,11 @@ func (c *compat) CreateContainer(_ context.Context, s Session, r Container) erro
 	if err := c.lacks(missing(r.Spec, c.dialect)); err != nil {
 		return err
 	}
-	created := &compatContainer{session: session, request: hyperstart.NewContainerRequest{
+	created := &compatContainer{session: session, process: r.Spec.Process, find: r.FindProgram, request: hyperstart.NewContainerRequest{
 		ID:      r.ID,
 		RootFS:  "rootfs",
 		Image:   filepath.Dir(strings.TrimPrefix(r.Spec.Root.Path, hyperstart.ShareMount+"/")), // the directory below the share
-		Process: compatProcess(r.Spec.Process, hyperstart.InitProcess, r.Terminal, c.dialect),
+		Process: compatspec.Process(r.Spec.Process, hyperstart.InitProcess, r.Terminal, c.dialect),
 	}}
 	for _, b := range r.Binds {
 		created.request.FSMap = append(created.request.FSMap, hyperstart.FSMap{Source: b.Source, Path: b.Destination, ReadOnly: b.ReadOnly})
@@ -138,15 +139,21 @@ func (c *compat) lacks(what string) error {
 func (c *compat) StartContainer(ctx context.Context, id string) error {
 	c.mu.Lock()
 	created := c.containers[id]
-	err := fmt.Errorf("container %s is not created: %w", id, errdefs.ErrFailedPrecondition)
-	if created != nil {
-		err = created.to(compatStarting)
+	c.mu.Unlock()
+	if created == nil {
+		return fmt.Errorf("container %s is not created: %w", id, errdefs.ErrFailedPrecondition)
 	}
+	if err := created.findProgram(created.process); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	err := created.to(compatStarting)
 	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	_, err = c.call(context.WithoutCancel(ctx), "newcontainer", created.session.frames.Token(), created.request)
+	err = c.notRun(created.process, err)
 	if err == nil {
 		c.sendSize(ctx, created.session)
 	}
@@ -154,6 +161,23 @@ func (c *compat) StartContainer(ctx context.Context, id string) error {
 	defer c.mu.Unlock()
 	_ = created.to(compatStarted) // it is starting
 	return err
+}
+
+// findProgram refuses a program that is not there: hyperhq's guest ends its process with 127 and
+// says no more, and that of Clear Containers in C ends altogether.
+func (c *compatContainer) findProgram(p *specs.Process) error {
+	if c == nil || c.find == nil {
+		return nil
+	}
+	return c.find(p)
+}
+
+// notRun names the program that a guest has not run, which the C guests do not.
+func (c *compat) notRun(p *specs.Process, err error) error {
+	if err == nil || c.dialect == hyperstart.DialectClearGo {
+		return err
+	}
+	return fmt.Errorf("run %q: %w", p.Args[0], err)
 }
 
 // RemoveContainer implements [Guest]. Hyperhq's guest removes containers by itself.
@@ -182,10 +206,16 @@ func (c *compat) Exec(ctx context.Context, s Session, e Exec) error {
 	if err := c.lacks(compatspec.MissingOfProcess(e.Process, c.dialect)); err != nil {
 		return err
 	}
-	process := compatProcess(e.Process, processIDOf(e.ID), e.Terminal, c.dialect)
+	c.mu.Lock()
+	created := c.containers[e.Container]
+	c.mu.Unlock()
+	if err := created.findProgram(e.Process); err != nil {
+		return err
+	}
+	process := compatspec.Process(e.Process, processIDOf(e.ID), e.Terminal, c.dialect)
 	err := c.mutate(ctx, "execcmd", session.frames.Token(), hyperstart.ExecCmdRequest{Container: e.Container, Process: process})
 	if err != nil {
-		return err
+		return c.notRun(e.Process, err)
 	}
 	c.sendSize(ctx, session)
 	return nil
@@ -199,31 +229,6 @@ func (c *compat) sendSize(ctx context.Context, s *compatSession) {
 	if err := s.start(ctx); err != nil {
 		c.warn(fmt.Sprintf("resize terminal: %s", err))
 	}
-}
-
-// compatProcess makes a process object.
-func compatProcess(spec *specs.Process, id string, terminal bool, dialect hyperstart.Dialect) *hyperstart.Process {
-	p := &hyperstart.Process{
-		Terminal: terminal,
-		Args:     spec.Args,
-		Workdir:  spec.Cwd,
-		User:     strconv.FormatUint(uint64(spec.User.UID), 10),
-		Group:    strconv.FormatUint(uint64(spec.User.GID), 10),
-	}
-	if dialect.HasProcessID() {
-		p.ID = id
-	}
-	for _, gid := range spec.User.AdditionalGids {
-		p.AdditionalGroups = append(p.AdditionalGroups, strconv.FormatUint(uint64(gid), 10))
-	}
-	for _, env := range spec.Env {
-		key, value, _ := strings.Cut(env, "=")
-		p.Envs = append(p.Envs, hyperstart.Env{Env: key, Value: value})
-	}
-	if dialect == hyperstart.DialectClearC {
-		setSize(p, spec)
-	}
-	return p
 }
 
 // Signal implements [Guest]. How a signal goes depends on how far the guest is

@@ -15,7 +15,7 @@ func Classify(err error) error {
 	if !errors.As(err, &remote) {
 		return err
 	}
-	class := classOf(hyperstart.ErrorClass(remote.Class))
+	class := classes[hyperstart.ErrorClass(remote.Class)]
 	if class == nil {
 		return err
 	}
@@ -30,25 +30,15 @@ type classifiedError struct {
 
 func (e *classifiedError) Unwrap() []error { return []error{e.error, e.class} }
 
-func classOf(class hyperstart.ErrorClass) error {
-	switch class {
-	case hyperstart.ClassInvalidArgument:
-		return errdefs.ErrInvalidArgument
-	case hyperstart.ClassNotFound:
-		return errdefs.ErrNotFound
-	case hyperstart.ClassAlreadyExists:
-		return errdefs.ErrAlreadyExists
-	case hyperstart.ClassFailedPrecondition:
-		return errdefs.ErrFailedPrecondition
-	case hyperstart.ClassUnavailable:
-		return errdefs.ErrUnavailable
-	case hyperstart.ClassNotImplemented:
-		return errdefs.ErrNotImplemented
-	case hyperstart.ClassResourceExhausted:
-		return errdefs.ErrResourceExhausted
-	case hyperstart.ClassUnknown:
-	}
-	return nil // also what a newer guest may say
+// classes has no entry for what is not known, which is also what a newer guest may say.
+var classes = map[hyperstart.ErrorClass]error{
+	hyperstart.ClassInvalidArgument:    errdefs.ErrInvalidArgument,
+	hyperstart.ClassNotFound:           errdefs.ErrNotFound,
+	hyperstart.ClassAlreadyExists:      errdefs.ErrAlreadyExists,
+	hyperstart.ClassFailedPrecondition: errdefs.ErrFailedPrecondition,
+	hyperstart.ClassUnavailable:        errdefs.ErrUnavailable,
+	hyperstart.ClassNotImplemented:     errdefs.ErrNotImplemented,
+	hyperstart.ClassResourceExhausted:  errdefs.ErrResourceExhausted,
 }
 
 // ExitStatus is the exit status that a shell would report for a process that
@@ -58,5 +48,18 @@ func ExitStatus(err error) (status uint8, ok bool) {
 	if errors.As(err, &remote) && remote.ExitStatus != 0 {
 		return remote.ExitStatus, true
 	}
+	if program, ok := errors.AsType[*programError](err); ok {
+		return program.status, true
+	}
 	return 0, false
+}
+
+type programError struct {
+	error
+	status uint8
+}
+
+// CannotRun is the error of a program that cannot be run: its [ExitStatus], and why.
+func CannotRun(status uint8, why error) error {
+	return &classifiedError{error: &programError{error: why, status: status}, class: errdefs.ErrInvalidArgument}
 }

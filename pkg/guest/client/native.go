@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client/internal/compatspec"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
@@ -96,7 +97,7 @@ func (n *native) CreateContainer(ctx context.Context, s Session, c Container) er
 		return fmt.Errorf("encode specification: %w", err)
 	}
 	process := &hyperstart.Process{ID: hyperstart.InitProcess, Terminal: c.Terminal}
-	setSize(process, c.Spec.Process)
+	compatspec.SetSize(process, c.Spec.Process)
 	request := hyperstart.NewContainerRequest{ID: c.ID, Process: process, Spec: spec, Disks: c.Disks, Memory: c.Memory}
 	return n.create(ctx, attempt{
 		id: c.ID, name: "newcontainer",
@@ -165,7 +166,7 @@ func (n *native) Exec(ctx context.Context, s Session, e Exec) error {
 		return fmt.Errorf("encode process: %w", err)
 	}
 	process := &hyperstart.Process{ID: processIDOf(e.ID), Terminal: e.Terminal, OCI: raw}
-	setSize(process, e.Process)
+	compatspec.SetSize(process, e.Process)
 	return n.exec(ctx, frames, hyperstart.ExecCmdRequest{Container: e.Container, Process: process})
 }
 
@@ -206,17 +207,6 @@ func (n *native) awaitGone(ctx context.Context, kill hyperstart.SignalProcessReq
 		if n.send(ctx, "signalprocess", "", kill) != nil {
 			return
 		}
-	}
-}
-
-// setSize sets the initial size of a process's terminal.
-func setSize(p *hyperstart.Process, spec *specs.Process) {
-	const most = 1<<16 - 1
-	if !p.Terminal || spec == nil || spec.ConsoleSize == nil {
-		return
-	}
-	if size := spec.ConsoleSize; size.Height <= most && size.Width <= most {
-		p.Rows, p.Columns = uint16(size.Height), uint16(size.Width)
 	}
 }
 
