@@ -41,13 +41,14 @@ func newCompat(c *caller) *compat {
 	return &compat{caller: c, containers: make(map[string]*compatContainer)}
 }
 
-var _ Guest = (*compat)(nil)
-
 // Close implements [Guest]. Nothing runs in the background.
 func (c *compat) Close() error { return nil }
 
 // StartPod implements [Guest].
 func (c *compat) StartPod(ctx context.Context, pod Pod) error {
+	if err := c.lacks(compatspec.MissingOfPod(pod.Sysctls)); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	interfaces, routes, dropped := c.network.Request(c.dialect)
 	c.mu.Unlock()
@@ -92,8 +93,7 @@ func (c *compat) OpenSession(ctx context.Context) (Session, error) {
 	if err != nil {
 		return nil, Classify(err)
 	}
-	lostSignals := c.dialect == hyperstart.DialectHyperhq || c.dialect == hyperstart.DialectClearC
-	return &compatSession{session: session{frames: s}, lostSignals: lostSignals}, nil
+	return &compatSession{session: session{frames: s}, lostSignals: c.dialect != hyperstart.DialectClearGo}, nil
 }
 
 // CreateContainer keeps the container until it is started.
@@ -102,21 +102,22 @@ func (c *compat) CreateContainer(_ context.Context, s Session, r Container) erro
 	if !ok {
 		return errForeignSession
 	}
-	missing := compatspec.Missing
-	if r.Pause {
-		missing = compatspec.MissingOfPause
-	}
-	if err := c.lacks(missing(r.Spec, c.dialect)); err != nil {
-		return err
-	}
 	created := &compatContainer{session: session, process: r.Spec.Process, find: r.FindProgram, request: hyperstart.NewContainerRequest{
 		ID:      r.ID,
 		RootFS:  "rootfs",
 		Image:   filepath.Dir(strings.TrimPrefix(r.Spec.Root.Path, hyperstart.ShareMount+"/")), // the directory below the share
 		Process: compatspec.Process(r.Spec.Process, hyperstart.InitProcess, r.Terminal, c.dialect),
 	}}
+	ask := compatspec.Ask{Spec: r.Spec, Pause: r.Pause}
 	for _, b := range r.Binds {
 		created.request.FSMap = append(created.request.FSMap, hyperstart.FSMap{Source: b.Source, Path: b.Destination, ReadOnly: b.ReadOnly})
+		ask.Binds = append(ask.Binds, b.Destination)
+	}
+	if err := c.lacks(compatspec.Missing(ask, c.dialect)); err != nil {
+		return err
+	}
+	if unheeded := compatspec.Unheeded(ask, c.dialect); unheeded != "" {
+		c.warn(fmt.Sprintf("container %s: with a guest of dialect %s these have no effect: %s", r.ID, c.dialect, unheeded))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,7 +204,7 @@ func (c *compat) Exec(ctx context.Context, s Session, e Exec) error {
 	if !ok {
 		return errForeignSession
 	}
-	if err := c.lacks(compatspec.MissingOfProcess(e.Process, c.dialect)); err != nil {
+	if err := c.lacks(compatspec.Missing(compatspec.OfProcess(e.Process), c.dialect)); err != nil {
 		return err
 	}
 	c.mu.Lock()

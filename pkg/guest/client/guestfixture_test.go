@@ -96,6 +96,6 @@ func newSpec() *specs.Spec {
 			User:        specs.User{AdditionalGids: []uint32{3}},
 			ConsoleSize: &specs.Box{Height: 24, Width: 80},
 		},
-		Linux: &specs.Linux{},
+		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}}},
 	}
 }

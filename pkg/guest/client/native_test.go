@@ -29,7 +29,7 @@ func execOf(id string) client.Exec {
 // TestNativePayloads: each call is one command, with nothing that the guest
 // does not know.
 func TestNativePayloads(t *testing.T) {
-	const spec = `{"ociVersion":"1.0.2","process":{"consoleSize":{"height":24,"width":80},"user":{"uid":0,"gid":0,"additionalGids":[3]},"args":["sh","-c","a<b"],"env":["A=b=c","D"],"cwd":"/"},"root":{"path":"/run/ccv2/shared/c/rootfs"},"linux":{}}`
+	const spec = `{"ociVersion":"1.0.2","process":{"consoleSize":{"height":24,"width":80},"user":{"uid":0,"gid":0,"additionalGids":[3]},"args":["sh","-c","a<b"],"env":["A=b=c","D"],"cwd":"/"},"root":{"path":"/run/ccv2/shared/c/rootfs"},"linux":{"namespaces":[{"type":"pid"}]}}`
 	for _, tt := range []payloadCase{
 		{"sync", func(ctx context.Context, g client.Guest, _ client.Session) error { return g.Sync(ctx) }, []string{"PING"}},
 		{"interface", func(ctx context.Context, g client.Guest, _ client.Session) error {

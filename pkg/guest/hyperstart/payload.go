@@ -42,14 +42,30 @@ type Process struct {
 	Envs    []Env    `json:"envs,omitempty"`
 	Workdir string   `json:"workdir,omitempty"`
 	// Rows and Columns are the initial size of the terminal; clear-c and ccv2.
-	Rows    uint16 `json:"rows,omitempty"`
-	Columns uint16 `json:"columns,omitempty"`
+	Rows        uint16 `json:"rows,omitempty"`
+	Columns     uint16 `json:"columns,omitempty"`
+	*Privileges        // clear-go only, which has defaults
 	// OCI is the process of the OCI runtime specification; ccv2 only. With
 	// NEWCONTAINER the process is in the specification instead.
 	OCI json.RawMessage `json:"oci,omitempty"`
 	// Port, instead of OCI, makes the process a TCP connection to this port of the
 	// guest's loopback; EXECCMD in ccv2 only.
 	Port uint16 `json:"port,omitempty"`
+}
+
+// Privileges are what a process may do.
+type Privileges struct {
+	NoNewPrivileges bool          `json:"noNewPrivileges,omitempty"`
+	Capabilities    *Capabilities `json:"capabilities,omitempty"`
+}
+
+// Capabilities are the five sets of a process, by names such as "CAP_KILL".
+type Capabilities struct {
+	Bounding    []string `json:"bounding"`
+	Effective   []string `json:"effective"`
+	Inheritable []string `json:"inheritable"`
+	Permitted   []string `json:"permitted"`
+	Ambient     []string `json:"ambient"`
 }
 
 // Env is one environment variable.

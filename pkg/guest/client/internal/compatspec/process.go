@@ -28,8 +28,26 @@ func Process(spec *specs.Process, id string, terminal bool, dialect hyperstart.D
 		key, value, _ := strings.Cut(env, "=")
 		p.Envs = append(p.Envs, hyperstart.Env{Env: key, Value: value})
 	}
-	if dialect == hyperstart.DialectClearC {
+	switch dialect {
+	case hyperstart.DialectClearC:
 		SetSize(p, spec)
+	case hyperstart.DialectClearGo:
+		p.Privileges = privileges(spec)
+	case hyperstart.DialectUnknown, hyperstart.DialectHyperhq, hyperstart.DialectCCv2:
+	}
+	return p
+}
+
+// privileges is nil for a process that has no need to be asked about.
+func privileges(spec *specs.Process) *hyperstart.Privileges {
+	p := &hyperstart.Privileges{NoNewPrivileges: spec.NoNewPrivileges}
+	if c := spec.Capabilities; c != nil {
+		p.Capabilities = &hyperstart.Capabilities{
+			Bounding: c.Bounding, Effective: c.Effective, Inheritable: c.Inheritable, Permitted: c.Permitted, Ambient: c.Ambient,
+		}
+	}
+	if *p == (hyperstart.Privileges{}) {
+		return nil
 	}
 	return p
 }
