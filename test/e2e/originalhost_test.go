@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"crypto/md5"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,24 @@ import (
 // Containers' Go agent, to the agent of this project: it gets no specification, no credit and no
 // CALL, as from an original host.
 func TestOriginalHost(t *testing.T) {
+	configureDialect(t, "clear-go")
+	t.Run("Run", originalRun)
+	t.Run("Exec", originalExec)
+	t.Run("Network", originalNetwork)
+	t.Run("Refused", func(t *testing.T) { originalRefused(t, nil) })
+}
+
+// TestOriginalRefusals: what hyperstart 0.7.0 cannot do is refused before it is asked, so that the
+// agent of this project can stand for it.
+func TestOriginalRefusals(t *testing.T) {
+	configureDialect(t, "clear-c")
+	originalRefused(t, map[string][]string{
+		"a user other than root": {"--user", "1000"}, "fewer capabilities than usual": {"--cap-drop", "CAP_CHOWN"},
+	})
+}
+
+func configureDialect(t *testing.T, dialect string) {
+	t.Helper()
 	shared.Configure(t, func(s *harness.Settings) {
 		kernel, image := guest9P(t, s)
 		s.Raw = fmt.Sprintf(`state_dir = %q
@@ -25,15 +44,12 @@ path = %q
 [guest]
 kernel = %q
 image = %q
-dialect = "clear-go"
+dialect = %q
 boot_timeout = %q
 [share]
 type = "9p"
-`, shared.StateDir(), s.QEMU, kernel, image, s.BootTimeout)
+`, shared.StateDir(), s.QEMU, kernel, image, dialect, s.BootTimeout)
 	})
-	t.Run("Run", originalRun)
-	t.Run("Exec", originalExec)
-	t.Run("Network", originalNetwork)
 }
 
 func originalRun(t *testing.T) {
@@ -71,9 +87,6 @@ func originalRun(t *testing.T) {
 			t.Errorf("%s: got %.200s, want %.200s", name, fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", tt.want))
 		}
 	}
-	if got := shared.Ctr(t, "run", "--rm", harness.ImageName, "original", "/none"); got.Code == 0 || !strings.Contains(got.Stderr, "/none") {
-		t.Errorf("a program that is not there: %+v", got)
-	}
 	if got := shared.CtrTTY(t, "exit 5\r", "run", "--rm", "-t", harness.ImageName, "original", "sh"); got.Code != 5 {
 		t.Errorf("a terminal: %+v", got)
 	}
@@ -93,6 +106,38 @@ func originalExec(t *testing.T) {
 	if status := shared.KillTask(t, task); status != 137 {
 		t.Errorf("exit status %d, want 137", status)
 	}
+}
+
+// originalRefused: what the guest cannot have, and programs that are not there, by their names.
+func originalRefused(t *testing.T, more map[string][]string) {
+	shared.Watch(t)
+	refused := map[string][]string{
+		"a read-only root file system": {"--read-only"}, "limits of a process (rlimits)": {"--rlimit-nofile", "100"},
+		"a mount that is no bind mount of the host": {"--mount", "type=tmpfs,src=tmpfs,dst=/cache"}, "a seccomp profile": {"--seccomp"},
+	}
+	maps.Copy(refused, more)
+	for what, flags := range refused {
+		got := shared.Ctr(t, append(append([]string{"run", "--rm"}, flags...), harness.ImageName, "refused", "true")...)
+		if got.Code == 0 || !strings.Contains(got.Stderr, what+" cannot be had") {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+	task := shared.Running(t, "original", harness.Streams{}, []string{"sleep", "3600"})
+	for program, why := range map[string]string{
+		"/none": "stat /none: no such file or directory", "none": "executable file not found in $PATH", "/etc/passwd": "permission denied",
+	} {
+		want := fmt.Sprintf("exec: %q: %s", program, why)
+		if got := shared.Ctr(t, "run", "--rm", harness.ImageName, "missing", program); got.Code == 0 || !strings.Contains(got.Stderr, want) {
+			t.Errorf("%s: %+v", program, got)
+		}
+		if got := shared.Ctr(t, "task", "exec", "--exec-id", "missing", "original", program); got.Code == 0 || !strings.Contains(got.Stderr, want) {
+			t.Errorf("exec of %s: %+v", program, got)
+		}
+	}
+	if out, status := shared.Output(t, task, "after", "echo", "goes on"); out != "goes on\n" || status != 0 {
+		t.Errorf("afterwards: %q, status %d", out, status)
+	}
+	shared.KillTask(t, task)
 }
 
 // originalNetwork: interfaces and routes come with STARTPOD, in IPv4.
