@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -28,9 +29,16 @@ type vm struct {
 	disks  []hypervisor.BlockDevice
 	broken error // of Plug
 	gone   error // of Unplug
+
+	plugging chan struct{} // if not nil Plug sends to it, and waits for the end of its context
 }
 
-func (v *vm) Plug(_ context.Context, d hypervisor.Device) error {
+func (v *vm) Plug(ctx context.Context, d hypervisor.Device) error {
+	if v.plugging != nil {
+		v.plugging <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	disk, ok := d.(hypervisor.BlockDevice)
@@ -54,7 +62,9 @@ func (v *vm) Unplug(_ context.Context, id string) error {
 	if i < 0 {
 		return errdefs.ErrNotFound
 	}
-	v.disks = slices.Delete(v.disks, i, i+1)
+	if v.gone == nil {
+		v.disks = slices.Delete(v.disks, i, i+1)
+	}
 	return v.gone
 }
 
@@ -169,7 +179,7 @@ func TestGiven(t *testing.T) {
 // until the last one is gone.
 func TestDisks(t *testing.T) {
 	_, n := loop(t)
-	v, table := &vm{}, NewTable(t.TempDir(), time.Minute)
+	v, table := &vm{}, NewTable(time.Minute)
 	want := func(what string, ids ...string) {
 		t.Helper()
 		if diff := cmp.Diff(ids, v.ids()); diff != "" {
@@ -220,7 +230,7 @@ func TestDisks(t *testing.T) {
 // tries anew.
 func TestFailures(t *testing.T) {
 	_, n := loop(t)
-	v, table := &vm{broken: errors.New("no slot")}, NewTable(t.TempDir(), time.Minute)
+	v, table := &vm{broken: errors.New("no slot")}, NewTable(time.Minute)
 	view := table.View(v)
 	if _, err := view.Disks(t.Context(), with(n, "rw")); err == nil || !strings.Contains(err.Error(), "block device /dev/x ") || !strings.HasSuffix(err.Error(), "no slot") {
 		t.Errorf("%v", err)
@@ -250,7 +260,7 @@ func TestFailures(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	_, n := loop(t, "--read-only")
 	v := &vm{}
-	view := NewTable(t.TempDir(), time.Minute).View(v)
+	view := NewTable(time.Minute).View(v)
 	if _, err := view.Disks(t.Context(), with(n, "rw")); err != nil || !v.disks[0].ReadOnly {
 		t.Errorf("%v, plugged: %v", err, v.disks)
 	}
@@ -259,26 +269,112 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestNode: where the kernel's node is not to be seen, one is made.
+// TestStays: a disk that the guest does not release is unplugged later, with the next
+// container that comes or goes.
+func TestStays(t *testing.T) {
+	_, n := loop(t)
+	v, table := &vm{}, NewTable(time.Minute)
+	attach := func() *View {
+		t.Helper()
+		view := table.View(v)
+		if _, err := view.Disks(t.Context(), with(n, "rw")); err != nil {
+			t.Fatal(err)
+		}
+		return view
+	}
+	stays := errors.New("the guest does not release it")
+	for _, next := range []struct {
+		what string
+		does func() error
+		want []string
+	}{
+		{"comes", func() error { attach(); return nil }, []string{"disk2"}},
+		{"goes", func() error { return table.View(v).Close() }, nil},
+	} {
+		v.gone = stays
+		view := attach()
+		if err := view.Close(); !errors.Is(err, stays) {
+			t.Errorf("%s: the one that has it: %v", next.what, err)
+		}
+		if err := table.View(v).Close(); err != nil { // the guest still keeps it
+			t.Errorf("%s: %v", next.what, err)
+		}
+		v.gone = nil
+		if err := next.does(); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(next.want, v.ids()); diff != "" {
+			t.Errorf("one that %s (-want +got):\n%s", next.what, diff)
+		}
+		v.disks, table.disks = nil, map[key]*disk{}
+	}
+}
+
+// TestWaits: who waits for a disk that another container has begun to plug gets it,
+// though the other one's client has gone meanwhile.
+func TestWaits(t *testing.T) {
+	_, n := loop(t)
+	synctest.Test(t, func(t *testing.T) {
+		v, table := &vm{plugging: make(chan struct{})}, NewTable(time.Minute)
+		first, second := table.View(v), table.View(v)
+		attach := func(ctx context.Context, view *View) chan error {
+			done := make(chan error, 1)
+			go func() {
+				_, err := view.Disks(ctx, with(n, "rw"))
+				done <- err
+			}()
+			return done
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		one := attach(ctx, first)
+		<-v.plugging
+		other := attach(t.Context(), second)
+		synctest.Wait() // until that one waits for the first one
+		v.plugging = nil
+		cancel()
+		if err := <-one; !errors.Is(err, context.Canceled) {
+			t.Errorf("the first one: %v", err)
+		}
+		if err := <-other; err != nil {
+			t.Errorf("the second one: %v", err)
+		}
+		if err := errors.Join(first.Close(), second.Close()); err != nil || len(v.ids()) > 0 || len(table.disks) > 0 {
+			t.Errorf("%v, plugged: %v, left: %v", err, v.ids(), table.disks)
+		}
+	})
+}
+
+// TestNode: where the kernel's node is not to be seen, one is made, which nobody else sees
+// and which can be opened whatever the host's mounts allow.
 func TestNode(t *testing.T) {
 	path, n := loop(t)
-	dir := t.TempDir()
-	got, remove, err := node(n, "/dev", dir)
+	got, remove, err := node(n, "/dev")
 	if err != nil || got != path || remove() != nil {
 		t.Fatalf("%s, %v; want %s", got, err, path)
 	}
+	dir := t.TempDir()
 	other := filepath.Join(dir, filepath.Base(path)) // with a name that says nothing
 	if err := os.WriteFile(other, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, remove, err = node(n, dir, dir)
-	if err != nil || got == other || !isNode(got, n) {
-		t.Fatalf("%s, %v", got, err)
+	var removes []func() error
+	for range 2 { // two containers at once
+		got, remove, err = node(n, dir)
+		if err != nil || got == other || !isNode(got, n) {
+			t.Fatalf("%s, %v", got, err)
+		}
+		f, err := os.OpenFile(got, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		removes = append(removes, remove)
 	}
-	if err := remove(); err != nil {
-		t.Error(err)
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
-		t.Errorf("left: %v, %v", entries, err)
+	for _, remove := range removes {
+		if err := remove(); err != nil {
+			t.Error(err)
+		}
 	}
 }

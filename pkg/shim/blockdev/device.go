@@ -79,8 +79,8 @@ func access(d specs.LinuxDevice, rules []specs.LinuxDeviceCgroup) (read, write b
 
 // open opens a block device by its number, whatever its nodes are called. One that cannot
 // be written is open for reading alone.
-func open(k key, dir string) (file *os.File, readOnly bool, err error) {
-	path, remove, err := node(k.number, "/dev", dir)
+func open(k key) (file *os.File, readOnly bool, err error) {
+	path, remove, err := node(k.number, "/dev")
 	if err != nil {
 		return nil, false, err
 	}
@@ -112,8 +112,9 @@ func isReadOnly(disk *os.File) bool {
 }
 
 // node returns the path of a node of a device: that of the host's kernel in dev, or, where
-// that is not to be seen, one that is made in dir.
-func node(n number, dev, dir string) (path string, remove func() error, err error) {
+// that is not to be seen, one that is made in a file system of its own. remove is called when
+// it has been opened.
+func node(n number, dev string) (path string, remove func() error, err error) {
 	uevent, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/uevent", n.major, n.minor))
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil, fmt.Errorf("the host has no such disk: %w", errdefs.ErrNotFound)
@@ -126,11 +127,35 @@ func node(n number, dev, dir string) (path string, remove func() error, err erro
 			return filepath.Join(dev, name), func() error { return nil }, nil
 		}
 	}
-	path = filepath.Join(dir, fmt.Sprintf("block-%d-%d", n.major, n.minor))
-	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(n.major, n.minor))); err != nil {
-		return "", nil, fmt.Errorf("make node %s: %w", path, err)
+	dir, err := privateDir()
+	if err == nil {
+		path = fmt.Sprintf("/proc/self/fd/%d/node", dir.Fd())
+		if err = unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(n.major, n.minor))); err != nil {
+			err = errors.Join(err, dir.Close())
+		}
 	}
-	return path, func() error { return os.Remove(path) }, nil
+	if err != nil {
+		return "", nil, fmt.Errorf("make a node: %w", err)
+	}
+	return path, dir.Close, nil
+}
+
+// privateDir returns an empty directory that nobody else can see, which ends when it is
+// closed. Where the host lets the shim write, such as /run, nodes may have no effect (nodev).
+func privateDir() (*os.File, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("fsopen: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("fsconfig: %w", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("fsmount: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "tmpfs"), nil
 }
 
 // isNode reports whether a file is a node of a block device.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -20,14 +21,18 @@ type Plugger interface {
 	Unplug(ctx context.Context, id string) error
 }
 
+// retryLimit is how long a device that has not left the guest in time may take once more,
+// which others wait for. A guest releases one within 100 ms when it runs.
+const retryLimit = 2 * time.Second
+
 // Table is the disks of a VM. Its methods are safe for concurrent use.
 type Table struct {
-	dir         string // for a node that is made for a moment
 	unplugLimit time.Duration
 
 	mu    sync.Mutex // guards what follows
 	disks map[key]*disk
-	count int // of disks so far, for their serials
+	stuck []string // serials of those that could not be unplugged
+	count int      // of disks so far, for their serials
 }
 
 // key is what containers have one disk of.
@@ -41,6 +46,7 @@ type number struct{ major, minor uint32 }
 
 // disk is a device that is plugged, or being plugged.
 type disk struct {
+	key
 	serial  string
 	plugged chan struct{} // closed when it is, or when err says why not
 	err     error
@@ -48,17 +54,17 @@ type disk struct {
 	users int // guarded by the table's mu
 }
 
-// NewTable returns a table for a VM whose state is below dir, a directory. unplugLimit is
-// how long one device may take to leave the guest.
-func NewTable(dir string, unplugLimit time.Duration) *Table {
-	return &Table{dir: dir, unplugLimit: unplugLimit, disks: make(map[key]*disk)}
+// NewTable returns a table for a VM. unplugLimit is how long one device may take to leave
+// the guest.
+func NewTable(unplugLimit time.Duration) *Table {
+	return &Table{unplugLimit: unplugLimit, disks: make(map[key]*disk)}
 }
 
 // View is the disks of one container. Its methods are not called concurrently.
 type View struct {
 	table *Table
 	vm    Plugger
-	used  []key
+	used  []*disk
 }
 
 // View makes the view of a container of a VM.
@@ -81,61 +87,86 @@ func (v *View) Disks(ctx context.Context, spec *specs.Spec) ([]hyperstart.Disk, 
 // acquire returns when the device is plugged.
 func (v *View) acquire(ctx context.Context, k key) (serial string, err error) {
 	t := v.table
+	for {
+		d, first := t.use(k)
+		v.used = append(v.used, d)
+		if first {
+			t.retry(ctx, v.vm) // it may need their slots
+			d.err = t.plug(ctx, v.vm, d)
+			close(d.plugged)
+			return d.serial, d.err
+		}
+		select {
+		case <-d.plugged:
+		case <-ctx.Done():
+			return "", fmt.Errorf("wait until another container has it: %w", ctx.Err())
+		}
+		if !errors.Is(d.err, context.Canceled) && !errors.Is(d.err, context.DeadlineExceeded) {
+			return d.serial, d.err
+		}
+		// That was the other container's time.
+		v.used = v.used[:len(v.used)-1]
+		if err := t.release(v.vm, d); err != nil {
+			log.G(ctx).WithError(err).Warn("a block device that another container wanted has stayed: it is tried again with the next one")
+		}
+	}
+}
+
+// use adds a user to the disk for a key. The first one plugs it.
+func (t *Table) use(k key) (d *disk, first bool) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	writable := key{k.number, false}
 	if t.disks[writable] != nil {
 		k = writable // the container's rules keep it from writing, and there is nothing to keep the guest from
 	}
-	d := t.disks[k]
-	first := d == nil
-	if first {
+	d = t.disks[k]
+	if d == nil {
+		first = true
 		t.count++
-		d = &disk{serial: fmt.Sprintf("disk%d", t.count), plugged: make(chan struct{})}
+		d = &disk{key: k, serial: fmt.Sprintf("disk%d", t.count), plugged: make(chan struct{})}
 		t.disks[k] = d
 	}
 	d.users++
-	t.mu.Unlock()
-	v.used = append(v.used, k)
-	if first {
-		d.err = t.plug(ctx, v.vm, k, d.serial)
-		close(d.plugged)
-	}
-	select {
-	case <-d.plugged:
-		return d.serial, d.err
-	case <-ctx.Done():
-		return "", fmt.Errorf("wait until another container has it: %w", ctx.Err())
-	}
+	return d, first
 }
 
-// plug opens a device and gives it to the VMM.
-func (t *Table) plug(ctx context.Context, vm Plugger, k key, serial string) error {
-	file, readOnly, err := open(k, t.dir)
-	if err != nil {
-		return err
+// plug opens a device and gives it to the VMM. When that fails the next one who wants it
+// gets another disk.
+func (t *Table) plug(ctx context.Context, vm Plugger, d *disk) error {
+	file, readOnly, err := open(d.key)
+	if err == nil {
+		err = vm.Plug(ctx, hypervisor.BlockDevice{ID: d.serial, File: file, ReadOnly: readOnly, Serial: d.serial})
+		err = errors.Join(err, file.Close())
 	}
-	err = vm.Plug(ctx, hypervisor.BlockDevice{ID: serial, File: file, ReadOnly: readOnly, Serial: serial})
-	return errors.Join(err, file.Close())
+	if err != nil {
+		t.mu.Lock()
+		delete(t.disks, d.key)
+		t.mu.Unlock()
+	}
+	return err
 }
 
 // Close unplugs what no other container has. It is idempotent, and comes after the
-// container was removed from the guest.
+// container was removed from the guest. What the guest does not release in time is
+// unplugged with the next container that comes or goes.
 func (v *View) Close() error {
+	v.table.retry(context.Background(), v.vm)
 	var errs []error
-	for _, k := range v.used {
-		errs = append(errs, v.table.release(v.vm, k))
+	for _, d := range v.used {
+		errs = append(errs, v.table.release(v.vm, d))
 	}
 	v.used = nil
 	return errors.Join(errs...)
 }
 
-func (t *Table) release(vm Plugger, k key) error {
+// release ends the use of a disk.
+func (t *Table) release(vm Plugger, d *disk) error {
 	t.mu.Lock()
-	d := t.disks[k]
 	d.users--
 	last := d.users == 0
-	if last {
-		delete(t.disks, k)
+	if last && t.disks[d.key] == d {
+		delete(t.disks, d.key)
 	}
 	t.mu.Unlock()
 	if !last {
@@ -148,5 +179,30 @@ func (t *Table) release(vm Plugger, k key) error {
 	if d.err != nil && errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) { // it was not plugged, or the VM is gone
 		return nil
 	}
+	if err != nil {
+		t.mu.Lock()
+		t.stuck = append(t.stuck, d.serial)
+		t.mu.Unlock()
+	}
 	return err
+}
+
+// retry unplugs what has not left the guest in time.
+func (t *Table) retry(ctx context.Context, vm Plugger) {
+	t.mu.Lock()
+	stuck := t.stuck
+	t.stuck = nil
+	t.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, retryLimit)
+	defer cancel()
+	for _, serial := range stuck {
+		err := vm.Unplug(ctx, serial)
+		if err == nil || errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
+			continue
+		}
+		log.G(ctx).WithError(err).WithField("disk", serial).Warn("a block device that no container has any more stays in the VM for now")
+		t.mu.Lock()
+		t.stuck = append(t.stuck, serial)
+		t.mu.Unlock()
+	}
 }

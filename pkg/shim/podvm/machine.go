@@ -116,7 +116,7 @@ func New(opts Options) *Machine {
 		opts: opts, dir: dir, loss: loss{known: make(chan struct{})}, vcpus: vcpus{turn: make(chan struct{}, 1)},
 		exposed: exposed{
 			shares: share.New(share.Options{Files: dir.Files(), Shared: dir.Shared(), Stage: dir.Stage()}),
-			disks:  blockdev.NewTable(dir.VM(), opts.Config.CallTimeout),
+			disks:  blockdev.NewTable(opts.Config.CallTimeout),
 		},
 	}
 	m.loss.ended = func(cause error) { blame(m); noteEnd(m, cause) }
