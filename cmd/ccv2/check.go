@@ -122,6 +122,7 @@ func (c *checker) hostChecks(ctx context.Context) {
 	c.report("mounts", checkMounts())
 	c.report("state dir", checkStateDir(c.config.StateDir))
 	c.report("cgroup", checkCgroup("/sys/fs/cgroup"))
+	c.report("inotify", checkInotify(c.proc))
 	c.report("shim", checkShim(ctx))
 	c.report("containerd", checkContainerd(ctx, c.proc))
 	if !c.failed { // else it is not known what they would be made of

@@ -11,9 +11,11 @@
 //
 // A [Watch] belongs to one sandbox. It has nothing of the host until the first such volume, then an
 // inotify instance and two goroutines, one that reads the events and one that speaks to the guest.
-// Both end with Close, which joins them. Its only lock guards the table, and is held neither while
-// the guest is waited for nor while a volume is exposed. What cannot be watched is exposed as
-// any other volume.
+// Root has a number of instances for all that runs on the host (128 by default), which the pods
+// of a large node can exceed: a volume that cannot be watched is looked at once a second, by a third
+// goroutine. All end with Close, which joins them. Its only lock guards the table, and is held
+// neither while the guest is waited for nor while a volume is exposed. What does not fit the
+// memory for copies is exposed as any other volume.
 //
 // It must not know what is in the files, nor how the guest copies them.
 package livevolume

@@ -13,26 +13,30 @@ import (
 // dataLink is the link in such a volume that a kubelet changes.
 const dataLink = "..data"
 
-// maxSize is the size in bytes up to which a volume is copied. A source of one has 1 MiB
-// at most.
-const maxSize = 8 << 20
+// maxSize is the size in bytes up to which a volume is copied, maxSum that of all
+// volumes of a pod: the copies are in memory that its containers have not been given. A source of
+// a volume has 1 MiB at most.
+const (
+	maxSize = 8 << 20
+	maxSum  = 16 << 20
+)
 
 // kinds are what a kubelet names the directories of such volumes.
 var kinds = []string{"configmap", "secret", "projected", "downward-api"}
 
-// isLive reports whether a bind mount is a volume that a kubelet keeps up to date, and that the
-// container only reads.
-func isLive(b share.Bind) bool {
+// isLive reports whether a bind mount is a volume that a kubelet keeps up to date, that the
+// container only reads, and that is small enough to be copied.
+func isLive(b share.Bind) (size int64, ok bool) {
 	if b.Access == share.WriteAll || b.Pod == "" || strings.Contains(b.Pod, "/") {
-		return false
+		return 0, false
 	}
 	volumes, name := filepath.Split(filepath.Clean(b.Source))
 	for _, kind := range kinds {
 		if name != "" && strings.HasSuffix(volumes, "/pods/"+b.Pod+"/volumes/kubernetes.io~"+kind+"/") {
-			return isSmall(b.Source)
+			return sizeOf(b.Source)
 		}
 	}
-	return false
+	return 0, false
 }
 
 // dataOf returns where the link of a volume leads.
@@ -41,13 +45,12 @@ func dataOf(source string) (string, error) { return os.Readlink(filepath.Join(so
 // errLarge ends a walk.
 var errLarge = errors.New("too large")
 
-// isSmall reports whether a volume has the link, and is small enough to be copied.
-func isSmall(source string) bool {
+// sizeOf returns the size of a volume; ok is false when it has no link, or is too large.
+func sizeOf(source string) (size int64, ok bool) {
 	data, err := dataOf(source)
 	if err != nil {
-		return false
+		return 0, false
 	}
-	size := int64(0)
 	err = filepath.WalkDir(filepath.Join(source, data), func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -62,5 +65,5 @@ func isSmall(source string) bool {
 		return nil
 	})
 	// What vanished meanwhile has been replaced, by something that is as large.
-	return err == nil || errors.Is(err, fs.ErrNotExist)
+	return size, err == nil || errors.Is(err, fs.ErrNotExist)
 }

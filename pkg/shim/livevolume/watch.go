@@ -2,23 +2,22 @@ package livevolume
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
-	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/share"
 )
 
-// again is how long after a failure the guest is asked once more. It may be paused.
+// again is how long after a failure the guest is asked once more (it may be paused), and how
+// often is looked at a volume that inotify cannot watch.
 const again = time.Second
 
 // Guest is a guest that copies volumes.
@@ -34,25 +33,31 @@ type Watch struct {
 	ctx    context.Context //nolint:containedctx // of the goroutines, which start later
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	start  sync.Once     // of the goroutine that speaks to the guest
 	change chan struct{} // has something when a volume is dirty
 
 	mu      sync.Mutex // guards the fields below, and those of all volumes
 	closed  bool
-	notify  *os.File          // inotify; nil before the first volume
-	volumes map[int32]*volume // by their inotify watch
+	notify  *os.File           // inotify; nil before the first volume
+	polling bool               // a goroutine looks at the volumes without an inotify watch
+	volumes map[string]*volume // by their sources
+	size    int64              // of all volumes
 }
 
 // volume is a directory of the host that is watched.
 type volume struct {
 	source string
-	uses   int            // of the inotify watch
+	size   int64          // when it was exposed
+	watch  int32          // of inotify, or none
+	data   string         // where the link led, of one without a watch
+	uses   int            // by containers
 	paths  map[string]int // where it is below the share, with how many use it
 	dirty  bool           // the guest's copies are not up to date
 }
 
 // New returns a watch that watches nothing yet. ctx has the logger.
 func New(ctx context.Context, guest Guest) *Watch {
-	w := &Watch{guest: guest, change: make(chan struct{}, 1), volumes: make(map[int32]*volume)}
+	w := &Watch{guest: guest, change: make(chan struct{}, 1), volumes: make(map[string]*volume)}
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return w
 }
@@ -76,13 +81,14 @@ func (w *Watch) Close() error {
 // Bind exposes a bind mount by a function that does it, as a live volume when it is one. The
 // caller ends that with Forget of the path.
 func (w *Watch) Bind(b share.Bind, expose func(share.Bind) (path string, guard bool, err error)) (path string, guard bool, err error) {
-	if !isLive(b) {
+	size, ok := isLive(b)
+	if !ok {
 		return expose(b)
 	}
-	id, err := w.add(b.Source) // before the guest looks: it is told of what changes from now on
+	v, err := w.add(filepath.Clean(b.Source), size) // before the guest looks: it is told of what changes from now on
 	if err != nil {
 		log.G(w.ctx).WithError(err).WithField("volume", b.Source).
-			Warn("the volume cannot be watched: its changes are seen in the pod, but raise no inotify events there")
+			Warn("the volume is not watched: its changes are seen in the pod, but raise no inotify events there")
 		return expose(b)
 	}
 	b.Live = hyperstart.LiveVolumes
@@ -90,10 +96,9 @@ func (w *Watch) Bind(b share.Bind, expose func(share.Bind) (path string, guard b
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
-		w.release(id)
+		w.release(v)
 		return path, guard, err
 	}
-	v := w.volumes[id]
 	v.paths[path]++
 	w.signal(v.dirty)
 	return path, guard, nil
@@ -103,120 +108,50 @@ func (w *Watch) Bind(b share.Bind, expose func(share.Bind) (path string, guard b
 func (w *Watch) Forget(path string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id, v := range w.volumes {
+	for _, v := range w.volumes {
 		if v.paths[path] == 0 {
 			continue
 		}
 		if v.paths[path]--; v.paths[path] == 0 {
 			delete(v.paths, path)
 		}
-		w.release(id)
+		w.release(v)
 		return
 	}
 }
 
 // add watches a directory, for one use more.
-func (w *Watch) add(source string) (id int32, err error) {
+func (w *Watch) add(source string, size int64) (*volume, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return 0, fmt.Errorf("watch %s: the sandbox has ended: %w", source, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("the sandbox has ended: %w", errdefs.ErrUnavailable)
 	}
-	if err := w.open(); err != nil {
-		return 0, fmt.Errorf("watch %s: %w", source, err)
-	}
-	n, err := control(w.notify, func(fd int) (int, error) {
-		return unix.InotifyAddWatch(fd, source, unix.IN_MOVED_TO|unix.IN_ONLYDIR)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("watch %s: %w", source, err)
-	}
-	id = int32(n)
-	v := w.volumes[id]
+	v := w.volumes[source]
 	if v == nil {
-		v = &volume{source: source, paths: make(map[string]int)}
-		w.volumes[id] = v
+		if w.size+size > maxSum {
+			return nil, fmt.Errorf("it has %d KiB, and the copies of others in the guest's memory %d KiB of %d", size>>10, w.size>>10, maxSum>>10)
+		}
+		v = &volume{source: source, size: size, paths: make(map[string]int)}
+		if err := w.observe(v); err != nil {
+			return nil, err
+		}
+		w.start.Do(func() { w.wg.Go(w.refresh) })
+		w.volumes[source] = v
+		w.size += size
 	}
 	v.uses++
-	return id, nil
+	return v, nil
 }
 
 // release ends a use. The lock is held.
-func (w *Watch) release(id int32) {
-	v := w.volumes[id]
+func (w *Watch) release(v *volume) {
 	if v.uses--; v.uses > 0 {
 		return
 	}
-	delete(w.volumes, id)
-	if w.notify == nil {
-		return
-	}
-	// It is gone already when the kubelet has removed the directory.
-	_, _ = control(w.notify, func(fd int) (int, error) {
-		return unix.InotifyRmWatch(fd, uint32(id))
-	})
-}
-
-// open makes the inotify instance and starts the goroutines, once. The lock is held.
-func (w *Watch) open() error {
-	if w.notify != nil {
-		return nil
-	}
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if errors.Is(err, unix.EMFILE) {
-		return fmt.Errorf("root has no inotify instance left (raise fs.inotify.max_user_instances): %w", err)
-	}
-	if err != nil {
-		return err
-	}
-	w.notify = os.NewFile(uintptr(fd), "inotify")
-	notify := w.notify
-	w.wg.Go(func() { w.read(notify) })
-	w.wg.Go(w.refresh)
-	return nil
-}
-
-// control runs a system call on the descriptor of a file, which stays as it is.
-func control(f *os.File, call func(fd int) (int, error)) (n int, err error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	if e := raw.Control(func(fd uintptr) { n, err = call(int(fd)) }); e != nil {
-		return 0, e
-	}
-	return n, err
-}
-
-// read reads events until the file is closed.
-func (w *Watch) read(notify *os.File) {
-	buf := make([]byte, 16<<10) // an event has 272 bytes at most
-	for {
-		n, err := notify.Read(buf)
-		if err != nil {
-			return
-		}
-		for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
-			id := int32(binary.NativeEndian.Uint32(b))
-			mask, size := binary.NativeEndian.Uint32(b[4:]), binary.NativeEndian.Uint32(b[12:])
-			end := min(len(b), unix.SizeofInotifyEvent+int(size))
-			name := strings.TrimRight(string(b[unix.SizeofInotifyEvent:end]), "\x00")
-			b = b[end:]
-			w.mark(id, mask, name)
-		}
-	}
-}
-
-// mark notes what an event says.
-func (w *Watch) mark(id int32, mask uint32, name string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i, v := range w.volumes {
-		if mask&unix.IN_Q_OVERFLOW != 0 || i == id && name == dataLink {
-			v.dirty = true
-			w.signal(true)
-		}
-	}
+	delete(w.volumes, v.source)
+	w.size -= v.size
+	w.unobserve(v)
 }
 
 // signal wakes who speaks to the guest.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -210,4 +212,74 @@ func TestNotLive(t *testing.T) {
 	if bind(t, w, readOnly(dir), "x") {
 		t.Error("live after the end")
 	}
+}
+
+// TestNotEnough: volumes whose copies would take too much memory together are exposed as
+// any other, until others are gone.
+func TestNotEnough(t *testing.T) {
+	w := start(t, newGuest())
+	large := func(name string) share.Bind {
+		dir := volume(t, "configmap", name)
+		if err := os.Truncate(filepath.Join(dir, "..0", "key"), 7<<20); err != nil {
+			t.Fatal(err)
+		}
+		return readOnly(dir)
+	}
+	first, second, third := large("1"), large("2"), large("3")
+	for what, b := range map[string]share.Bind{".live/1": first, ".live/2": second} {
+		if !bind(t, w, b, what) {
+			t.Fatalf("%s is not live", what)
+		}
+	}
+	if bind(t, w, third, "x") {
+		t.Error("21 MiB are copied")
+	}
+	if !bind(t, w, first, ".live/1") || !bind(t, w, readOnly(volume(t, "configmap", "small")), ".live/4") {
+		t.Error("what needs no more memory, or little, is not live")
+	}
+	w.Forget(".live/2")
+	if !bind(t, w, third, ".live/3") {
+		t.Error("what others had is not free again")
+	}
+}
+
+// limits are those of a user namespace, which this test binary is run in.
+var limits = []string{"max_inotify_instances", "max_inotify_watches"}
+
+// TestNoInotify: where root has no inotify instance left, or no watch, changes are seen all
+// the same.
+func TestNoInotify(t *testing.T) {
+	limit, ok := os.LookupEnv("TEST_LIMIT")
+	if !ok {
+		for _, limit := range limits {
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestNoInotify$", "-test.v")
+			cmd.Env = append(os.Environ(), "TEST_LIMIT="+limit)
+			ids := []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids}
+			out, err := cmd.CombinedOutput()
+			if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+				t.Skipf("no user namespaces: %v", err)
+			}
+			t.Logf("%s", out)
+			if err != nil {
+				t.Errorf("with %s 0: %v", limit, err)
+			}
+		}
+		return
+	}
+	if err := os.WriteFile("/proc/sys/user/"+limit, []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	g := newGuest()
+	w := start(t, g)
+	dir, mark := volume(t, "configmap", "v"), volume(t, "secret", "mark")
+	if !bind(t, w, readOnly(mark), "mark") || !bind(t, w, readOnly(dir), ".live/0") {
+		t.Fatal("not live")
+	}
+	publish(t, dir, "..1", "new")
+	g.want(t, ".live/0 ..1")
+	w.Forget(".live/0")
+	publish(t, dir, "..2", "newer")
+	g.wantNothing(t, mark)
+	w.Forget("mark")
 }
