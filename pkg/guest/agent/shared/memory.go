@@ -88,47 +88,68 @@ func (m *memory) inMemory(rel, target string) (string, error) {
 		return "", fmt.Errorf("use volume %s: %w", name, err)
 	}
 	defer func() { _ = unix.Close(root) }()
-	if err := makeBelow(root, below); err != nil {
+	source, err := makeBelow(root, below)
+	if err != nil {
 		return "", fmt.Errorf("use %s of volume %s: %w", below, name, err)
 	}
-	if err := mountBelow(root, below, target); err != nil {
+	defer func() { _ = unix.Close(source) }()
+	if err := mountTree(source, target); err != nil {
 		return "", fmt.Errorf("use %s of volume %s: %w", below, name, err)
 	}
 	return target, nil
 }
 
 // makeBelow makes the directories of a path that are not there, as a kubelet does: with the
-// mode that the volume has. Links that containers have put there are not followed.
-func makeBelow(root int, path string) error {
+// mode that the volume has. It returns what is at the path. Links that containers have put there
+// are followed within the volume.
+func makeBelow(root int, path string) (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(root, &st); err != nil {
-		return err
+		return -1, err
 	}
 	at := root
-	for name := range strings.SplitSeq(path, "/") {
-		err := unix.Mkdirat(at, name, st.Mode&0o777) // in the volume's group, where that has the bit
-		made := err == nil
-		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return errors.Join(err, closeBelow(root, at))
+	for end := range len(path) + 1 {
+		if end < len(path) && path[end] != '/' {
+			continue
 		}
-		next, err := unix.Openat2(at, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: resolve})
-		if err := errors.Join(err, closeBelow(root, at)); err != nil {
-			return err
+		next, err := openBelow(root, path[:end])
+		if errors.Is(err, unix.ENOENT) {
+			next, err = makeAt(root, at, path[:end], st.Mode)
+		}
+		if at != root {
+			err = errors.Join(err, unix.Close(at))
+		}
+		if err != nil {
+			return -1, err
 		}
 		at = next
-		if made { // without what the agent's mask has taken away
-			if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", at), st.Mode&0o7777); err != nil {
-				return errors.Join(err, closeBelow(root, at))
-			}
-		}
 	}
-	return closeBelow(root, at)
+	return at, nil
 }
 
-// closeBelow closes what was opened below a directory.
-func closeBelow(root, fd int) error {
-	if fd == root {
-		return nil
+// makeAt makes the directory at a path below root. parent is what it is in.
+func makeAt(root, parent int, path string, mode uint32) (int, error) {
+	err := unix.Mkdirat(parent, filepath.Base(path), mode&0o777) // in the volume's group, where that has the bit
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, err
 	}
-	return unix.Close(fd)
+	made := err == nil
+	dir, err := openBelow(root, path)
+	if err != nil || !made {
+		return dir, err
+	}
+	// Without what the agent's mask has taken away.
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", dir), mode&0o7777); err != nil {
+		return -1, errors.Join(err, unix.Close(dir))
+	}
+	return dir, nil
+}
+
+// openBelow opens a path below root, by links as well, if these do not lead out of it.
+func openBelow(root int, path string) (int, error) {
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+	if errors.Is(err, unix.EXDEV) {
+		err = fmt.Errorf("it leads out of the volume: %w", err)
+	}
+	return fd, err
 }

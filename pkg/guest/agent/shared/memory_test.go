@@ -85,14 +85,31 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestMemoryLink: a part is below the volume, whatever links containers put there.
+// TestMemoryLink: a part is below the volume, whatever links containers put there. Those
+// that stay in it are followed.
 func TestMemoryLink(t *testing.T) {
 	tab, volume, _ := inMemory(t)
 	outside := t.TempDir()
-	if err := os.Symlink(outside, filepath.Join(volume, "link")); err != nil {
-		t.Fatal(err)
+	for link, to := range map[string]string{
+		"link": outside, "up": "../../..", "around": "/proc/self/root", "loop": "loop", "nothing": "releases/none",
+		"current": "releases/5", "releases/last": "../releases/5",
+	} {
+		link = filepath.Join(volume, link)
+		if err := errors.Join(os.MkdirAll(filepath.Join(volume, "releases/5"), 0o700), os.MkdirAll(filepath.Dir(link), 0o700), os.Symlink(to, link)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, source := range []string{"v/link", "v/link/made", "v/../x", "other", "other/part"} {
+	for _, part := range []string{"current", "releases/last", "current/new/newer", "releases/last/new"} {
+		path := acquire(t, tab, "container"+filepath.Base(part), "v/"+part)[0]
+		var is, want unix.Stat_t
+		if err := errors.Join(unix.Stat(path, &is), unix.Stat(filepath.Join(volume, part), &want)); err != nil || is.Ino != want.Ino || is.Dev != want.Dev {
+			t.Errorf("%s: %v", part, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(volume, "releases/5/new/newer")); err != nil {
+		t.Error(err)
+	}
+	for _, source := range []string{"v/link", "v/link/made", "v/up", "v/up/made", "v/around", "v/loop", "v/nothing", "v/nothing/made", "v/../x", "other", "other/part"} {
 		path := tab.memory.dir + "/" + source
 		if err := tab.Acquire("c", spec(t, tab.share+"/c/rootfs", path)); err == nil {
 			t.Errorf("%s can be used", source)

@@ -178,8 +178,14 @@ func mountBelow(root int, path, target string) error {
 		return err
 	}
 	defer func() { _ = unix.Close(source) }()
+	return mountTree(source, target)
+}
+
+// mountTree mounts what is open at a path that is not there yet.
+func mountTree(source int, target string) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(source, &st); err != nil {
+	err := unix.Fstat(source, &st)
+	if err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
