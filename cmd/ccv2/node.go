@@ -85,14 +85,17 @@ func (i *installer) agent(set, unit string) (*node.Agent, error) {
 
 // nodeAgent is an agent for the host, whose containerd is restarted as a unit; not at all for "".
 func (i *installer) nodeAgent(api node.API, unit string) *node.Agent {
-	const every, patience = 2 * time.Second, 30 * time.Second
+	const every, patience, apart = 2 * time.Second, 30 * time.Second, 5 * time.Minute
 	a := &node.Agent{
-		API: api, Host: i.host, Bundle: i.bundle, Out: i.stdout, Every: every, Patience: patience,
+		API: api, Host: i.host, Bundle: i.bundle, Out: i.stdout, Every: every, Patience: patience, Apart: apart,
 		Probe: func(ctx context.Context) error {
 			return i.onHost(ctx, filepath.Join(i.host.Prefix, "current/bin/ccv2"), "check", "-config", i.host.Config)
 		},
 		Uninstall: i.uninstall,
-		Ready: func() error {
+		Ready: func(ready bool) error {
+			if !ready {
+				return os.Remove(readyFile)
+			}
 			return errors.Join(os.MkdirAll(filepath.Dir(readyFile), 0o755), os.WriteFile(readyFile, nil, 0o644))
 		},
 	}

@@ -1,10 +1,13 @@
 package install
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +56,37 @@ func HasRead(h Host) (bool, error) {
 		return false, ErrNoContainerd
 	}
 	return false, nil
+}
+
+// Lost is the path of the file in which containerd was told of the runtime and does not
+// find it any more: somebody has cut it out, or written the file anew. It is "" when
+// nothing is missing.
+func Lost(h Host) (string, error) {
+	r, err := h.load()
+	if err != nil {
+		return "", err
+	}
+	if r == nil {
+		return h.recordPath(), nil
+	}
+	for _, path := range slices.Sorted(maps.Keys(r.Blocks)) {
+		text, err := h.read(path)
+		if err != nil {
+			return "", err
+		}
+		if !bytes.Contains(text, []byte(blockBegin)) {
+			return path, nil
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(r.Files)) {
+		if filepath.Base(path) != runtimeName+".toml" { // no drop-in
+			continue
+		}
+		if text, err := h.read(path); err != nil || text == nil {
+			return path, err
+		}
+	}
+	return "", nil
 }
 
 // ticks are what the kernel counts the time of processes in, in a second.

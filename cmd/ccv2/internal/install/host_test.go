@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,9 +20,25 @@ import (
 // TestLock: of two at once the second one changes nothing, and says which process the
 // first one is.
 func TestLock(t *testing.T) {
+	for _, run := range []bool{true, false} {
+		t.Run(fmt.Sprintf("with run %v", run), func(t *testing.T) { testLock(t, run) })
+	}
+}
+
+func testLock(t *testing.T, run bool) {
 	h := hostWith(t, "version = 2\n")
+	if run {
+		if err := os.Mkdir(h.at("/run"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	install(t, h, bundleOf(t, "1.0"))
 	before := tree(t, h)
+	for path := range before {
+		if strings.HasPrefix(path, "/run/") {
+			t.Errorf("%s is left", path)
+		}
+	}
 	unlock, err := lock(h)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +51,9 @@ func TestLock(t *testing.T) {
 		if err := do(); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "nothing was changed") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if after := tree(t, h); len(after) != len(before) {
+		after := tree(t, h)
+		delete(after, lockFile)
+		if len(after) != len(before) {
 			t.Errorf("%s has changed files", name)
 		}
 	}
@@ -42,6 +62,66 @@ func TestLock(t *testing.T) {
 	}
 	unlock()
 	install(t, h, next)
+}
+
+// TestLockOfOthers: what any user can open and lock keeps nobody from installing.
+func TestLockOfOthers(t *testing.T) {
+	h := hostWith(t, "version = 2\n")
+	if err := os.Mkdir(h.at("/run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/", "/run"} {
+		f, err := os.Open(filepath.Join(h.Root, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install(t, h, bundleOf(t, "1.0"))
+	unlock, err := lock(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if info, err := os.Stat(h.at(lockFile)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v: others can open it", info, err)
+	}
+}
+
+// TestLocks: of many at once one has the lock at a time, though each removes its file.
+func TestLocks(t *testing.T) {
+	h := hostWith(t, "version = 2\n")
+	if err := os.Mkdir(h.at("/run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var inside, got atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				unlock, err := lock(h)
+				if err != nil {
+					continue
+				}
+				if inside.Add(1) != 1 {
+					t.Error("two have the lock")
+				}
+				got.Add(1)
+				inside.Add(-1)
+				unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if got.Load() == 0 {
+		t.Error("nobody got it")
+	}
+	if _, err := os.Lstat(h.at(lockFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is left: %v", err)
+	}
 }
 
 // accessList is a POSIX access control list as the kernel has it: of the owner, of user 12,

@@ -22,21 +22,19 @@ func Install(h Host, dir string, dry bool, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if !dry {
+		unlock, err := lock(h)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	p, err := newPlan(h, b)
 	if err != nil {
 		return err
 	}
 	if dry {
 		return p.print(out)
-	}
-	unlock, err := lock(h)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	// What another one has done until now counts.
-	if p, err = newPlan(h, b); err != nil {
-		return err
 	}
 	will := p.record()
 	if err := p.apply(will); err != nil {

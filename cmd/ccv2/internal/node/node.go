@@ -36,21 +36,28 @@ type Agent struct {
 	// Uninstall takes away what was installed. While pods run in VMs it is an
 	// *install.InUseError.
 	Uninstall func() error
-	// Ready is told when the node has its label.
-	Ready func() error
+	// Ready is told when the node has its label, and when it has lost it.
+	Ready func(bool) error
 	// Every is how often is looked at what nobody tells: whether containerd has been
 	// restarted, whether pods have ended, whether the API server answers again.
 	Every time.Duration
 	// Patience is how long a pod that ends waits for that.
 	Patience time.Duration
+	// Apart is how long before its end a pod has lost its rights when they were not deleted
+	// together with the DaemonSet.
+	Apart time.Duration
+
+	lost time.Time // when the rights were first found to be lost
 }
 
 // Run does all of it. It returns when the context has ended, or when something does not
 // work.
 func (a *Agent) Run(ctx context.Context) error {
 	err := a.bringUp(ctx)
-	if err == nil {
-		a.tend(ctx)
+	for err == nil && ctx.Err() == nil {
+		if a.tend(ctx); ctx.Err() == nil {
+			err = a.bringUpAgain(ctx)
+		}
 	}
 	if ctx.Err() == nil {
 		return err
@@ -60,7 +67,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // bringUp does everything until the node has its label.
 func (a *Agent) bringUp(ctx context.Context) error {
-	if err := install.Install(a.Host, a.Bundle, false, a.Out); err != nil {
+	if err := a.install(ctx); err != nil {
 		return err
 	}
 	if err := a.await(ctx); err != nil {
@@ -76,7 +83,34 @@ func (a *Agent) bringUp(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintln(a.Out, "a VM has booted, and the node has the label: pods with runtimeClassName ccv2 may come")
-	return a.Ready()
+	return a.Ready(true)
+}
+
+// install installs the bundle, when nobody else is changing the installation.
+func (a *Agent) install(ctx context.Context) error {
+	for said, tick := false, time.NewTicker(a.Every); ; said = true {
+		err := install.Install(a.Host, a.Bundle, false, a.Out)
+		if !errors.Is(err, install.ErrBusy) {
+			return err
+		}
+		if !said {
+			fmt.Fprintf(a.Out, "%v: it is tried again\n", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// bringUpAgain does it anew when containerd's configuration has lost the runtime. Meanwhile
+// no pod is to come: a containerd that was restarted since does not know of it.
+func (a *Agent) bringUpAgain(ctx context.Context) error {
+	if err := errors.Join(a.Ready(false), a.label(ctx, false)); err != nil {
+		return err
+	}
+	return a.bringUp(ctx)
 }
 
 // await waits until containerd knows of the runtime, and restarts it if that is allowed.
@@ -168,17 +202,43 @@ func (a *Agent) known(ctx context.Context) (bool, error) {
 	return err == nil && (len(names) == 0 || slices.Contains(names, handler)), err
 }
 
-// tend removes the files of earlier versions when their last pods have ended.
+// tend removes the files of earlier versions when their last pods have ended. It returns when
+// the context has ended, or when containerd's configuration has lost the runtime.
 func (a *Agent) tend(ctx context.Context) {
-	for tick := time.NewTicker(a.Every); ; {
+	before := ""
+	for looked, tick := 1, time.NewTicker(a.Every); ; looked++ {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
+		lost, err := install.Lost(a.Host)
+		if lost != "" && lost == before { // else somebody may be about to write it
+			fmt.Fprintf(a.Out, "%s has lost the runtime (%s writes it again): if something else writes that file, have it keep what is between the marks\n", lost, handler)
+			return
+		}
+		if before = lost; err != nil {
+			fmt.Fprintln(a.Out, "whether containerd's configuration has the runtime is not known for now:", err)
+		}
 		if err := install.Prune(a.Host, io.Discard); err != nil {
 			fmt.Fprintln(a.Out, "files of earlier versions stay for now:", err)
 		}
+		if looked%patient == 0 {
+			a.lookAtRights(ctx)
+		}
+	}
+}
+
+// lookAtRights notes since when this pod may not ask for its DaemonSet. Whoever deletes the
+// rights together with the DaemonSet has this pod ended soon after.
+func (a *Agent) lookAtRights(ctx context.Context) {
+	_, err := a.API.Deleted(ctx)
+	switch {
+	case !kube.NoRights(err):
+		a.lost = time.Time{}
+	case a.lost.IsZero():
+		a.lost = time.Now()
+		fmt.Fprintln(a.Out, "this pod has lost its rights (kubectl apply -k deploy gives them back): without them it can neither keep the label of the node nor be told of an upgrade:", err)
 	}
 }
 
@@ -186,12 +246,10 @@ func (a *Agent) tend(ctx context.Context) {
 func (a *Agent) end(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(ctx, a.Patience)
 	defer cancel()
-	var deleted bool
-	err := a.ask(asking, "ask for the DaemonSet", func(ctx context.Context) (err error) {
-		deleted, err = a.API.Deleted(ctx)
-		return err
-	})
+	deleted, err := a.deleted(asking)
 	switch {
+	case kube.NoRights(err) && !a.lost.IsZero() && time.Since(a.lost) > a.Apart:
+		return fmt.Errorf("the rights of this pod were lost %v before its end, so whether the DaemonSet is deleted is not known, and all stays: %w", time.Since(a.lost).Round(time.Second), err)
 	case kube.NoRights(err):
 		// `kubectl delete -k` deletes the service account with the DaemonSet.
 		fmt.Fprintln(a.Out, "rights of this pod are deleted, and so is the DaemonSet:", err)
@@ -212,6 +270,26 @@ func (a *Agent) end(ctx context.Context) error {
 		return a.Restart(ctx)
 	}
 	return nil
+}
+
+// deleted asks whether the DaemonSet is deleted. That the pod may not ask is said by some
+// answers, one of which may be a mistake of a server that is being started.
+func (a *Agent) deleted(ctx context.Context) (deleted bool, err error) {
+	const answers = 3
+	for n, tick := 1, time.NewTicker(a.Every); ; n++ {
+		err = a.ask(ctx, "ask for the DaemonSet", func(ctx context.Context) (err error) {
+			deleted, err = a.API.Deleted(ctx)
+			return err
+		})
+		if !kube.NoRights(err) || n == answers {
+			return deleted, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false, fmt.Errorf("%w, %w", ctx.Err(), err)
+		}
+	}
 }
 
 // uninstall waits for the end of the pods that run in VMs, until this pod is killed.

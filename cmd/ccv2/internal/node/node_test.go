@@ -66,9 +66,10 @@ func agentOn(t *testing.T, c *cluster) (a *Agent, ready chan struct{}) {
 	h := install.Defaults()
 	h.Root = t.TempDir()
 	ready = make(chan struct{})
+	var once sync.Once
 	containerd(t, h, -time.Hour)
 	return &Agent{
-		API: c, Host: h, Bundle: bundle(t), Out: c, Every: time.Millisecond, Patience: time.Minute,
+		API: c, Host: h, Bundle: bundle(t), Out: c, Every: time.Millisecond, Patience: time.Minute, Apart: time.Hour,
 		Restart: func(context.Context) error {
 			c.event("restart")
 			containerd(t, h, time.Second) // after what was written a moment ago
@@ -79,7 +80,13 @@ func agentOn(t *testing.T, c *cluster) (a *Agent, ready chan struct{}) {
 		},
 		Probe:     func(context.Context) error { c.event("probe"); return nil },
 		Uninstall: func() error { return install.Uninstall(h, false, c, nil) },
-		Ready:     func() error { close(ready); return nil },
+		Ready: func(is bool) error {
+			c.event("ready %v", is)
+			if is {
+				once.Do(func() { close(ready) })
+			}
+			return nil
+		},
 	}, ready
 }
 
@@ -183,21 +190,38 @@ func inOrder(text string, parts ...string) bool {
 	return true
 }
 
-// TestStays: an upgrade of the DaemonSet, or an API server that does not answer, changes
-// nothing on the node; without rights, which are deleted together with it, the files go.
+// TestStays: an upgrade of the DaemonSet, an API server that does not answer, or rights that
+// were lost long before change nothing on the node; without rights, which are deleted
+// together with it, the files go.
 func TestStays(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fails error
+		early bool // the rights are lost before the end begins
 		goes  bool
 	}{
 		"upgrade": {}, "no answer": {fails: errors.New("refused")}, "broken": {fails: &kube.StatusError{Code: 500}},
 		"no rights": {fails: &kube.StatusError{Code: 403}, goes: true}, "no account": {fails: &kube.StatusError{Code: 401}, goes: true},
+		"no rights for long": {fails: &kube.StatusError{Code: 403}, early: true}, "no account for long": {fails: &kube.StatusError{Code: 401}, early: true},
 	} {
 		c := &cluster{handlers: []string{"ccv2"}, fails: tt.fails}
 		a, ready := agentOn(t, c)
-		a.Patience = time.Millisecond
+		if !kube.NoRights(tt.fails) {
+			a.Patience = time.Millisecond
+		}
+		lost := make(chan struct{})
+		a.Out = writer(func(text string) {
+			c.event("%s", text)
+			if strings.Contains(text, "has lost its rights") {
+				close(lost)
+			}
+		})
+		if tt.early {
+			a.Apart = 0
+		}
 		stop := start(t, a)
-		<-ready
+		if <-ready; tt.early {
+			<-lost
+		}
 		c.mu.Lock()
 		c.events = nil
 		c.mu.Unlock()
