@@ -83,11 +83,16 @@ var configRows = []row{
 		        sources: [{configMap: {name: c}}, {secret: {name: s}}, {downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}, {serviceAccountToken: {path: token, expirationSeconds: 600}}]`, script: `
 		apply && ended a
 		k logs a`},
-	{name: "configMap updated live", want: "the event came", manifest: `
+	{name: "configMap and secret updated live", want: "the events came", manifest: `
 		apiVersion: v1
 		kind: ConfigMap
 		metadata: {name: c}
 		data: {key: old}
+		---
+		apiVersion: v1
+		kind: Secret
+		metadata: {name: s}
+		stringData: {key: old}
 		---
 		apiVersion: v1
 		kind: Pod
@@ -97,17 +102,17 @@ var configRows = []row{
 		  containers:
 		    - name: main
 		      image: busybox:1.37
-		      command: [sh, -c, "printf '#!/bin/sh\\necho $@ >>/tmp/events\\n' >/tmp/note; chmod 755 /tmp/note; touch /tmp/events; inotifyd /tmp/note /etc/c:yndcwe & sleep 1; touch /tmp/watching; wait"]
+		      command: [sh, -c, "printf '#!/bin/sh\\necho $@ >>/tmp/events\\n' >/tmp/note; chmod 755 /tmp/note; touch /tmp/events; inotifyd /tmp/note /etc/c:yndcwe /etc/s:yndcwe & sleep 1; touch /tmp/watching; wait"]
 		      readinessProbe: {exec: {command: [test, -e, /tmp/watching]}, periodSeconds: 1, timeoutSeconds: 10}
-		      volumeMounts: [{name: c, mountPath: /etc/c}]
-		  volumes: [{name: c, configMap: {name: c}}]`, script: `
+		      volumeMounts: [{name: c, mountPath: /etc/c}, {name: s, mountPath: /etc/s}]
+		  volumes: [{name: c, configMap: {name: c}}, {name: s, secret: {secretName: s}}]`, script: `
 		apply && ready a
 		k exec a -- cat /etc/c/key; echo
-		k create configmap c --from-literal=key=new --dry-run=client -o yaml | k apply -f - >/dev/null 2>&1
+		for kind in configmap/c secret/s; do k patch $kind -p "$([ $kind = secret/s ] && echo '{"stringData":{"key":"new"}}' || echo '{"data":{"key":"new"}}')" >/dev/null; done
 		k annotate pod a touch=1 >/dev/null
-		await new k exec a -- cat /etc/c/key
-		await data k exec a -- cat /tmp/events >events && echo the event came
-		k exec a -- cat /etc/c/key; echo`},
+		await new k exec a -- cat /etc/c/key; await new k exec a -- cat /etc/s/key
+		await '/etc/c .*data' k exec a -- cat /tmp/events && await '/etc/s .*data' k exec a -- cat /tmp/events && echo the events came
+		k exec a -- cat /etc/c/key; echo; k exec a -- cat /etc/s/key; echo`},
 	{name: "token of a projected volume", want: "system:serviceaccount:", manifest: `
 		apiVersion: v1
 		kind: Pod

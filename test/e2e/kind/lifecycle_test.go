@@ -113,6 +113,30 @@ var lifecycleRows = []row{
 		  terminationGracePeriodSeconds: 1
 		  containers: [{name: main, image: "busybox:1.37", command: [sleep, "1000000"]}]`, script: `
 		n=0; for wait in 0 0.2 0.5 0.8 1.2 1.6 2.2 3; do apply; sleep $wait; k delete pod a --timeout=60s >/dev/null && n=$((n + 1)); done; echo gone $n`},
+	{name: "liveness by http and tcp", want: "1 1\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  terminationGracePeriodSeconds: 1
+		  containers:
+		    - name: http
+		      image: busybox:1.37
+		      command: [sh, -c, "touch /tmp/live; exec httpd -f -p 8080 -h /tmp"]
+		      startupProbe: {exec: {command: [test, -e, /tmp/live]}, periodSeconds: 1, timeoutSeconds: 10}
+		      livenessProbe: {httpGet: {path: /live, port: 8080}, periodSeconds: 1, timeoutSeconds: 10}
+		    - name: tcp
+		      image: busybox:1.37
+		      command: [sh, -c, "httpd -p 9090 -h /tmp; exec sleep 1000000"]
+		      startupProbe: {tcpSocket: {port: 9090}, periodSeconds: 1, timeoutSeconds: 10}
+		      livenessProbe: {tcpSocket: {port: 9090}, periodSeconds: 1, timeoutSeconds: 10}`, script: `
+		apply && ready a
+		k get pod a -o 'jsonpath={.status.containerStatuses[*].restartCount}{"\n"}'
+		k exec a -c http -- rm /tmp/live; k exec a -c tcp -- pkill httpd
+		await '^1 1$' k get pod a -o 'jsonpath={.status.containerStatuses[*].restartCount}'
+		ready a; k get pod a -o 'jsonpath={.status.containerStatuses[*].restartCount}{"\n"}'
+		k get events --field-selector reason=Unhealthy -o 'jsonpath={range .items[*]}{.message}{"\n"}{end}' | grep -o 'HTTP probe failed with statuscode: 404' | head -n 1`},
 	{name: "grpc probe", want: "1\n", manifest: `
 		apiVersion: v1
 		kind: Pod

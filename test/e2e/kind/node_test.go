@@ -13,11 +13,13 @@ var nodeRows = []row{
 		  nodeName: ccv2-worker
 		  containers: [{name: main, image: "busybox:1.37", command: [sh, -c, "i=0; while :; do i=$((i+1)); echo $i; sleep 1; done"]}]`, script: `
 		apply && ready a
+		token() { k exec a -- cat /var/run/secrets/kubernetes.io/serviceaccount/token; }; token >token
 		on ccv2-worker systemctl restart containerd
 		await 'goes on' k exec a -- echo goes on; k exec a -- echo goes on
 		on ccv2-worker systemctl restart kubelet
 		k wait --for=condition=Ready node/ccv2-worker --timeout=60s; await 'goes on' k exec a -- echo goes on
 		timeout 20 kubectl -n $ns logs -f a --tail=1 | head -n 3 | wc -l
+		rotated() { token >other && ! cmp -s token other && echo the token is another one; }; k annotate pod a again=1 >/dev/null; await another rotated && rotated
 		k get pod a -o 'jsonpath={.status.phase} {.status.containerStatuses[0].restartCount}{"\n"}'
 		k delete pod a --grace-period=1 --timeout=60s`},
 	{name: "summary of a node", want: "true true true eth0\n", manifest: `

@@ -125,6 +125,24 @@ var volumeRows = []row{
 		  volumes: [{name: v, emptyDir: {}}]`, script: `
 		apply && ended a
 		k logs a`},
+	{name: "subPath of a link", want: "five five\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  restartPolicy: Never
+		  initContainers:
+		    - {name: make, image: "busybox:1.37", command: [sh, -c, "for v in /d /m; do mkdir -p $v/releases/5; echo five >$v/releases/5/file; ln -s releases/5 $v/current; done"],
+		       volumeMounts: [{name: d, mountPath: /d}, {name: m, mountPath: /m}]}
+		  containers:
+		    - name: main
+		      image: busybox:1.37
+		      command: [sh, -c, "echo $(cat /disk/file) $(cat /memory/file); touch /disk/new /memory/new; ls /d/releases/5 /m/releases/5"]
+		      volumeMounts: [{name: d, mountPath: /disk, subPath: current}, {name: m, mountPath: /memory, subPath: current}, {name: d, mountPath: /d}, {name: m, mountPath: /m}]
+		  volumes: [{name: d, emptyDir: {}}, {name: m, emptyDir: {medium: Memory, sizeLimit: 16Mi}}]`, script: `
+		apply && ended a
+		k logs a`},
 	{name: "unix socket in a volume", want: "through the socket", manifest: `
 		apiVersion: v1
 		kind: Pod

@@ -59,6 +59,25 @@ var workloadRows = []row{
 		await new k logs deployment/d; k logs deployment/d 2>/dev/null
 		k rollout undo deployment/d
 		k rollout status deployment/d --timeout=150s | tail -n 1`},
+	{name: "replication", want: "one is new\n", manifest: `
+		apiVersion: v1
+		kind: ReplicationController
+		metadata: {name: r}
+		spec:
+		  replicas: 2
+		  selector: {app: r}
+		  template:
+		    metadata: {labels: {app: r}}
+		    spec:
+		      runtimeClassName: ccv2
+		      terminationGracePeriodSeconds: 1
+		      containers:
+		        - {name: main, image: "busybox:1.37", command: [sleep, "1000000"], resources: {limits: {cpu: 200m, memory: 32Mi}}}`, script: `
+		apply; await '^2$' k get rc r -o 'jsonpath={.status.readyReplicas}'
+		k get pods -l app=r -o name | sort >before
+		k delete $(head -n 1 before) --timeout=60s >/dev/null
+		await '^2$' sh -c 'kubectl -n $ns get pods -l app=r -o name | wc -l'; k wait --for=condition=Ready pod -l app=r --timeout=100s
+		k get pods -l app=r -o name | sort | comm -12 before - | wc -l | sed 's/^1$/one is new/'`},
 	{name: "daemon set", want: "1 1\n", manifest: `
 		apiVersion: apps/v1
 		kind: DaemonSet
