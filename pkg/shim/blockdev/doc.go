@@ -7,7 +7,8 @@
 // written: the guest's word is not taken for that. A [View] is what one container has.
 //
 // A disk is being plugged, there, and gone from the table before it is unplugged: who
-// comes then gets another one. Table.mu is a leaf, and not held while a device is opened,
+// comes then gets another one. What the guest does not release in time is unplugged with the
+// next container that comes or goes. Table.mu is a leaf, and not held while a device is opened,
 // plugged or unplugged. The package has no goroutines.
 //
 // It must not know sandboxes, what runs in the guest, and how it finds the disk.
