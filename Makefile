@@ -101,6 +101,15 @@ client-nerdctl: $(BUILD)/nerdctl/nerdctl
 client-docker: $(BUILD)/docker/dockerd
 
 # The client of Docker has no go.mod, and its packages the oldest language.
+# Without the discovery of clouds, half of which the module is.
+$(BUILD)/prometheus/prometheus: tools/prometheus/go.mod tools/prometheus/go.sum
+	@mkdir -p $(@D)
+	@$(STEP) "build Prometheus" env CGO_ENABLED=0 $(GO) -C tools/prometheus build -tags remove_all_sd -trimpath -buildvcs=false -ldflags "-s -w" -o $(abspath $(@D))/ tool
+	@touch $@
+
+e2e-prometheus: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar $(BUILD)/prometheus/prometheus ## a Prometheus scrapes pods, with the rules and the dashboard of deploy; needs root
+	@$(STEP) "Prometheus" env CCV2_PROMETHEUS=$(abspath $(BUILD))/prometheus hack/e2e.sh $(BUILD) -tags e2e,prometheus -run 'TestPrometheus|TestRules'
+
 $(BUILD)/nerdctl/nerdctl $(BUILD)/docker/dockerd: $(BUILD)/%: tools/nerdctl/go.mod tools/nerdctl/go.sum tools/docker/go.mod tools/docker/go.sum
 	@mkdir -p $(@D)
 	@$(STEP) "get what clients need from the distribution" hack/deps.sh clients $(BUILD)
@@ -279,4 +288,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: generate demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-host distributions kind-node e2e-kind e2e-kind-conformance conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-prometheus e2e-host distributions kind-node e2e-kind e2e-kind-conformance conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help

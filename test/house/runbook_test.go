@@ -125,11 +125,11 @@ func errorTexts(file *ast.File) (texts []string) {
 func makesError(fun ast.Expr) bool {
 	switch f := fun.(type) {
 	case *ast.Ident:
-		return strings.HasSuffix(f.Name, "Errorf") || f.Name == "usageError"
+		return strings.HasSuffix(f.Name, "Errorf") || f.Name == "UsageError"
 	case *ast.SelectorExpr:
 		x, _ := f.X.(*ast.Ident)
 		_, chained := f.X.(*ast.CallExpr) // log.G(ctx).WithError(err).Warn
-		return strings.HasSuffix(f.Sel.Name, "Errorf") || f.Sel.Name == "Warn" || f.Sel.Name == "Error" && (chained || x != nil && x.Name == "entry") ||
+		return strings.HasSuffix(f.Sel.Name, "Errorf") || f.Sel.Name == "UsageError" || f.Sel.Name == "Warn" || f.Sel.Name == "Error" && (chained || x != nil && x.Name == "entry") ||
 			f.Sel.Name == "New" && x != nil && x.Name == "errors"
 	}
 	return false

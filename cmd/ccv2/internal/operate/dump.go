@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
@@ -35,7 +36,7 @@ func dumpCommand(t *operator) *cli.Command {
 			}
 			parts, err := t.getDump(ctx, r, tasks)
 			if t.json {
-				return errors.Join(printJSON(t.Stdout, parts), explain(r, err))
+				return errors.Join(printJSON(t.Stdout, parts), sandboxes.Explain(r, err))
 			}
 			for _, p := range parts {
 				fmt.Fprintf(t.Stdout, "==== %s\n%s\n", p.Name, p.Text)
@@ -43,7 +44,7 @@ func dumpCommand(t *operator) *cli.Command {
 					fmt.Fprintf(t.Stdout, "(%s)\n", p.Error)
 				}
 			}
-			return explain(r, err)
+			return sandboxes.Explain(r, err)
 		},
 	}
 }
@@ -52,20 +53,20 @@ func dumpCommand(t *operator) *cli.Command {
 const partLimit = 15 * time.Second
 
 // getDump gets a dump. With an error it is what came before that.
-func (t *operator) getDump(ctx context.Context, r record, tasks bool) ([]part, error) {
-	if _, _, err := askInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
+func (t *operator) getDump(ctx context.Context, r sandboxes.Record, tasks bool) ([]part, error) {
+	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(partLimit, func() { cancel(context.DeadlineExceeded) })
 	defer late.Stop()
-	c, err := connect(ctx, r)
+	c, err := sandboxes.Connect(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	stream, err := c.Dump(ctx, &debugapi.DumpRequest{Tasks: tasks, Activity: activity()})
+	stream, err := c.Dump(ctx, &debugapi.DumpRequest{Tasks: tasks, Activity: sandboxes.Activity()})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
@@ -28,7 +29,7 @@ func shutdownCommand(t *operator) *cli.Command {
 				return err
 			}
 			if grace <= 0 {
-				return usageError("--grace %s: want more than 0", grace)
+				return sandboxes.UsageError("--grace %s: want more than 0", grace)
 			}
 			const release = 30 * time.Second
 			return t.end(ctx, r, &debugapi.EndRequest{Graceful: true, Timeout: grace.Nanoseconds(), By: caller()}, grace+release)
@@ -68,46 +69,46 @@ func caller() string {
 
 // end asks the shim, and waits until the VM's processes are gone. The shim closes the
 // connection when it has released all, which may be before its answer.
-func (t *operator) end(ctx context.Context, r record, request *debugapi.EndRequest, limit time.Duration) error {
-	if _, _, err := askInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
-		return explain(r, err)
+func (t *operator) end(ctx context.Context, r sandboxes.Record, request *debugapi.EndRequest, limit time.Duration) error {
+	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
+		return sandboxes.Explain(r, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c, err := connect(ctx, r)
+	c, err := sandboxes.Connect(ctx, r)
 	if err != nil {
-		return explain(r, err)
+		return sandboxes.Explain(r, err)
 	}
 	defer c.Close()
-	request.Activity = activity()
+	request.Activity = sandboxes.Activity()
 	if _, err := c.End(ctx, request); err != nil && !errors.Is(err, ttrpc.ErrClosed) && !errors.Is(err, io.EOF) {
-		return explain(r, err)
+		return sandboxes.Explain(r, err)
 	}
 	return t.awaitEnd(ctx, r)
 }
 
 // awaitEnd waits for the end of a sandbox's VM.
-func (t *operator) awaitEnd(ctx context.Context, r record) error {
-	for _, p := range r.saved.Processes {
+func (t *operator) awaitEnd(ctx context.Context, r sandboxes.Record) error {
+	for _, p := range r.Saved.Processes {
 		if err := p.Wait(ctx); err != nil {
-			return fmt.Errorf("sandbox %s: %w", r.name(), err)
+			return fmt.Errorf("sandbox %s: %w", r.Name(), err)
 		}
 	}
-	_, err := fmt.Fprintf(t.Stdout, "the vm of sandbox %s has ended\n", r.name())
+	_, err := fmt.Fprintf(t.Stdout, "the vm of sandbox %s has ended\n", r.Name())
 	return err
 }
 
 // killAll ends the processes of a sandbox by its record, the shim first, so that it starts
 // nothing any more.
-func (t *operator) killAll(ctx context.Context, r record) error {
+func (t *operator) killAll(ctx context.Context, r sandboxes.Record) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var errs []error
-	for _, p := range append([]store.Process{r.saved.Shim}, r.saved.Processes...) {
+	for _, p := range append([]store.Process{r.Saved.Shim}, r.Saved.Processes...) {
 		errs = append(errs, p.Kill(ctx))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("sandbox %s: %w", r.name(), err)
+		return fmt.Errorf("sandbox %s: %w", r.Name(), err)
 	}
 	return t.awaitEnd(ctx, r)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
 
@@ -35,14 +36,14 @@ func execCommand(t *operator) *cli.Command {
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.Args().Len() < 2 {
-				return usageError("want the id of one sandbox, or the name of its pod, and a program: ccv2 exec %s", c.ArgsUsage)
+				return sandboxes.UsageError("want the id of one sandbox, or the name of its pod, and a program: ccv2 exec %s", c.ArgsUsage)
 			}
-			r, err := find(t.stateDir, c.Args().First())
+			r, err := sandboxes.Find(t.stateDir, c.Args().First())
 			if err != nil {
 				return err
 			}
-			if _, _, err := askInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
-				return explain(r, err)
+			if _, _, err := sandboxes.AskInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
+				return sandboxes.Explain(r, err)
 			}
 			args := c.Args().Tail()
 			if bring != "" {
@@ -56,7 +57,7 @@ func execCommand(t *operator) *cli.Command {
 			}
 			status, err := t.run(ctx, r, &debugapi.ExecStart{Args: args, Terminal: tty}, t.Stdin)
 			if err != nil {
-				return explain(r, err)
+				return sandboxes.Explain(r, err)
 			}
 			if status != 0 {
 				return cli.Exit("", int(status))
@@ -67,7 +68,7 @@ func execCommand(t *operator) *cli.Command {
 }
 
 // bring puts a program of the host into the guest.
-func (t *operator) bring(ctx context.Context, r record, file, path string) error {
+func (t *operator) bring(ctx context.Context, r sandboxes.Record, file, path string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("copy a program into the guest: %w", err)
@@ -76,7 +77,7 @@ func (t *operator) bring(ctx context.Context, r record, file, path string) error
 	quiet := &operator{Options: Options{Stdout: io.Discard, Stderr: t.Stderr}}
 	status, err := quiet.run(ctx, r, &debugapi.ExecStart{Args: []string{"receive", path}}, f)
 	if err != nil {
-		return explain(r, fmt.Errorf("copy %s into the guest: %w", file, err))
+		return sandboxes.Explain(r, fmt.Errorf("copy %s into the guest: %w", file, err))
 	}
 	if status != 0 {
 		return fmt.Errorf("copy %s into the guest: it ended with status %d", file, status)
@@ -85,8 +86,8 @@ func (t *operator) bring(ctx context.Context, r record, file, path string) error
 }
 
 // run runs a program, and returns its status.
-func (t *operator) run(ctx context.Context, r record, start *debugapi.ExecStart, stdin io.Reader) (uint32, error) {
-	c, err := connect(ctx, r)
+func (t *operator) run(ctx context.Context, r sandboxes.Record, start *debugapi.ExecStart, stdin io.Reader) (uint32, error) {
+	c, err := sandboxes.Connect(ctx, r)
 	if err != nil {
 		return 0, err
 	}
@@ -111,7 +112,7 @@ func (t *operator) run(ctx context.Context, r record, start *debugapi.ExecStart,
 		defer mu.Unlock()
 		return stream.Send(m)
 	}
-	start.Activity = activity()
+	start.Activity = sandboxes.Activity()
 	if err := send(&debugapi.ExecInput{Start: start}); err != nil {
 		return 0, err
 	}
@@ -159,7 +160,7 @@ func sendInput(stdin io.Reader, send func(*debugapi.ExecInput) error) {
 func raw(start *debugapi.ExecStart) (restore func(), err error) {
 	term, err := console.ConsoleFromFile(os.Stdin)
 	if err != nil {
-		return nil, usageError("--tty: the standard input is no terminal")
+		return nil, sandboxes.UsageError("--tty: the standard input is no terminal")
 	}
 	if size, err := term.Size(); err == nil {
 		start.Rows, start.Columns = uint32(size.Height), uint32(size.Width)

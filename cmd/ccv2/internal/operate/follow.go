@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
 
@@ -21,20 +22,20 @@ type receiver interface {
 
 // entryLog is a log of a shim.
 type entryLog struct {
-	open   func(context.Context, *connection, *debugapi.LogRequest) (receiver, error)
+	open   func(context.Context, *sandboxes.Connection, *debugapi.LogRequest) (receiver, error)
 	format func(*debugapi.Entry) string
 }
 
 // logs are those that there are, by the names of their commands.
 var logs = map[string]entryLog{
 	"console": {
-		open: func(ctx context.Context, c *connection, r *debugapi.LogRequest) (receiver, error) {
+		open: func(ctx context.Context, c *sandboxes.Connection, r *debugapi.LogRequest) (receiver, error) {
 			return c.Console(ctx, r)
 		},
 		format: func(e *debugapi.Entry) string { return stamp(time.Unix(0, e.GetTime())) + "  " + line(e.GetText()) },
 	},
 	"events": {
-		open: func(ctx context.Context, c *connection, r *debugapi.LogRequest) (receiver, error) {
+		open: func(ctx context.Context, c *sandboxes.Connection, r *debugapi.LogRequest) (receiver, error) {
 			return c.Events(ctx, r)
 		},
 		format: func(e *debugapi.Entry) string {
@@ -76,21 +77,21 @@ func (t *operator) logCommand(name, usage, description string) *cli.Command {
 			if err != nil {
 				return err
 			}
-			request := &debugapi.LogRequest{Follow: follow, Activity: activity()}
+			request := &debugapi.LogRequest{Follow: follow, Activity: sandboxes.Activity()}
 			if !from.IsZero() {
 				request.Since = from.UnixNano()
 			}
-			return explain(r, t.follow(ctx, r, request, logs[name].open, logs[name].format))
+			return sandboxes.Explain(r, t.follow(ctx, r, request, logs[name].open, logs[name].format))
 		},
 	}
 }
 
 // follow prints entries until there are no more.
 func (t *operator) follow(
-	ctx context.Context, r record, request *debugapi.LogRequest,
-	open func(context.Context, *connection, *debugapi.LogRequest) (receiver, error), format func(*debugapi.Entry) string,
+	ctx context.Context, r sandboxes.Record, request *debugapi.LogRequest,
+	open func(context.Context, *sandboxes.Connection, *debugapi.LogRequest) (receiver, error), format func(*debugapi.Entry) string,
 ) error {
-	c, err := connect(ctx, r)
+	c, err := sandboxes.Connect(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func (t *operator) follow(
 	defer cancel(nil)
 	// A shim that hangs takes the connection, and does not answer. With --follow nothing may
 	// have happened yet, so that one is asked something else first.
-	if _, _, err := askInfo(ctx, r, false, t.limit); err != nil {
+	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.limit); err != nil {
 		return err
 	}
 	silent := time.AfterFunc(t.limit, func() { cancel(context.DeadlineExceeded) })
@@ -157,5 +158,5 @@ func instant(s string, now time.Time) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, usageError("--since %q: want a time such as %s, or a duration such as 10m", s, now.UTC().Format(time.RFC3339))
+	return time.Time{}, sandboxes.UsageError("--since %q: want a time such as %s, or a duration such as 10m", s, now.UTC().Format(time.RFC3339))
 }

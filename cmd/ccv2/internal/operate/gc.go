@@ -9,20 +9,21 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 )
 
 // leftover is a sandbox whose shim is dead.
 type leftover struct {
-	Namespace string    `json:"namespace"`
-	ID        string    `json:"id"`
-	Dir       string    `json:"dir"`
-	Created   time.Time `json:"created"`
-	Processes []process `json:"processes"` // that still run
-	Cgroup    string    `json:"cgroup,omitempty"`
-	NetNS     string    `json:"netns,omitempty"`
-	Removed   bool      `json:"removed"`
-	Error     string    `json:"error,omitempty"`
+	Namespace string              `json:"namespace"`
+	ID        string              `json:"id"`
+	Dir       string              `json:"dir"`
+	Created   time.Time           `json:"created"`
+	Processes []sandboxes.Process `json:"processes"` // that still run
+	Cgroup    string              `json:"cgroup,omitempty"`
+	NetNS     string              `json:"netns,omitempty"`
+	Removed   bool                `json:"removed"`
+	Error     string              `json:"error,omitempty"`
 }
 
 func gcCommand(t *operator) *cli.Command {
@@ -36,7 +37,7 @@ func gcCommand(t *operator) *cli.Command {
 			if err := none(c); err != nil {
 				return err
 			}
-			all, err := records(t.stateDir)
+			all, err := sandboxes.All(t.stateDir)
 			if err != nil {
 				return err
 			}
@@ -44,9 +45,9 @@ func gcCommand(t *operator) *cli.Command {
 			var errs []error
 			for _, r := range all {
 				switch {
-				case r.err != nil:
-					errs = append(errs, fmt.Errorf("%s: its record cannot be read, so that nothing is known of its shim: %w; remove it by hand", r.dir.Path(), r.err))
-				case !r.saved.Shim.Alive():
+				case r.Err != nil:
+					errs = append(errs, fmt.Errorf("%s: its record cannot be read, so that nothing is known of its shim: %w; remove it by hand", r.Dir.Path(), r.Err))
+				case !r.Saved.Shim.Alive():
 					l := leftoverOf(r)
 					if remove {
 						errs = append(errs, l.remove(ctx, r))
@@ -59,31 +60,31 @@ func gcCommand(t *operator) *cli.Command {
 	}
 }
 
-func leftoverOf(r record) leftover {
-	s := r.saved
-	l := leftover{Namespace: s.Namespace, ID: s.ID, Dir: r.dir.Path(), Created: s.Created, Cgroup: s.Cgroup, NetNS: s.NetNS}
+func leftoverOf(r sandboxes.Record) leftover {
+	s := r.Saved
+	l := leftover{Namespace: s.Namespace, ID: s.ID, Dir: r.Dir.Path(), Created: s.Created, Cgroup: s.Cgroup, NetNS: s.NetNS}
 	for _, p := range s.Processes {
 		if p.Alive() {
-			l.Processes = append(l.Processes, look(p.Name, p.PID))
+			l.Processes = append(l.Processes, sandboxes.Look(p.Name, p.PID))
 		}
 	}
 	return l
 }
 
 // remove releases what the sandbox had.
-func (l *leftover) remove(ctx context.Context, r record) error {
+func (l *leftover) remove(ctx context.Context, r sandboxes.Record) error {
 	ctx, cancel := context.WithTimeout(ctx, reclaim.Timeout)
 	defer cancel()
 	// Others took their time: a sandbox of that id may have been started meanwhile.
-	now, err := r.dir.Load()
-	if err == nil && now.Shim != r.saved.Shim {
-		return fmt.Errorf("clean up after the dead shim of sandbox %s: another shim has cleaned up, and runs it now", r.name())
+	now, err := r.Dir.Load()
+	if err == nil && now.Shim != r.Saved.Shim {
+		return fmt.Errorf("clean up after the dead shim of sandbox %s: another shim has cleaned up, and runs it now", r.Name())
 	}
-	err = reclaim.Sandbox(ctx, r.dir)
+	err = reclaim.Sandbox(ctx, r.Dir)
 	l.Removed = err == nil
 	if err != nil {
 		l.Error = line(err.Error())
-		return fmt.Errorf("clean up after the dead shim of sandbox %s: %w", r.name(), err)
+		return fmt.Errorf("clean up after the dead shim of sandbox %s: %w", r.Name(), err)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
 
@@ -22,7 +23,7 @@ func psCommand(t *operator) *cli.Command {
 			if err := none(c); err != nil {
 				return err
 			}
-			all, err := records(t.stateDir)
+			all, err := sandboxes.All(t.stateDir)
 			if err != nil {
 				return err
 			}
@@ -106,12 +107,12 @@ func infoCommand(t *operator) *cli.Command {
 				return err
 			}
 			const asks = 2 // the guest and the VMM, 2 s each
-			info, raw, err := askInfo(ctx, r, true, t.limit+asks*2*time.Second)
+			info, raw, err := sandboxes.AskInfo(ctx, r, true, t.limit+asks*2*time.Second)
 			if err != nil {
-				return explain(r, err)
+				return sandboxes.Explain(r, err)
 			}
 			if t.json {
-				return printJSON(t.Stdout, map[string]any{"info": raw, "record": r.saved, "sandbox": viewOne(ctx, r, t.limit)})
+				return printJSON(t.Stdout, map[string]any{"info": raw, "record": r.Saved, "sandbox": viewOne(ctx, r, t.limit)})
 			}
 			return t.printInfo(viewOne(ctx, r, t.limit), info)
 		},
@@ -174,11 +175,11 @@ func (t *operator) printInfo(v view, info debugapi.Info) error {
 	return t.printProcesses(v.Processes)
 }
 
-func (t *operator) printProcesses(all []process) error {
+func (t *operator) printProcesses(all []sandboxes.Process) error {
 	out := newTable(t.Stdout, "PROCESS", "PID", "STATE", "MEMORY", "CPU")
 	for _, p := range all {
 		state := p.State
-		if state == gone {
+		if state == sandboxes.Gone {
 			state = "gone"
 		}
 		out.row(p.Name, fmt.Sprint(p.PID), state, mebibytes(p.PSSBytes), span(time.Duration(p.CPUNanoseconds)))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/config"
 )
 
@@ -46,7 +47,7 @@ func Run(o Options, args []string) int {
 		name = " " + args[0]
 	}
 	fmt.Fprintf(o.Stderr, "ccv2%s: %v\n", name, err)
-	return StatusOf(err)
+	return sandboxes.StatusOf(err)
 }
 
 // Commands are the names of this package's commands, with one line about each.
@@ -76,7 +77,7 @@ func tool(o Options) *cli.Command {
 		EnableShellCompletion: true, HideHelpCommand: true,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // Run says it
 		Commands: []*cli.Command{
-			psCommand(t), infoCommand(t), consoleCommand(t), eventsCommand(t), statsCommand(t), dumpCommand(t), execCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t), supportCommand(t),
+			psCommand(t), infoCommand(t), consoleCommand(t), eventsCommand(t), statsCommand(t), dumpCommand(t), execCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t), supportCommand(t), metricsCommand(t),
 		},
 	}
 	for _, c := range root.Commands {
@@ -86,7 +87,7 @@ func tool(o Options) *cli.Command {
 			c.ShellComplete = t.complete
 		}
 		c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {
-			return &Error{Status: StatusUsage, Err: err}
+			return &sandboxes.Error{Status: sandboxes.StatusUsage, Err: err}
 		}
 	}
 	for _, other := range o.Others {
@@ -121,11 +122,11 @@ func (t *operator) commonFlags() []cli.Flag {
 
 // before checks what all commands need.
 func (t *operator) before(ctx context.Context, _ *cli.Command) (context.Context, error) {
-	if err := needRoot(os.Geteuid()); err != nil {
+	if err := sandboxes.NeedRoot(os.Geteuid()); err != nil {
 		return ctx, err
 	}
 	if t.limit <= 0 {
-		return ctx, usageError("--timeout %s: want more than 0", t.limit)
+		return ctx, sandboxes.UsageError("--timeout %s: want more than 0", t.limit)
 	}
 	if t.stateDir != "" {
 		return ctx, nil
@@ -142,11 +143,11 @@ func (t *operator) before(ctx context.Context, _ *cli.Command) (context.Context,
 }
 
 // one is the sandbox that the only argument names.
-func (t *operator) one(c *cli.Command) (record, error) {
+func (t *operator) one(c *cli.Command) (sandboxes.Record, error) {
 	if c.Args().Len() != 1 {
-		return record{}, usageError("want the id of one sandbox, or the name of its pod: ccv2 %s %s", c.Name, c.ArgsUsage)
+		return sandboxes.Record{}, sandboxes.UsageError("want the id of one sandbox, or the name of its pod: ccv2 %s %s", c.Name, c.ArgsUsage)
 	}
-	return find(t.stateDir, c.Args().First())
+	return sandboxes.Find(t.stateDir, c.Args().First())
 }
 
 // complete prints what can be named: the ids of sandboxes and the names of pods, or flags.
@@ -155,19 +156,19 @@ func (t *operator) complete(ctx context.Context, c *cli.Command) {
 		cli.DefaultCompleteWithFlags(ctx, c)
 		return
 	}
-	all, _ := records(t.stateDir) // nothing is completed where there is nothing
+	all, _ := sandboxes.All(t.stateDir) // nothing is completed where there is nothing
 	for _, r := range all {
-		if about := r.saved.About; about.Pod != "" {
+		if about := r.Saved.About; about.Pod != "" {
 			fmt.Fprintf(t.Stdout, "%s/%s\n", line(about.PodNamespace), line(about.Pod))
 		}
-		fmt.Fprintln(t.Stdout, r.saved.ID)
+		fmt.Fprintln(t.Stdout, r.Saved.ID)
 	}
 }
 
 // none refuses arguments.
 func none(c *cli.Command) error {
 	if c.Args().Present() {
-		return usageError("unexpected argument %q", c.Args().First())
+		return sandboxes.UsageError("unexpected argument %q", c.Args().First())
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/ttrpc"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
@@ -184,9 +185,9 @@ func TestFind(t *testing.T) {
 		"abc1": "abc1", "abc": "abc", "x/web": "abc1", "db": "abc", "y/db": "abc",
 		"": "is empty", "web": "can be any of abc1 (pod x/web), abc2 (pod y/web)", "ab": "can be any of", "no": "ccv2 ps lists",
 	} {
-		r, err := find(h.dir, name)
-		if err != nil && !strings.Contains(err.Error(), want) || err == nil && r.saved.ID != want {
-			t.Errorf("%s: %q, %v, want %q", name, r.saved.ID, err, want)
+		r, err := sandboxes.Find(h.dir, name)
+		if err != nil && !strings.Contains(err.Error(), want) || err == nil && r.Saved.ID != want {
+			t.Errorf("%s: %q, %v, want %q", name, r.Saved.ID, err, want)
 		}
 	}
 }
@@ -198,11 +199,11 @@ func TestSilentShims(t *testing.T) {
 	h.sandbox("died", false, store.About{})
 	for _, command := range []string{"info", "console", "events", "dump", "kill", "shutdown"} {
 		for id, want := range map[string]string{"hangs": "does not answer", "died": "is dead"} {
-			if status, _, stderr := h.run(command, id); status != StatusNoAnswer || !strings.Contains(stderr, want) {
+			if status, _, stderr := h.run(command, id); status != sandboxes.StatusNoAnswer || !strings.Contains(stderr, want) {
 				t.Errorf("%s %s: status %d, %s", command, id, status, stderr)
 			}
 		}
-		if status, _, stderr := h.run(command); status != StatusUsage || !strings.Contains(stderr, "ccv2 "+command+" ID") {
+		if status, _, stderr := h.run(command); status != sandboxes.StatusUsage || !strings.Contains(stderr, "ccv2 "+command+" ID") {
 			t.Errorf("%s: status %d, %s", command, status, stderr)
 		}
 	}
@@ -215,7 +216,7 @@ func TestEvents(t *testing.T) {
 	if status != 0 || !strings.Contains(stdout, "a?[2Jb") || !strings.Contains(stdout, "3 older ones are forgotten") || strings.Contains(stdout, "\x1b") {
 		t.Errorf("status %d: %q, %s", status, stdout, stderr)
 	}
-	if status, _, stderr := h.run("events", "s", "--since", "yesterday"); status != StatusUsage || !strings.Contains(stderr, "such as 10m") {
+	if status, _, stderr := h.run("events", "s", "--since", "yesterday"); status != sandboxes.StatusUsage || !strings.Contains(stderr, "such as 10m") {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 }
@@ -269,10 +270,10 @@ func TestSupport(t *testing.T) {
 }
 
 func TestNeedRoot(t *testing.T) {
-	if err := needRoot(0); err != nil {
+	if err := sandboxes.NeedRoot(0); err != nil {
 		t.Error(err)
 	}
-	if err := needRoot(1000); StatusOf(err) != StatusNotRoot || !strings.Contains(err.Error(), "needs root") {
+	if err := sandboxes.NeedRoot(1000); sandboxes.StatusOf(err) != sandboxes.StatusNotRoot || !strings.Contains(err.Error(), "needs root") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -287,7 +288,7 @@ func TestInstant(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"-10m", "10", "yesterday"} {
-		if got, err := instant(s, now); StatusOf(err) != StatusUsage {
+		if got, err := instant(s, now); sandboxes.StatusOf(err) != sandboxes.StatusUsage {
 			t.Errorf("%q: %v, %v", s, got, err)
 		}
 	}

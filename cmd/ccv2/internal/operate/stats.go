@@ -10,17 +10,18 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // stats are what a sandbox uses.
 type stats struct {
-	At         time.Time       `json:"at"`
-	Processes  []process       `json:"processes"`
-	Guest      *debugapi.Guest `json:"guest,omitempty"`
-	Interfaces []netInterface  `json:"interfaces,omitempty"` // of the pod's network namespace, as the host sees it
-	Problems   []string        `json:"problems,omitempty"`
+	At         time.Time           `json:"at"`
+	Processes  []sandboxes.Process `json:"processes"`
+	Guest      *debugapi.Guest     `json:"guest,omitempty"`
+	Interfaces []netInterface      `json:"interfaces,omitempty"` // of the pod's network namespace, as the host sees it
+	Problems   []string            `json:"problems,omitempty"`
 }
 
 // netInterface has the counters of an interface.
@@ -52,7 +53,7 @@ func statsCommand(t *operator) *cli.Command {
 				return err
 			}
 			if every <= 0 {
-				return usageError("--interval %s: want more than 0", every)
+				return sandboxes.UsageError("--interval %s: want more than 0", every)
 			}
 			var before *stats
 			ticker := time.NewTicker(every)
@@ -62,8 +63,8 @@ func statsCommand(t *operator) *cli.Command {
 				if err := t.printStats(before, now); err != nil || !watch {
 					return err
 				}
-				if now.Processes[0].State == gone {
-					return explain(r, context.DeadlineExceeded)
+				if now.Processes[0].State == sandboxes.Gone {
+					return sandboxes.Explain(r, context.DeadlineExceeded)
 				}
 				before = &now
 				select {
@@ -77,25 +78,25 @@ func statsCommand(t *operator) *cli.Command {
 }
 
 // getStats gets what there is; what does not answer is a problem.
-func (t *operator) getStats(ctx context.Context, r record) stats {
+func (t *operator) getStats(ctx context.Context, r sandboxes.Record) stats {
 	s := stats{At: time.Now()}
-	for _, p := range append([]store.Process{r.saved.Shim}, r.saved.Processes...) {
-		seen := process{Name: p.Name, PID: p.PID}
+	for _, p := range append([]store.Process{r.Saved.Shim}, r.Saved.Processes...) {
+		seen := sandboxes.Process{Name: p.Name, PID: p.PID}
 		if p.Alive() {
-			seen = measure(p.Name, p.PID)
+			seen = sandboxes.Measure(p.Name, p.PID)
 		}
 		s.Processes = append(s.Processes, seen)
 		if p.Name == "qemu" {
 			s.Interfaces = interfaces(p.PID)
 		}
-		if seen.State == stopped {
+		if seen.State == sandboxes.Stopped {
 			s.Problems = append(s.Problems, fmt.Sprintf("%s (pid %d) is stopped by a signal", p.Name, p.PID))
 		}
 	}
 	const asks = 2 // the guest and the VMM, 2 s each
-	info, _, err := askInfo(ctx, r, true, t.limit+asks*2*time.Second)
+	info, _, err := sandboxes.AskInfo(ctx, r, true, t.limit+asks*2*time.Second)
 	if err != nil {
-		s.Problems = append(s.Problems, line(explain(r, err).Error()))
+		s.Problems = append(s.Problems, line(sandboxes.Explain(r, err).Error()))
 		return s
 	}
 	s.Guest = info.Guest
@@ -131,7 +132,7 @@ func (t *operator) printStats(before *stats, now stats) error {
 	out := newTable(t.Stdout, "PROCESS", "PID", "STATE", "MEMORY", "CPU", "CPU NOW")
 	for i, p := range now.Processes {
 		state := p.State
-		if state == gone {
+		if state == sandboxes.Gone {
 			state = "gone"
 		}
 		rate := ""

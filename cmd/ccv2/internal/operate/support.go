@@ -16,6 +16,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
 
@@ -37,9 +38,9 @@ func supportCommand(t *operator) *cli.Command {
 			&cli.BoolFlag{Name: "tasks", Usage: "also the tasks of each guest's kernel", Destination: &tasks},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			var chosen []record
+			var chosen []sandboxes.Record
 			for _, name := range c.Args().Slice() {
-				r, err := find(t.stateDir, name)
+				r, err := sandboxes.Find(t.stateDir, name)
 				if err != nil {
 					return err
 				}
@@ -47,7 +48,7 @@ func supportCommand(t *operator) *cli.Command {
 			}
 			if len(chosen) == 0 {
 				var err error
-				if chosen, err = records(t.stateDir); err != nil {
+				if chosen, err = sandboxes.All(t.stateDir); err != nil {
 					return err
 				}
 			}
@@ -90,7 +91,7 @@ func (a *archive) addJSON(name string, v any, err error) error {
 }
 
 // collect writes an archive, which only its owner can read.
-func (t *operator) collect(ctx context.Context, path string, chosen []record, tasks bool) (err error) {
+func (t *operator) collect(ctx context.Context, path string, chosen []sandboxes.Record, tasks bool) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the archive: %w", err)
@@ -105,11 +106,11 @@ func (t *operator) collect(ctx context.Context, path string, chosen []record, ta
 	return err
 }
 
-func (t *operator) fill(ctx context.Context, a *archive, chosen []record, tasks bool) error {
-	if err := a.add("version.txt", []byte("ccv2 "+t.Version+"\nactivity "+activity()+"\n")); err != nil {
+func (t *operator) fill(ctx context.Context, a *archive, chosen []sandboxes.Record, tasks bool) error {
+	if err := a.add("version.txt", []byte("ccv2 "+t.Version+"\nactivity "+sandboxes.Activity()+"\n")); err != nil {
 		return err
 	}
-	drop, _ := filepath.Glob(escape(t.config) + ".d/*.toml") // none is what it mostly is
+	drop, _ := filepath.Glob(sandboxes.Escape(t.config) + ".d/*.toml") // none is what it mostly is
 	for _, path := range append(append(hostFiles, t.config), drop...) {
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -131,22 +132,22 @@ func (t *operator) fill(ctx context.Context, a *archive, chosen []record, tasks 
 }
 
 // describe adds what is known of a sandbox; what does not answer is said.
-func (t *operator) describe(ctx context.Context, a *archive, r record, tasks bool) error {
-	dir := "sandboxes/" + cmp.Or(r.saved.ID, filepath.Base(r.dir.Path())) + "/" // of a long id the directory is a hash
-	errs := []error{a.addJSON(dir+"record", r.saved, r.err)}
-	if r.err != nil {
+func (t *operator) describe(ctx context.Context, a *archive, r sandboxes.Record, tasks bool) error {
+	dir := "sandboxes/" + cmp.Or(r.Saved.ID, filepath.Base(r.Dir.Path())) + "/" // of a long id the directory is a hash
+	errs := []error{a.addJSON(dir+"record", r.Saved, r.Err)}
+	if r.Err != nil {
 		return errors.Join(errs...)
 	}
 	errs = append(errs, a.addJSON(dir+"sandbox", viewOne(ctx, r, t.limit), nil))
-	if !r.saved.Shim.Alive() {
+	if !r.Saved.Shim.Alive() {
 		return errors.Join(errs...)
 	}
 	errs = append(errs, a.addJSON(dir+"stats", t.getStats(ctx, r), nil))
 	for name, log := range logs {
 		var text bytes.Buffer
 		quiet := &operator{Options: Options{Stdout: &text, Stderr: &text}, limit: t.limit}
-		if err := quiet.follow(ctx, r, &debugapi.LogRequest{Activity: activity()}, log.open, log.format); err != nil {
-			fmt.Fprintln(&text, explain(r, err))
+		if err := quiet.follow(ctx, r, &debugapi.LogRequest{Activity: sandboxes.Activity()}, log.open, log.format); err != nil {
+			fmt.Fprintln(&text, sandboxes.Explain(r, err))
 		}
 		errs = append(errs, a.add(dir+name+".txt", text.Bytes()))
 	}
@@ -159,7 +160,7 @@ func (t *operator) describe(ctx context.Context, a *archive, r record, tasks boo
 		errs = append(errs, a.add(dir+p.Name, []byte(text)))
 	}
 	if err != nil {
-		errs = append(errs, a.add(dir+"dump.error.txt", []byte(explain(r, err).Error()+"\n")))
+		errs = append(errs, a.add(dir+"dump.error.txt", []byte(sandboxes.Explain(r, err).Error()+"\n")))
 	}
 	return errors.Join(errs...)
 }

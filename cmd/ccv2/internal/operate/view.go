@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -20,17 +21,17 @@ const (
 
 // view is one sandbox, as ps shows it.
 type view struct {
-	Namespace    string      `json:"namespace"`
-	ID           string      `json:"id"`
-	PodNamespace string      `json:"pod_namespace,omitempty"`
-	Pod          string      `json:"pod,omitempty"`
-	State        string      `json:"state"`
-	Created      time.Time   `json:"created"`
-	VM           vmView      `json:"vm"`
-	Memory       int64       `json:"pss_bytes"`       // of all its processes
-	CPU          int64       `json:"cpu_nanoseconds"` // of all its processes
-	Processes    []process   `json:"processes"`
-	Containers   []container `json:"containers,omitempty"`
+	Namespace    string              `json:"namespace"`
+	ID           string              `json:"id"`
+	PodNamespace string              `json:"pod_namespace,omitempty"`
+	Pod          string              `json:"pod,omitempty"`
+	State        string              `json:"state"`
+	Created      time.Time           `json:"created"`
+	VM           vmView              `json:"vm"`
+	Memory       int64               `json:"pss_bytes"`       // of all its processes
+	CPU          int64               `json:"cpu_nanoseconds"` // of all its processes
+	Processes    []sandboxes.Process `json:"processes"`
+	Containers   []container         `json:"containers,omitempty"`
 	// Problems are what an operator should know.
 	Problems []string `json:"problems,omitempty"`
 	Dir      string   `json:"dir"`
@@ -56,7 +57,7 @@ const atOnce = 32
 
 // viewAll looks at all sandboxes side by side. A shim that takes longer than limit to
 // answer is hung.
-func viewAll(ctx context.Context, all []record, limit time.Duration) []view {
+func viewAll(ctx context.Context, all []sandboxes.Record, limit time.Duration) []view {
 	views := make([]view, len(all))
 	turns := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
@@ -72,37 +73,37 @@ func viewAll(ctx context.Context, all []record, limit time.Duration) []view {
 }
 
 // viewOne looks at one.
-func viewOne(ctx context.Context, r record, limit time.Duration) view {
-	if r.err != nil {
-		return view{State: stateUnknown, Dir: r.dir.Path(), Problems: []string{line(r.err.Error())}}
+func viewOne(ctx context.Context, r sandboxes.Record, limit time.Duration) view {
+	if r.Err != nil {
+		return view{State: stateUnknown, Dir: r.Dir.Path(), Problems: []string{line(r.Err.Error())}}
 	}
-	s := r.saved
+	s := r.Saved
 	v := view{
-		Namespace: s.Namespace, ID: s.ID, PodNamespace: line(s.About.PodNamespace), Pod: line(s.About.Pod), Created: s.Created, Dir: r.dir.Path(),
+		Namespace: s.Namespace, ID: s.ID, PodNamespace: line(s.About.PodNamespace), Pod: line(s.About.Pod), Created: s.Created, Dir: r.Dir.Path(),
 		VM: vmView{CPUs: s.About.CPUs, MemoryMiB: s.About.MemoryMiB, Accelerator: s.About.Accelerator, Source: s.About.Source},
 	}
 	for _, p := range append([]store.Process{s.Shim}, s.Processes...) {
-		seen := process{Name: p.Name, PID: p.PID}
+		seen := sandboxes.Process{Name: p.Name, PID: p.PID}
 		if p.Alive() {
-			seen = measure(p.Name, p.PID)
+			seen = sandboxes.Measure(p.Name, p.PID)
 		}
 		v.Processes = append(v.Processes, seen)
 		v.Memory += seen.PSSBytes
 		v.CPU += seen.CPUNanoseconds
-		if seen.State == stopped {
+		if seen.State == sandboxes.Stopped {
 			v.Problems = append(v.Problems, fmt.Sprintf("%s (pid %d) is stopped by a signal", p.Name, p.PID))
 		}
 	}
 	if !s.Shim.Alive() {
 		v.State = stateDead
-		v.Problems = append(v.Problems, silence(r))
+		v.Problems = append(v.Problems, sandboxes.Silence(r))
 		return v
 	}
-	info, _, err := askInfo(ctx, r, false, limit)
+	info, _, err := sandboxes.AskInfo(ctx, r, false, limit)
 	if err != nil {
 		v.State = stateHung
-		if v.Processes[0].State != stopped {
-			v.Problems = append(v.Problems, silence(r))
+		if v.Processes[0].State != sandboxes.Stopped {
+			v.Problems = append(v.Problems, sandboxes.Silence(r))
 		}
 		return v
 	}

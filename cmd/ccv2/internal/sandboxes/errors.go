@@ -1,4 +1,4 @@
-package operate
+package sandboxes
 
 import (
 	"context"
@@ -42,27 +42,28 @@ func StatusOf(err error) int {
 	return StatusFailed
 }
 
-func usageError(format string, args ...any) error {
+// UsageError is an error of the command line.
+func UsageError(format string, args ...any) error {
 	return &Error{Status: StatusUsage, Err: fmt.Errorf(format, args...)}
 }
 
-// needRoot refuses others than root: nobody else can read a record, or reach a shim.
-func needRoot(euid int) error {
+// NeedRoot refuses others than root: nobody else can read a Record, or reach a shim.
+func NeedRoot(euid int) error {
 	if euid == 0 {
 		return nil
 	}
 	return &Error{Status: StatusNotRoot, Err: fmt.Errorf("needs root: sandboxes and their consoles are root's alone, and this is uid %d; run it with sudo", euid)}
 }
 
-// explain says what an error of a request means.
-func explain(r record, err error) error {
+// Explain says what an error of a request means.
+func Explain(r Record, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, ttrpc.ErrClosed), errors.Is(err, io.EOF), isDial(err):
-		return &Error{Status: StatusNoAnswer, Err: fmt.Errorf("sandbox %s: %s: %w", r.name(), silence(r), err)}
+		return &Error{Status: StatusNoAnswer, Err: fmt.Errorf("sandbox %s: %s: %w", r.Name(), Silence(r), err)}
 	}
-	return fmt.Errorf("sandbox %s: %w (activity %s in the log)", r.name(), printable.Error(errgrpc.ToNative(err), printable.MaxReport), activity())
+	return fmt.Errorf("sandbox %s: %w (activity %s in the log)", r.Name(), printable.Error(errgrpc.ToNative(err), printable.MaxReport), Activity())
 }
 
 // isDial reports whether the shim could not be reached.
@@ -71,22 +72,22 @@ func isDial(err error) bool {
 	return ok
 }
 
-// silence says why a shim does not answer, and what to do.
-func silence(r record) string {
-	shim := r.saved.Shim
+// Silence says why a shim does not answer, and what to do.
+func Silence(r Record) string {
+	shim := r.Saved.Shim
 	if !shim.Alive() {
 		return fmt.Sprintf("its shim (pid %d) is dead; containerd cleans up after it, or ccv2 gc --remove does", shim.PID)
 	}
-	p := look("shim", shim.PID)
-	if p.State == stopped {
+	p := Look("shim", shim.PID)
+	if p.State == Stopped {
 		return fmt.Sprintf("its shim (pid %d) is stopped by a signal; kill -CONT %d lets it go on", shim.PID, shim.PID)
 	}
 	if cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", shim.PID)); err == nil && len(cmdline) == 0 {
 		return fmt.Sprintf("its shim (pid %d) just ends", shim.PID)
 	}
-	if _, err := os.Stat(socketOf(r)); err != nil {
+	if _, err := os.Stat(SocketOf(r)); err != nil {
 		return fmt.Sprintf("its shim (pid %d) has no debug service: it is of an older release, or just ends", shim.PID)
 	}
 	return fmt.Sprintf("its shim (pid %d) does not answer; kill -USR1 %d has it write its stacks to containerd's log, "+
-		"and ccv2 kill --force %s ends it", shim.PID, shim.PID, r.saved.ID)
+		"and ccv2 kill --force %s ends it", shim.PID, shim.PID, r.Saved.ID)
 }
