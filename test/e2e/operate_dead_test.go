@@ -28,7 +28,10 @@ func TestOperateDead(t *testing.T) {
 	harness.Until(t, "end of the shim", func() bool {
 		return strings.Contains(c.CCV2OK(t, "ps"), "is dead; containerd cleans up after it")
 	})
-	for _, command := range []string{"info", "console", "events", "dump", "kill", "shutdown"} {
+	if r := c.CCV2(t, "events", "dead"); r.Code != 0 || !strings.Contains(r.Stdout, "start ") || !strings.Contains(r.Stderr, "has died") {
+		t.Errorf("events: exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	for _, command := range []string{"info", "console", "trace", "log-level", "dump", "kill", "shutdown"} {
 		if r := c.CCV2(t, command, "dead"); r.Code != 5 || !strings.Contains(r.Stderr, "is dead") {
 			t.Errorf("%s: exit code %d: %s%s", command, r.Code, r.Stdout, r.Stderr)
 		}
@@ -39,6 +42,9 @@ func TestOperateDead(t *testing.T) {
 	t.Log(c.CCV2OK(t, "gc", "--remove"))
 	if _, err := os.Stat(filepath.Join(c.StateDir(), c.Namespace, "dead")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the directory is still there: %v", err)
+	}
+	if r := c.CCV2(t, "events", "dead"); r.Code != 0 || !strings.Contains(r.Stdout, "start ") {
+		t.Errorf("events after the end: exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	for _, role := range []harness.Role{harness.QEMU, harness.VirtioFSD} {
 		if left := c.Find(role, "dead"); len(left) > 0 {

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -51,7 +52,12 @@ func TestOperate(t *testing.T) {
 	t.Run("stats", operateStats)
 	t.Run("dump", operateDump)
 	t.Run("gc", operateGc)
-	for _, args := range [][]string{{"info", "no-such"}, {"console", "no-such"}, {"kill", "no-such"}, {"stats", "no-such"}, {"dump", "no-such"}, {"events", "no-such"}} {
+	t.Run("trace", func(t *testing.T) { operateTrace(t, task) })
+	if before := shared.CCV2OK(t, "log-level", "operate", "debug"); before != "info\n" {
+		t.Errorf("the level was %q", before)
+	}
+	shared.CCV2OK(t, "log-level", "operate", "info")
+	for _, args := range [][]string{{"trace", "no-such"}, {"log-level", "no-such"}, {"info", "no-such"}, {"console", "no-such"}, {"kill", "no-such"}, {"stats", "no-such"}, {"dump", "no-such"}, {"events", "no-such"}} {
 		if r := shared.CCV2(t, args...); r.Code != 3 || !strings.Contains(r.Stderr, "ccv2 ps lists") {
 			t.Errorf("%q: exit code %d: %s", args, r.Code, r.Stderr)
 		}
@@ -141,6 +147,36 @@ func operateDump(t *testing.T) {
 	}
 }
 
+// operateTrace sees an exec pass, without its arguments, in a file that decode reads.
+func operateTrace(t *testing.T, task client.Task) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "trace.pcap")
+	cmd := exec.Command(filepath.Join(shared.Bin, "ccv2"), "trace", "operate", "--write", file, "--grep", "EXECCMD", "--count", "1")
+	cmd.Env = shared.Env()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for i := 0; ; i++ { // until one passes that it sees
+		shared.Output(t, task, fmt.Sprintf("traced-%d", i), "echo", "SECRET")
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		default:
+			continue
+		}
+		break
+	}
+	text := shared.CCV2OK(t, "decode", file)
+	if !strings.Contains(text, `"args":["echo","… (1 more)"]`) || strings.Contains(text, "SECRET") || strings.Count(text, "\n") != 1 {
+		t.Errorf("got %s", text)
+	}
+	t.Log(text)
+}
+
 func operateGc(t *testing.T) {
 	if text := shared.CCV2OK(t, "gc"); !strings.Contains(text, "nothing") {
 		t.Errorf("it finds what a shim has that lives: %s", text)
@@ -226,7 +262,7 @@ func TestOperateHung(t *testing.T) {
 				t.Errorf("ps: %+v", o)
 			}
 			t.Logf("problems: %q", o.Problems)
-			for _, args := range [][]string{{"info", "hung"}, {"events", "hung"}, {"console", "hung"}, {"dump", "hung"}} {
+			for _, args := range [][]string{{"info", "hung"}, {"events", "hung"}, {"console", "hung"}, {"dump", "hung"}, {"log-level", "hung"}} {
 				if r := shared.CCV2(t, args...); r.Code != tt.code {
 					t.Errorf("%q: exit code %d: %s%s", args, r.Code, r.Stdout, r.Stderr)
 				}

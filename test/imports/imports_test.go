@@ -145,7 +145,7 @@ var rules = []rule{
 		from: "cmd/containerd-shim-ccv2/...", not: []string{"github.com/moby/moby/...", "github.com/prometheus/..."},
 		why: "the shim is started for each pod: it asks no engine, and others make metrics of what it counts",
 	},
-	operating("operate", "sandboxes", "metrics"), operating("sandboxes"), operating("metrics", "sandboxes"),
+	operating("operate", "sandboxes", "metrics", "trace"), operating("sandboxes"), operating("metrics", "sandboxes"), operating("trace"),
 	installing("install"), installing("kind"), installing("kube"), installing("node"),
 	{
 		from: "cmd/ccv2/internal/kind/...", not: []string{module + "cmd/ccv2/internal/install/..."},
@@ -163,7 +163,7 @@ func operating(name string, siblings ...string) rule {
 		from: "cmd/ccv2/internal/" + name + "/...",
 		not:  []string{module + "pkg/shim/sandbox/...", module + "pkg/shim/podvm/...", module + "pkg/hypervisor/...", module + "pkg/guest/...", module + "cmd/..."},
 		// What reclaim releases links with has the types of an interface.
-		except: []string{module + "cmd/ccv2/internal/" + name + "/...", module + "pkg/guest/hyperstart/..."},
+		except: []string{module + "cmd/ccv2/internal/" + name + "/...", module + "pkg/guest/hyperstart/...", module + "pkg/guest/wiretap/..."},
 		why:    "a sandbox is its record and what its shim says, of whatever release it is",
 	}
 	for _, sibling := range siblings {

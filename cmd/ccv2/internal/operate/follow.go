@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -55,7 +56,8 @@ func consoleCommand(t *operator) *cli.Command {
 }
 
 func eventsCommand(t *operator) *cli.Command {
-	return t.logCommand("events", "print what has happened in a sandbox", "The shim keeps the last 256 events, and forgets them when it ends.")
+	return t.logCommand("events", "print what has happened in a sandbox",
+		"The shim keeps the last 256 events. Those of a sandbox whose shim is dead, and of the last 64 that have ended, are read from the journal that they have left.")
 }
 
 // logCommand is a command that prints entries.
@@ -69,11 +71,16 @@ func (t *operator) logCommand(name, usage, description string) *cli.Command {
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what comes, until interrupted or the sandbox ends", Destination: &follow},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			r, err := t.one(c)
+			from, err := instant(since, time.Now())
 			if err != nil {
 				return err
 			}
-			from, err := instant(since, time.Now())
+			r, err := t.one(c)
+			if name == "events" && (sandboxes.StatusOf(err) == sandboxes.StatusNotFound || err == nil && !r.Saved.Shim.Alive()) {
+				if pastErr := t.past(c.Args().First(), from); !errors.Is(pastErr, fs.ErrNotExist) { // a shim of an older release leaves none
+					return pastErr
+				}
+			}
 			if err != nil {
 				return err
 			}
@@ -84,6 +91,32 @@ func (t *operator) logCommand(name, usage, description string) *cli.Command {
 			return sandboxes.Explain(r, t.follow(ctx, r, request, logs[name].open, logs[name].format))
 		},
 	}
+}
+
+// past prints the events of a sandbox whose shim is gone, and how it has ended.
+func (t *operator) past(name string, from time.Time) error {
+	j, err := sandboxes.FindJournal(t.stateDir, name)
+	if err != nil {
+		return err
+	}
+	for _, e := range j.Events {
+		if e.Time < from.UnixNano() && !from.IsZero() {
+			continue
+		}
+		entry := &debugapi.Entry{Time: e.Time, Kind: e.Kind, Container: e.Container, Process: e.Process, Status: e.Status, Text: e.Text}
+		if err := t.printEntry(entry, logs["events"].format); err != nil {
+			return err
+		}
+	}
+	switch c := j.Counters; {
+	case c == nil:
+		fmt.Fprintf(t.Stderr, "ccv2: the shim of sandbox %s has died; this is what it has left\n", line(j.Sandbox.ID))
+	case c.Failure != "":
+		fmt.Fprintf(t.Stderr, "ccv2: sandbox %s has ended: %s\n", line(j.Sandbox.ID), line(c.Failure))
+	default:
+		fmt.Fprintf(t.Stderr, "ccv2: sandbox %s has ended\n", line(j.Sandbox.ID))
+	}
+	return nil
 }
 
 // follow prints entries until there are no more.

@@ -15,10 +15,12 @@ import (
 )
 
 func psCommand(t *operator) *cli.Command {
+	var ended bool
 	return &cli.Command{
 		Name: "ps", Usage: "list the sandboxes of this host",
 		Description: "A sandbox whose shim does not answer in time is hung, one whose shim is gone is dead. Memory is the proportional set size of " +
-			"the shim, QEMU and virtiofsd; CPU is the time that they have used.",
+			"the shim, QEMU and virtiofsd; CPU is the time that they have used. With --all come the last sandboxes that have ended, whose events can be read.",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also sandboxes that have ended", Destination: &ended}},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if err := none(c); err != nil {
 				return err
@@ -28,6 +30,13 @@ func psCommand(t *operator) *cli.Command {
 				return err
 			}
 			views := viewAll(ctx, all, t.limit)
+			if ended {
+				past, err := viewEnded(t.stateDir)
+				if err != nil {
+					return err
+				}
+				views = append(views, past...)
+			}
 			if t.json {
 				return printJSON(t.Stdout, views)
 			}

@@ -78,10 +78,13 @@ func tool(o Options) *cli.Command {
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // Run says it
 		Commands: []*cli.Command{
 			psCommand(t), infoCommand(t), consoleCommand(t), eventsCommand(t), statsCommand(t), dumpCommand(t), execCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t), supportCommand(t), metricsCommand(t),
+			traceCommand(t), decodeCommand(t), logLevelCommand(t),
 		},
 	}
 	for _, c := range root.Commands {
-		c.Before = t.before
+		if c.Name != "decode" { // which looks at a file alone
+			c.Before = t.before
+		}
 		c.Flags = append(c.Flags, t.commonFlags()...)
 		if strings.Contains(c.ArgsUsage, "ID|POD") {
 			c.ShellComplete = t.complete

@@ -197,7 +197,7 @@ func TestSilentShims(t *testing.T) {
 	h := newHost(t)
 	h.listen(h.sandbox("hangs", true, store.About{}))
 	h.sandbox("died", false, store.About{})
-	for _, command := range []string{"info", "console", "events", "dump", "kill", "shutdown"} {
+	for _, command := range []string{"info", "console", "events", "dump", "kill", "shutdown", "trace", "log-level"} {
 		for id, want := range map[string]string{"hangs": "does not answer", "died": "is dead"} {
 			if status, _, stderr := h.run(command, id); status != sandboxes.StatusNoAnswer || !strings.Contains(stderr, want) {
 				t.Errorf("%s %s: status %d, %s", command, id, status, stderr)

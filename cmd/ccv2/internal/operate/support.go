@@ -18,6 +18,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // hostFiles are what is told of the host.
@@ -31,7 +32,7 @@ func supportCommand(t *operator) *cli.Command {
 	var tasks bool
 	return &cli.Command{
 		Name: "support", Usage: "collect what a bug report needs in one archive", ArgsUsage: "[ID|POD...]",
-		Description: "Of the host, the configuration, and of each sandbox, or those that are named: its record, what info, stats, console, events and dump say. " +
+		Description: "Of the host, the configuration, and of each sandbox, or those that are named: its record, what info, stats, console, events and dump say; and the events of those that have ended. " +
 			"It has no environment, arguments or files of containers; MANIFEST in it lists what it has.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FILE` to write (default: ccv2-support-TIME.tar.gz)", Destination: &out, TakesFile: true},
@@ -90,6 +91,18 @@ func (a *archive) addJSON(name string, v any, err error) error {
 	return a.add(name+".json", text.Bytes())
 }
 
+// addFile adds a file of the host, if there is one.
+func (a *archive) addFile(name, path string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		text = []byte(err.Error())
+	}
+	return a.add(name, text)
+}
+
 // collect writes an archive, which only its owner can read.
 func (t *operator) collect(ctx context.Context, path string, chosen []sandboxes.Record, tasks bool) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -112,14 +125,16 @@ func (t *operator) fill(ctx context.Context, a *archive, chosen []sandboxes.Reco
 	}
 	drop, _ := filepath.Glob(sandboxes.Escape(t.config) + ".d/*.toml") // none is what it mostly is
 	for _, path := range append(append(hostFiles, t.config), drop...) {
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		if err := a.addFile("host"+path, path); err != nil {
+			return err
 		}
-		if err != nil {
-			text = []byte(err.Error())
-		}
-		if err := a.add("host"+path, text); err != nil {
+	}
+	ended, err := store.Ended(t.stateDir)
+	if err != nil {
+		return err
+	}
+	for _, path := range ended {
+		if err := a.addFile("ended/"+filepath.Base(path), path); err != nil {
 			return err
 		}
 	}
@@ -140,7 +155,7 @@ func (t *operator) describe(ctx context.Context, a *archive, r sandboxes.Record,
 	}
 	errs = append(errs, a.addJSON(dir+"sandbox", viewOne(ctx, r, t.limit), nil))
 	if !r.Saved.Shim.Alive() {
-		return errors.Join(errs...)
+		return errors.Join(append(errs, a.addFile(dir+store.JournalFile, filepath.Join(r.Dir.Path(), store.JournalFile)))...)
 	}
 	errs = append(errs, a.addJSON(dir+"stats", t.getStats(ctx, r), nil))
 	for name, log := range logs {

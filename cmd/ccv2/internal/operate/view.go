@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ const (
 	stateDead    = "dead"    // its shim is gone
 	stateHung    = "hung"    // its shim does not answer
 	stateUnknown = "unknown" // its record cannot be read
+	stateEnded   = "ended"   // it has left a journal
 )
 
 // view is one sandbox, as ps shows it.
@@ -122,6 +124,33 @@ func viewOne(ctx context.Context, r sandboxes.Record, limit time.Duration) view 
 	}
 	v.Problems = append(v.Problems, stuck(info)...)
 	return v
+}
+
+// viewEnded are the sandboxes that have left a journal, the last one first.
+func viewEnded(stateDir string) ([]view, error) {
+	paths, err := store.Ended(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	var views []view
+	for _, path := range slices.Backward(paths) {
+		j, err := sandboxes.ReadJournal(path)
+		if err != nil || j.Sandbox.ID == "" {
+			continue // it was just removed
+		}
+		v := view{
+			Namespace: j.Sandbox.Namespace, ID: j.Sandbox.ID, PodNamespace: line(j.Sandbox.PodNamespace), Pod: line(j.Sandbox.Pod),
+			State: stateEnded, Created: j.Sandbox.Created, Dir: path,
+		}
+		switch {
+		case j.Counters == nil:
+			v.Problems = []string{"its shim has died"}
+		case j.Counters.Failure != "":
+			v.Problems = []string{"it has ended because of " + line(j.Counters.Failure)}
+		}
+		views = append(views, v)
+	}
+	return views, nil
 }
 
 // slow is how long a step of the start takes that is worth a word.
