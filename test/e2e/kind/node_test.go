@@ -84,7 +84,7 @@ var nodeRows = []row{
 		      terminationGracePeriodSeconds: 1
 		      containers: [{name: main, image: "busybox:1.37", command: [sleep, "1000000"]}]`, script: `
 		apply; k rollout status deployment/d --timeout=100s | tail -n 1
-		kubectl drain ccv2-worker --ignore-daemonsets --delete-emptydir-data --force --timeout=100s 2>/dev/null | grep -c "evicted"
+		kubectl drain ccv2-worker --ignore-daemonsets --delete-emptydir-data --force --timeout=100s 2>/dev/null | grep -c "^pod/d-.* evicted"
 		await Pending k get pods -l app=d && echo moved
 		kubectl uncordon ccv2-worker
 		k rollout status deployment/d --timeout=100s | tail -n 1`},
