@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/resident"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -90,7 +90,10 @@ func (s *Service) watch(ctx context.Context, dir string) {
 			return
 		}
 		ill := s.beat(ctx, store.Open(dir))
-		debug.FreeOSMemory() // of an idle pod, what a request has needed is most of what it would keep
+		// Of an idle pod, what requests have needed is most of what it would keep.
+		if err := resident.Trim(); err != nil {
+			log.G(ctx).WithError(err).Debug("the shim keeps memory that it does not need")
+		}
 		if ctx.Err() != nil {
 			continue
 		}

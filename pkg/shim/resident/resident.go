@@ -1,0 +1,120 @@
+package resident
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Trim gives the process's memory that nothing uses back to the host: what is free of the
+// heap, and the pages of its program, which stay in the host's page cache, are shared
+// with the other processes of the program, and are mapped again when they are needed.
+func Trim() error {
+	debug.FreeOSMemory()
+	f, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		return fmt.Errorf("trim memory: %w", err)
+	}
+	defer f.Close()
+	mappings, err := clean(f)
+	if err != nil {
+		return fmt.Errorf("trim memory: %w", err)
+	}
+	for _, m := range mappings {
+		if err := m.drop(); err != nil {
+			return fmt.Errorf("trim memory: mapping at %#x: %w", m.start, err)
+		}
+	}
+	return nil
+}
+
+// mapping is a range of addresses.
+type mapping struct {
+	start, end uintptr
+}
+
+// drop unmaps the pages. Each is read from its file again when it is touched.
+func (m mapping) drop() error {
+	_, _, errno := unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// clean returns the mappings that hold nothing but what their files do: private ones of
+// a file that cannot be written to and have no page of their own. Mappings that the loader has
+// written to before it took the right away, of programs that are relocated, have such pages.
+// The form is that of proc_pid_smaps(5).
+func clean(smaps io.Reader) ([]mapping, error) {
+	var found []mapping
+	var current *mapping
+	own := 0 // KiB that are not the file's
+	done := func() {
+		if current != nil && own == 0 {
+			found = append(found, *current)
+		}
+		current, own = nil, 0
+	}
+	lines := bufio.NewScanner(smaps)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 {
+			continue
+		}
+		name, isField := strings.CutSuffix(fields[0], ":")
+		if !isField {
+			done()
+			m, err := parse(fields)
+			if err != nil {
+				return nil, err
+			}
+			current = m
+			continue
+		}
+		switch name {
+		case "Anonymous", "Swap", "Locked":
+			n, err := strconv.Atoi(fields[1])
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			own += n
+		}
+	}
+	done()
+	return found, lines.Err()
+}
+
+// parse returns the mapping of a line such as
+//
+//	00400000-00885000 r-xp 00000000 08:01 1234 /usr/bin/program
+//
+// and nil for one that is writable, shared or of no file.
+func parse(fields []string) (*mapping, error) {
+	const permissions, inode = 1, 4
+	if len(fields) <= inode {
+		return nil, errors.New("a mapping has too few fields")
+	}
+	perms := fields[permissions]
+	if len(perms) != 4 || perms[0] != 'r' || perms[1] == 'w' || perms[3] != 'p' || fields[inode] == "0" {
+		return nil, nil //nolint:nilnil // no mapping is an answer here, not a failure
+	}
+	from, to, _ := strings.Cut(fields[0], "-")
+	start, err := strconv.ParseUint(from, 16, int(unsafe.Sizeof(uintptr(0)))*8)
+	if err != nil {
+		return nil, err
+	}
+	end, err := strconv.ParseUint(to, 16, int(unsafe.Sizeof(uintptr(0)))*8)
+	if err != nil {
+		return nil, err
+	}
+	return &mapping{start: uintptr(start), end: uintptr(end)}, nil
+}
