@@ -18,10 +18,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	guestclient "github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
+	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/shimtest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -136,22 +137,30 @@ func bootPhases(b *testing.B, id string) map[string]float64 {
 	return phases
 }
 
-// BenchmarkExecTrue runs `true` in a running container.
+// BenchmarkExecTrue runs `true` in a running container, in a VM and with runc, in turns.
 func BenchmarkExecTrue(b *testing.B) {
 	shared.Watch(b)
-	task := shared.Running(b, "bench-exec", harness.Streams{}, []string{"sleep", "1000"})
-	var took []float64
-	for i := range max(b.N, 50) {
-		begin := time.Now()
-		if _, status := shared.Output(b, task, fmt.Sprintf("e%d", i), "/bin/true"); status != 0 {
-			b.Fatalf("status %d", status)
-		}
-		took = append(took, harness.Millis(time.Since(begin)))
+	runtimes := map[string]string{"runc": harness.Runc, "ccv2": harness.Runtime}
+	tasks, took := map[string]client.Task{}, map[string][]float64{}
+	for name, runtime := range runtimes {
+		tasks[name] = shared.RunningOn(b, runtime, "bench-exec-"+name, harness.Streams{}, []string{"sleep", "1000"})
 	}
-	shared.KillTask(b, task)
-	slices.Sort(took)
-	b.ReportMetric(took[len(took)/2], "p50-ms")
-	b.ReportMetric(took[len(took)*95/100], "p95-ms")
+	for i := range max(b.N, 50) {
+		for name, task := range tasks {
+			begin := time.Now()
+			if _, status := shared.Output(b, task, fmt.Sprintf("e%d", i), "/bin/true"); status != 0 {
+				b.Fatalf("status %d", status)
+			}
+			took[name] = append(took[name], harness.Millis(time.Since(begin)))
+		}
+	}
+	for name, task := range tasks {
+		shared.KillTask(b, task)
+		slices.Sort(took[name])
+		b.ReportMetric(took[name][len(took[name])/2], name+"-p50-ms")
+		b.ReportMetric(took[name][len(took[name])*95/100], name+"-p95-ms")
+	}
+	b.ReportMetric(harness.Median(took["ccv2"])/harness.Median(took["runc"]), "÷runc")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -183,6 +192,7 @@ func BenchmarkMemory(b *testing.B) {
 		shared.Configure(b, func(s *harness.Settings) { s.NoTemplates = source == "boot" })
 		id := "bench-memory-" + source
 		task := shared.Running(b, id, harness.Streams{}, []string{"sleep", "1000"})
+		shared.AwaitProcess(b, harness.Shim, id).AwaitTrim(b)
 		sum := 0.0
 		for role, name := range map[harness.Role]string{harness.Shim: "shim", harness.QEMU: "qemu", harness.VirtioFSD: "virtiofsd"} {
 			total := 0.0
@@ -208,7 +218,7 @@ func guestInfo(b *testing.B, id string) hyperstart.GuestInfoReply {
 	if err != nil || len(sockets) != 1 {
 		b.Fatalf("proxy sockets: %v, %v", sockets, err)
 	}
-	frames := client.NewFrames(id, func() (net.Conn, error) { return net.Dial("unix", sockets[0]) })
+	frames := guestclient.NewFrames(id, func() (net.Conn, error) { return net.Dial("unix", sockets[0]) })
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
 	answer, err := frames.Hyper(ctx, "guestinfo", "", nil)

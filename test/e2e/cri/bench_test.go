@@ -78,6 +78,9 @@ func idlePods(b *testing.B, source string, n int) {
 		pods = append(pods, pod)
 	}
 	total, sum := map[harness.Role]float64{}, 0.0
+	for _, shim := range shared.FindAll(harness.Shim) {
+		shim.AwaitTrim(b)
+	}
 	for _, p := range shared.Processes() { // there are no others
 		for _, role := range []harness.Role{harness.Shim, harness.QEMU, harness.VirtioFSD} {
 			if strings.HasPrefix(p.Name, string(role)) {

@@ -84,12 +84,18 @@ func BareBoot(tb testing.TB, initrd string) time.Duration {
 // PSS is the proportional set size of the process in MiB.
 func (p Process) PSS(tb testing.TB) float64 {
 	tb.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p.PID))
+	return p.mib(tb, "smaps_rollup", "Pss:")
+}
+
+// mib reads a field of a file in the process's directory, which is in KiB there.
+func (p Process) mib(tb testing.TB, file, field string) float64 {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.PID, file))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+		if rest, ok := strings.CutPrefix(line, field); ok {
 			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 			if err != nil {
 				tb.Fatal(err)
@@ -97,6 +103,18 @@ func (p Process) PSS(tb testing.TB) float64 {
 			return kib / 1024
 		}
 	}
-	tb.Fatalf("%s has no Pss", p)
+	tb.Fatalf("%s has no %s", p, field)
 	return 0
+}
+
+// AwaitTrim waits until a shim has given back what an idle one does not need, its
+// program above all.
+func (p Process) AwaitTrim(tb testing.TB) {
+	tb.Helper()
+	program, err := os.Stat(fmt.Sprintf("/proc/%d/exe", p.PID))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	size := float64(program.Size()) / (1 << 20)
+	Until(tb, "memory that "+p.String()+" gives back", func() bool { return p.mib(tb, "status", "RssFile:") < size/3 })
 }
