@@ -52,9 +52,11 @@ func (m *Mux) Serve(ctx context.Context, r io.Reader) error {
 			m.call(ctx, payload)
 			continue
 		}
-		if code == hyperstart.StartPod && m.Original != nil {
-			m.Original()
+		if m.Original != nil && (code == hyperstart.StartPod || code == hyperstart.NewContainer) {
 			encode = func(err error) []byte { return []byte(err.Error()) } // all that such a host reads
+		}
+		if m.Original != nil && code == hyperstart.StartPod {
+			m.Original()
 		}
 		answer, err := m.run(ctx, code, payload)
 		if err != nil {
