@@ -86,7 +86,7 @@ func (c *clientConn) stream(f proxyproto.Frame) error {
 func (c *clientConn) command(f proxyproto.Frame) error {
 	cmd := f.Command()
 	if cmd == proxyproto.CmdDisconnectShim && c.session != nil {
-		c.session.vm.drop(c.session)
+		c.disconnect()
 		return errDisconnected
 	}
 	if cmd == proxyproto.CmdConnectShim {
@@ -95,6 +95,17 @@ func (c *clientConn) command(f proxyproto.Frame) error {
 	}
 	payload, err := c.run(c.server.ctx, f)
 	return c.write(func(w *proxyproto.Writer) error { return c.respond(w, cmd, payload, err) })
+}
+
+// disconnect frees the session. Stdin that the client has sent before gets to the process, which may not
+// read it: that is waited for as long as for other things.
+func (c *clientConn) disconnect() {
+	if c.session.isStarted() {
+		ctx, cancel := context.WithTimeout(c.server.ctx, claimTimeout)
+		defer cancel()
+		_ = c.session.stdin.drain(ctx, 0) // of a process that has exited, or does not read
+	}
+	c.session.vm.drop(c.session)
 }
 
 // respond writes the response to a command.

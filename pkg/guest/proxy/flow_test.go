@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -215,6 +216,57 @@ func TestReconnect(t *testing.T) {
 			last.expect(want)
 		}
 		last.must(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 10})
+	})
+}
+
+// TestDiesWithinAFrame: what a shim has begun to say when it dies never reaches the process, and the next
+// one goes on.
+func TestDiesWithinAFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+		_, shim, token := started(t, s)
+		shim.stdin("whole")
+		frame, err := proxyproto.AppendFrame(nil, proxyproto.Frame{Header: proxyproto.Header{Type: proxyproto.TypeStream, Opcode: uint8(proxyproto.StreamStdin)}, Payload: []byte("half of it")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for cut := 1; cut < len(frame); cut++ {
+			if _, err := shim.conn.Write(frame[:cut]); err != nil {
+				t.Fatal(err)
+			}
+			_ = shim.conn.Close()
+			synctest.Wait()
+			shim = shimPeer(t, s, token)
+		}
+		shim.stdin(" again")
+		synctest.Wait()
+		g.Exit(3, 0)
+		shim.expect("notification ProcessExited 000")
+		g.Mu.Lock()
+		defer g.Mu.Unlock()
+		if got := string(bytes.Join(g.Stdin[3], nil)); got != "whole again" {
+			t.Errorf("the process has read %q", got)
+		}
+	})
+}
+
+// TestTokensOfDeadPods: claimed or not, they are of no use, and say so.
+func TestTokensOfDeadPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newServer(t, hyperstart.DialectClearGo, Options{})
+		runtime, shim, claimed := started(t, s)
+		fresh := runtime.token()
+		g.Close()
+		shim.expect("hung up")
+		synctest.Wait()
+		for _, token := range []string{claimed, fresh} {
+			if _, got := newPeer(t, dial(s)).ask(proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: token}); got != "vm pod is lost" {
+				t.Errorf("claim: %q", got)
+			}
+			if _, got := runtime.ask(proxyproto.CmdHyper, hyper("execcmd", token, newProcess)); got != "No multicast available for CTL channel" {
+				t.Errorf("process: %q", got)
+			}
+		}
 	})
 }
 

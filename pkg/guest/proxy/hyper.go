@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"syscall"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -134,6 +135,12 @@ func (s *session) assignStreams(code hyperstart.Code, data []byte) ([]byte, erro
 	}
 	if known.Process.Stderr != 0 {
 		return nil, fmt.Errorf("expected process.Stderr to be 0, got %d", known.Process.Stderr)
+	}
+	// Without an id it could not be signalled, and hyperhq's guest does not survive the next command
+	// about it. Clear Containers' in Go gives it this one by itself.
+	if dialect := s.vm.conn.Dialect(); known.Process.ID == "" && (dialect == hyperstart.DialectHyperhq || dialect == hyperstart.DialectCCv2) {
+		known.Process.ID = strconv.FormatUint(s.base, 10)
+		inner["id"] = fmt.Appendf(nil, "%q", known.Process.ID)
 	}
 	inner["stdio"] = fmt.Appendf(nil, "%d", s.base)
 	delete(inner, "stderr")

@@ -89,7 +89,10 @@ func (s *session) end() (uncredited map[uint64]int) {
 func (s *session) attach(client *clientConn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client != nil || s.ended {
+	if s.ended { // it would not have been found were it disconnected
+		return fmt.Errorf("vm %s is lost", s.vm.id)
+	}
+	if s.client != nil {
 		return fmt.Errorf("token already claimed: %s", s.token)
 	}
 	first := !s.claimed

@@ -83,6 +83,30 @@ func TestSignalForms(t *testing.T) {
 	}
 }
 
+// TestProcessWithoutID: an original client gives none, and its process can be signalled, where the guest can.
+func TestProcessWithoutID(t *testing.T) {
+	for dialect, id := range map[hyperstart.Dialect]string{
+		hyperstart.DialectHyperhq: `"id":"3",`, hyperstart.DialectCCv2: `"id":"3",`, hyperstart.DialectClearC: "", hyperstart.DialectClearGo: "",
+	} {
+		s, g := newServer(t, dialect, Options{})
+		runtime := runtimePeer(t, s)
+		token := runtime.token()
+		shim := shimPeer(t, s, token)
+		runtime.must(proxyproto.CmdHyper, hyper("execcmd", token, `{"container":"c","process":{"args":["sh"]}}`))
+		if got := g.WaitCommand(hyperstart.ExecCmd, 1); got != `{"container":"c","process":{"args":["sh"],`+id+`"stderr":4,"stdio":3}}` {
+			t.Errorf("%s: the guest got %s", dialect, got)
+		}
+		if _, failure := shim.ask(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 15}); (failure == "") != (id != "") {
+			t.Errorf("%s: %q", dialect, failure)
+		}
+		if code, ok := dialect.CodeOf("signalprocess"); ok {
+			if got := g.WaitCommand(code, 1); got != `{"container":"c","process":"3","signal":15}` {
+				t.Errorf("%s: the guest got %s", dialect, got)
+			}
+		}
+	}
+}
+
 // TestEarlySignals: KILL and TERM before the start are an exit, announced
 // before the response; others wait for the start.
 func TestEarlySignals(t *testing.T) {

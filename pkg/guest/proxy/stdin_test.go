@@ -230,3 +230,32 @@ func TestDrainStdinEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+// TestStdinBeforeDisconnect: what a shim has sent before it leaves gets to the process, and one that does
+// not read it is left after a while.
+func TestStdinBeforeDisconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newServer(t, hyperstart.DialectCCv2, Options{})
+		_, shim, _ := started(t, s)
+		shim.stdin("last words")
+		shim.stdin("")
+		shim.send(proxyproto.CmdDisconnectShim, nil)
+		shim.expect("hung up")
+		if got := string(g.Input(2, true)); got != "last words" {
+			t.Errorf("the process has read %q", got)
+		}
+		runtime := runtimePeer(t, s)
+		token := runtime.token()
+		deaf := shimPeer(t, s, token)
+		runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, `{"id":"d","process":{"id":"init","args":["sh"]}}`))
+		for range hyperstart.CreditWindow/(64<<10) + 1 {
+			deaf.stdin(strings.Repeat("x", 64<<10))
+		}
+		begin := time.Now()
+		deaf.send(proxyproto.CmdDisconnectShim, nil)
+		deaf.expect("hung up")
+		if took := time.Since(begin); took != 30*time.Second {
+			t.Errorf("a process that does not read is left after %s", took)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package proxyv1_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -38,6 +39,28 @@ func TestForeignInput(t *testing.T) {
 	defer g.Mu.Unlock()
 	if len(g.Stdin[wiretest.FirstSeq+2]) > 0 {
 		t.Error("the other one got the input")
+	}
+}
+
+// TestDiesWithinAMessage: what a shim has begun to say when it dies never reaches the process, which goes on.
+func TestDiesWithinAMessage(t *testing.T) {
+	socket, g := start(t, hyperstart.DialectCCv2, nil)
+	c := attached(t, socket)
+	_, streams := c.allocate(2)
+	c.must(v1.MethodHyper, hyper("newcontainer", `{"id":"c","process":{"stdio":1,"stderr":2}}`))
+	for _, b := range [][]byte{hyperstart.AppendTTY(nil, 1, []byte("whole")), hyperstart.AppendTTY(nil, 1, []byte("half of it"))[:15]} {
+		if _, err := streams.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = streams.Close()
+	g.WaitFor(func() bool { return len(g.Stdin[wiretest.FirstSeq]) > 0 })
+	g.Output(wiretest.FirstSeq, "dropped")
+	g.WaitFor(func() bool { return g.Credits[wiretest.FirstSeq] >= len("dropped") }) // the proxy has noticed
+	g.Mu.Lock()
+	defer g.Mu.Unlock()
+	if got := string(bytes.Join(g.Stdin[wiretest.FirstSeq], nil)); got != "whole" {
+		t.Errorf("the process has read %q", got)
 	}
 }
 
