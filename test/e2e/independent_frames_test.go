@@ -266,8 +266,6 @@ func framesAnswers(t *testing.T, socket string) {
 	const said = "said by an independent client"
 	writeFrame(t, conn, typeStream, logStream, `{"source":"runtime","level":"warn","msg":"`+said+`","containerId":"independent"}`)
 	askFrame(t, conn, unregisterVM, `{"containerId":"independent"}`, "")
-	if log := shared.Log(); !strings.Contains(log, said) {
-		t.Error("containerd's log has not what a client said for the log")
-	}
+	harness.Until(t, "what a client said for the log is in containerd's", func() bool { return strings.Contains(shared.Log(), said) })
 	askFrame(t, dialUnix(t, socket), attachVM, `{"containerId":"independent"}`, "") // it is still there
 }

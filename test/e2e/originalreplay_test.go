@@ -110,23 +110,7 @@ type replayHost struct {
 func bootReplay(t *testing.T, qemu, kernel, image string) *replayHost {
 	t.Helper()
 	dir := t.TempDir()
-	busybox := filepath.Join(filepath.Dir(filepath.Dir(kernel)), "busybox", "bin", "busybox")
-	for n := 1; n <= 6; n++ {
-		root := filepath.Join(dir, "share", fmt.Sprint("c", n), "rootfs")
-		for _, d := range []string{"bin", "dev", "proc", "sys", "tmp"} {
-			if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if out, err := exec.Command("cp", busybox, filepath.Join(root, "bin", "busybox")).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v", out, err)
-		}
-		for _, name := range []string{"sh", "cat", "sleep", "true", "wc", "hostname", "stty"} {
-			if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	makeRoots(t, dir, kernel)
 	args := []string{
 		"-machine", "q35,accel=tcg", "-cpu", "max", "-m", "512", "-no-reboot", "-nodefaults", "-display", "none", "-kernel", kernel, "-initrd", image,
 		"-serial", "file:" + filepath.Join(dir, "console"), "-append", "console=ttyS0 panic=-1 random.trust_cpu=on", "-device", "virtio-serial-pci",
@@ -171,6 +155,28 @@ func bootReplay(t *testing.T, qemu, kernel, image string) *replayHost {
 	r.ctl, r.tty = conns[0], conns[1]
 	go r.readStreams()
 	return r
+}
+
+// makeRoots makes the root file systems of the recorded containers.
+func makeRoots(t *testing.T, dir, kernel string) {
+	t.Helper()
+	busybox := filepath.Join(filepath.Dir(filepath.Dir(kernel)), "busybox", "bin", "busybox")
+	for n := 1; n <= 6; n++ {
+		root := filepath.Join(dir, "share", fmt.Sprint("c", n), "rootfs")
+		for _, d := range []string{"bin", "dev", "proc", "sys", "tmp"} {
+			if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out, err := exec.Command("cp", busybox, filepath.Join(root, "bin", "busybox")).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v", out, err)
+		}
+		for _, name := range []string{"sh", "cat", "sleep", "true", "wc", "hostname", "stty"} {
+			if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 func (r *replayHost) readStreams() {
