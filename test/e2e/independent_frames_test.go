@@ -13,6 +13,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
 // Version 2. Types and opcodes as the document has them, in its order.
