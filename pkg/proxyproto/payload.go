@@ -73,6 +73,10 @@ type Hyper struct {
 	Tokens []string `json:"tokens"`
 	// Data is the payload of the guest's command.
 	Data json.RawMessage `json:"data,omitempty"`
+	// Activity is the id of what it is a part of, for logs; with Verbose the guest logs its part
+	// also when it has succeeded. Other proxies ignore both.
+	Activity string `json:"activity,omitempty"`
+	Verbose  bool   `json:"verbose,omitempty"`
 }
 
 // ConnectShim is the payload of CmdConnectShim: it makes the connection the

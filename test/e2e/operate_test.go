@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
@@ -218,6 +219,51 @@ func TestOperateExec(t *testing.T) {
 	if status := shared.KillTask(t, task); status != 137 {
 		t.Errorf("status %d", status)
 	}
+}
+
+// TestActivity: one grep has what the shim and the guest's agent say of the same exec, of one that works and of one
+// that does not.
+func TestActivity(t *testing.T) {
+	shared.Watch(t)
+	task := shared.Running(t, "activity", harness.Streams{}, []string{"sleep", "1000"})
+	shared.CCV2OK(t, "log-level", "activity", "debug")
+	for _, tt := range []struct {
+		program string
+		want    []string // lines of the same activity
+	}{
+		{"true", []string{`msg="guest command"`, "msg=call "}},
+		{"/no/such/program", []string{`msg="guest command failed"`, `msg="call failed"`}},
+	} {
+		since := shared.LogSince()
+		p, err := shared.AddExec(task, "exec-"+filepath.Base(tt.program), harness.Streams{}, &specs.Process{Args: []string{tt.program}, Cwd: "/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended, err := p.Wait(t.Context())
+		if err == nil && p.Start(t.Context()) == nil { // one of them cannot
+			<-ended
+		}
+		if _, deleteErr := p.Delete(t.Context()); err != nil || deleteErr != nil {
+			t.Fatal(err, deleteErr)
+		}
+		harness.Until(t, "log of "+tt.program, func() bool {
+			byActivity := make(map[string]string)
+			for _, line := range since() {
+				if _, rest, ok := strings.Cut(line, " activity="); ok {
+					id, _, _ := strings.Cut(rest, " ")
+					byActivity[id] += line + "\n"
+				}
+			}
+			for _, text := range byActivity {
+				if strings.Contains(text, tt.want[0]) && strings.Contains(text, tt.want[1]) && strings.Contains(text, "EXECCMD") && strings.Contains(text, "op=StartExec") {
+					t.Logf("\n%s", text)
+					return true
+				}
+			}
+			return false
+		})
+	}
+	shared.KillTask(t, task)
 }
 
 // wantEndOfClient kills a client of a program in the VM, which is to end the program.

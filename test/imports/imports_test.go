@@ -38,6 +38,10 @@ var rules = []rule{
 		why: "a codec is copied into other projects: standard library only",
 	},
 	{
+		from: "pkg/guest/activity/...", not: []string{std},
+		why: "whatever has a part in a request imports it",
+	},
+	{
 		from: "pkg/guest/layout/...", not: []string{std},
 		why: "every side imports it: the host, the image builder and the agent",
 	},

@@ -4,16 +4,16 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 )
 
 // maxAbandoned is how many commands are awaited at once after their caller has
 // gone. A ccv2 guest does not work on more than it.
 const maxAbandoned = 64
 
-// attempts runs commands that create something in the guest. A caller that
-// gives up abandons its attempt: the guest carries it out in any case, so it is
-// awaited in the background, and what it has created is undone. Until then its
-// id is in use.
+// attempts runs commands that create something in the guest. A caller that gives up abandons its attempt: the guest
+// carries it out in any case, so it is awaited in the background, and what it has created is undone. Until then its id is in use.
 type attempts struct {
 	life   context.Context //nolint:containedctx // of all commands, ended by close
 	cancel context.CancelFunc
@@ -40,7 +40,7 @@ type attempt struct {
 
 // do runs an attempt until ctx ends.
 func (a *attempts) do(ctx context.Context, t attempt) error {
-	life, cancel := context.WithCancel(a.life)
+	life, cancel := context.WithCancel(activity.Carry(a.life, ctx))
 	answer := make(chan error, 1)
 	if err := a.start(func() {
 		defer cancel()

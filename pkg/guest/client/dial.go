@@ -81,11 +81,11 @@ func (e Events) handle(m hyperstart.EventMessage) {
 		if m.DNS != nil && e.DNS != nil {
 			e.DNS(*m.DNS)
 		}
+	case hyperstart.EventLog: // the proxy takes it
 	}
 }
 
-// execPrefix keeps exec ids apart from other ids of processes: an exec may be
-// called "init".
+// execPrefix keeps exec ids apart from other ids of processes: an exec may be called "init".
 const execPrefix = "exec-"
 
 // processIDOf is the guest's name for a process, "" for the init process.

@@ -6,14 +6,13 @@ import (
 	"net"
 	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
-// Frames is a client of a proxy for one VM that speaks in frames and knows no
-// payloads. It uses one connection per command as the original runtime does:
-// commands run side by side, and a caller that gives up closes its connection,
-// which is how the proxy notices it. It is safe for
-// concurrent use.
+// Frames is a client of a proxy for one VM that speaks in frames and knows no payloads. It uses one
+// connection per command as the original runtime does: commands run side by side, and a caller that gives up
+// closes its connection, which is how the proxy notices it. It is safe for concurrent use.
 type Frames struct {
 	dial func() (net.Conn, error)
 	vm   string
@@ -37,7 +36,8 @@ func (c *Frames) Register(ctx context.Context, ctlSocket, ttySocket string) erro
 // process; data is marshalled as JSON, or nil. The answer is the guest's.
 // Failures of the command are [*proxyproto.RemoteError].
 func (c *Frames) Hyper(ctx context.Context, name, token string, data any) ([]byte, error) {
-	hyper := proxyproto.Hyper{HyperName: name}
+	a := activity.Of(ctx)
+	hyper := proxyproto.Hyper{HyperName: name, Activity: a.ID, Verbose: a.Verbose}
 	if token != "" {
 		hyper.Tokens = []string{token}
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 )
@@ -85,7 +86,7 @@ func (c *Conn) call(ctx context.Context, code hyperstart.Code, payload []byte) (
 	}
 	accepted := newPending(code)
 	accepted.ticket = result.ticket
-	message := hyperstart.AppendCtl(nil, hyperstart.Call, hyperstart.AppendCall(nil, result.ticket, code, payload))
+	message := hyperstart.AppendCtl(nil, hyperstart.Call, callPayload(ctx, result.ticket, code, payload))
 	if err := c.send(ctx, accepted, message); err != nil {
 		c.mu.Lock()
 		c.calls.remove(result.ticket) // no RESULT will come
@@ -103,6 +104,18 @@ func (c *Conn) call(ctx context.Context, code hyperstart.Code, payload []byte) (
 	}
 	return payload, nil
 }
+
+// callPayload wraps a command, with the activity that it belongs to.
+func callPayload(ctx context.Context, ticket uint32, code hyperstart.Code, payload []byte) []byte {
+	a := activity.Of(ctx)
+	if a.ID == "" || len(payload) > maxWithActivity {
+		return hyperstart.AppendCall(nil, ticket, code, payload)
+	}
+	return hyperstart.AppendActivity(hyperstart.AppendCall(nil, ticket, code, nil), payload, a.ID, a.Verbose)
+}
+
+// maxWithActivity leaves room for an activity in the largest message.
+const maxWithActivity = hyperstart.MaxCtlPayload - hyperstart.CtlHeaderLen - 128
 
 // newCall acquires a ticket.
 func (c *Conn) newCall(code hyperstart.Code) (*pending, error) {

@@ -47,6 +47,8 @@ const (
 	EventExited EventKind = "exited"
 	// EventDNS has a question to a name server of RELAYDNS.
 	EventDNS EventKind = "dns"
+	// EventLog has what the agent logs, for a host that has sent an activity: others do not know it.
+	EventLog EventKind = "log"
 )
 
 // EventMessage is the payload of EVENT.
@@ -56,8 +58,9 @@ type EventMessage struct {
 	// Process and Status are those of EventExited.
 	Process string `json:"process,omitempty"`
 	Status  uint8  `json:"status,omitempty"`
-	// DNS is that of EventDNS.
+	// DNS is that of EventDNS, Log that of EventLog.
 	DNS *DNSMessage `json:"dns,omitempty"`
+	Log *LogMessage `json:"log,omitempty"`
 }
 
 // RelayDNSRequest is the payload of RELAYDNS: IPv4 addresses of the loopback, where

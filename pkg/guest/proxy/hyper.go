@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
@@ -26,6 +27,7 @@ func (c *clientConn) hyper(ctx context.Context, f proxyproto.Frame) (any, error)
 	if c.vm == nil {
 		return nil, errors.New("client not attached to a vm")
 	}
+	ctx = activity.With(ctx, activity.Activity{ID: r.Activity, Verbose: r.Verbose})
 	starts := r.HyperName == "newcontainer" || r.HyperName == "execcmd"
 	if len(r.Tokens) > 0 && !starts {
 		return nil, fmt.Errorf("%s doesn't need tokens but %d token(s) were given", r.HyperName, len(r.Tokens))

@@ -41,6 +41,8 @@ type Options struct {
 	Version1 Version1
 	// Tap, when set, sees the messages of the guests, and the frames of version 2.
 	Tap *wiretap.Tap
+	// GuestLog, when set, gets what the guests' agents log. It must not block.
+	GuestLog func(hyperstart.LogMessage)
 	// Log gets valid log entries of clients. It must not block.
 	Log func(proxyproto.LogEntry)
 }

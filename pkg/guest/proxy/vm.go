@@ -62,7 +62,12 @@ func openVM(ctx context.Context, id string, ctl, tty net.Conn, opts Options, h h
 		Tap:      opts.Tap,
 		Exited:   v.exited,
 		Event: func(e hyperstart.EventMessage) {
-			if h.event != nil {
+			switch {
+			case e.Kind == hyperstart.EventLog:
+				if opts.GuestLog != nil && e.Log != nil {
+					opts.GuestLog(*e.Log)
+				}
+			case h.event != nil:
 				h.event(e)
 			}
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -172,7 +173,7 @@ func (s *guarded) Exec(ctx context.Context, conn debugapi.Debug_ExecServer) (err
 		return err
 	}
 	start = first.GetStart()
-	return s.runProgram(ctx, start, conn)
+	return s.runProgram(activity.With(ctx, activity.Activity{ID: start.GetActivity(), Verbose: log.GetLevel() >= log.DebugLevel}), start, conn)
 }
 
 // boundary is where errors leave the shim: classes become codes, a panic becomes an error,

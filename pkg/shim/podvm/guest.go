@@ -157,7 +157,10 @@ func bringOnline(ctx context.Context, b *boot) error {
 // reachGuest puts the proxy between the shim and the guest, and waits for READY, or for
 // an answer of a guest that has said it before.
 func reachGuest(ctx context.Context, b *boot) error {
-	opts := proxy.Options{URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect, Restored: b.refuse != nil, Tap: b.opts.Tap, Log: func(e proxyproto.LogEntry) { logOfClient(ctx, b.opts.ID, e) }}
+	opts := proxy.Options{
+		URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect, Restored: b.refuse != nil,
+		Tap: b.opts.Tap, GuestLog: newGuestLog(ctx, b.opts.ID).add, Log: func(e proxyproto.LogEntry) { logOfClient(ctx, b.opts.ID, e) },
+	}
 	if b.opts.Config.ProxySocket {
 		opts.Version1 = proxyv1.New()
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 )
 
 // traceparent is the header of W3C Trace Context, whose second part is the id of the trace.
@@ -16,7 +18,9 @@ var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[
 // withActivity gives all log entries about a call the same id: that of the trace which the
 // client has sent, or else one of its own.
 func withActivity(ctx context.Context) context.Context {
-	return log.WithLogger(ctx, log.G(ctx).WithField("activity", activityOf(ctx)))
+	id := activityOf(ctx)
+	ctx = activity.With(ctx, activity.Activity{ID: id, Verbose: log.GetLevel() >= log.DebugLevel})
+	return log.WithLogger(ctx, log.G(ctx).WithField("activity", id))
 }
 
 func activityOf(ctx context.Context) string {

@@ -39,6 +39,12 @@ func (c *Containerd) logFrom(offset int64) []byte {
 	return text
 }
 
+// LogSince returns a function that returns the lines which containerd and the shims have logged since.
+func (c *Containerd) LogSince() func() []string {
+	begin := c.logSize()
+	return func() []string { return strings.Split(string(c.logFrom(begin)), "\n") }
+}
+
 // withoutPlugins drops what containerd says when it starts.
 func withoutPlugins(text []byte) string {
 	var kept strings.Builder

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
@@ -28,6 +30,8 @@ type Mux struct {
 
 	calls chan struct{} // one token per running CALL
 	wg    sync.WaitGroup
+
+	forward sync.Once // of the agent's lines to the host
 }
 
 // New returns a mux that answers on out. final is called after the reply to a DESTROYPOD that
@@ -86,12 +90,42 @@ func (m *Mux) call(ctx context.Context, payload []byte) {
 	m.wg.Go(func() {
 		defer console.Guard()
 		defer func() { <-m.calls }()
+		begin := time.Now()
 		answer, err := m.run(ctx, code, inner)
+		m.log(code, inner, time.Since(begin), err)
 		m.result(ticket, answer, err)
 		if err == nil {
 			m.finish(code)
 		}
 	})
+}
+
+// log tells the host about a command of an activity, before its result: when it has failed, or the host wants to
+// know in any case. A host that sends activities gets the agent's other lines from then on.
+func (m *Mux) log(code hyperstart.Code, payload []byte, took time.Duration, err error) {
+	id, verbose := hyperstart.ActivityOf(payload)
+	if id == "" {
+		return
+	}
+	m.forward.Do(func() { console.Forward(func(line string) { m.event(hyperstart.LogMessage{Text: line}) }) })
+	if err == nil && !verbose {
+		return
+	}
+	message := hyperstart.LogMessage{Activity: id, Command: code.String(), Took: took}
+	if err != nil {
+		message.Error = err.Error()
+	}
+	m.event(message)
+}
+
+// maxLog bounds a text in bytes.
+const maxLog = 4 << 10
+
+func (m *Mux) event(message hyperstart.LogMessage) {
+	message.Error, message.Text = message.Error[:min(len(message.Error), maxLog)], message.Text[:min(len(message.Text), maxLog)]
+	if b, err := json.Marshal(hyperstart.EventMessage{Kind: hyperstart.EventLog, Log: &message}); err == nil { // it has nothing but texts and numbers
+		m.out.Send(hyperstart.Event, b)
+	}
 }
 
 func (m *Mux) result(ticket uint32, answer []byte, err error) {

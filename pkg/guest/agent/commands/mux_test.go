@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
@@ -194,4 +195,59 @@ func TestMuxFinalFollowsTheReply(t *testing.T) {
 	}
 	next()
 	<-final
+}
+
+// TestMuxActivity: a command that has an activity is logged to the host when it has failed, or the host wants to know in any
+// case, before its result; one without is not, for its host does not know the event.
+func TestMuxActivity(t *testing.T) {
+	refuse := func(context.Context, []byte) ([]byte, error) { return nil, errors.New("no such container") }
+	host, next := serveMux(t, map[hyperstart.Code]Handler{
+		hyperstart.ExecCmd: Action(func(context.Context) error { return nil }), hyperstart.KillContainer: refuse,
+	}, nil)
+	run := func(code hyperstart.Code, id string, verbose bool) (logged hyperstart.LogMessage, status hyperstart.Code) {
+		t.Helper()
+		payload := string(hyperstart.AppendActivity(nil, []byte("{}"), id, verbose))
+		send(t, host, hyperstart.Call, callPayload(1, code, payload))
+		if m := next(); m.Code != hyperstart.Ack {
+			t.Fatalf("got %v", m)
+		}
+		m := next()
+		if m.Code == hyperstart.Event {
+			var e hyperstart.EventMessage
+			if err := json.Unmarshal([]byte(m.Payload), &e); err != nil || e.Kind != hyperstart.EventLog {
+				t.Fatalf("got %v, %v", m, err)
+			}
+			logged, m = *e.Log, next()
+		}
+		_, status, _, err := hyperstart.ParseCall([]byte(m.Payload))
+		if err != nil || m.Code != hyperstart.Result {
+			t.Fatalf("got %v, %v", m, err)
+		}
+		return logged, status
+	}
+	for _, tt := range []struct {
+		code    hyperstart.Code
+		id      string
+		verbose bool
+		want    hyperstart.LogMessage
+	}{
+		{hyperstart.KillContainer, "", false, hyperstart.LogMessage{}},
+		{hyperstart.ExecCmd, "0a", false, hyperstart.LogMessage{}},
+		{hyperstart.ExecCmd, "0b", true, hyperstart.LogMessage{Activity: "0b", Command: "EXECCMD"}},
+		{hyperstart.KillContainer, "0c", false, hyperstart.LogMessage{Activity: "0c", Command: "KILLCONTAINER", Error: "no such container"}},
+	} {
+		got, status := run(tt.code, tt.id, tt.verbose)
+		if got.Activity != "" && got.Took <= 0 {
+			t.Errorf("%v: it took %v", tt.code, got.Took)
+		}
+		got.Took = 0
+		if got != tt.want || (status == hyperstart.Error) != (tt.code == hyperstart.KillContainer) {
+			t.Errorf("%v %q: %+v, status %v, want %+v", tt.code, tt.id, got, status, tt.want)
+		}
+	}
+	go console.Logf("some trouble") // the pipe has no room for it
+	var e hyperstart.EventMessage
+	if m := next(); json.Unmarshal([]byte(m.Payload), &e) != nil || e.Log == nil || e.Log.Text != "some trouble" {
+		t.Errorf("got %v", m)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,13 +13,27 @@ import (
 // Logf writes one line to the console, which the host keeps the tail of. Only
 // errors go there: the console is slow and usually the only log of a guest.
 func Logf(format string, args ...any) {
-	line := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
+	line := write(format, args...)
+	if to := forward.Load(); to != nil {
+		(*to)(line)
+	}
+}
+
+// forward gets the lines of Logf as well.
+var forward atomic.Pointer[func(line string)]
+
+// Forward has the lines of Logf go to the host's log, too.
+func Forward(to func(line string)) { forward.Store(&to) }
+
+func write(format string, args ...any) (line string) {
+	line = strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
 	fmt.Fprintf(os.Stderr, "ccv2-agent: %s\n", line)
+	return line
 }
 
 // Fatal reports why the guest cannot continue and powers it off.
 func Fatal(err error) {
-	Logf("fatal: %v", err)
+	write("fatal: %v", err) // the host may be what does not answer
 	PowerOff()
 }
 
