@@ -96,6 +96,18 @@ type Observable interface {
 	Status(ctx context.Context) (string, error)
 	// Inspect returns all that the VMM says of its parts, as text.
 	Inspect(ctx context.Context) ([]byte, error)
+	// Disks are the counters of the disks that there are.
+	Disks(ctx context.Context) ([]DiskStats, error)
+}
+
+// DiskStats is what a guest has done with a disk.
+type DiskStats struct {
+	ID                  string // of the device
+	ReadBytes, Reads    uint64
+	WrittenBytes        uint64
+	Writes, Flushes     uint64
+	ReadTime, WriteTime time.Duration // in all
+	Failed              uint64        // of reads, writes and flushes
 }
 
 // ConsoleLine is a line of the console, printable.

@@ -117,6 +117,32 @@ func TestDiskReadOnly(t *testing.T) {
 	})
 }
 
+// TestDiskCounters: what a guest does with a disk is counted by its id.
+func TestDiskCounters(t *testing.T) {
+	shared.Watch(t)
+	path := disk(t)
+	var out harness.Buffer
+	task := shared.RunningOn(t, harness.Runtime, "diskcounters", harness.Streams{Stdout: &out}, []string{
+		"sh", "-c", "dd if=/dev/deep/disk of=/dev/null bs=1M 2>/dev/null; dd if=/dev/zero of=/dev/deep/disk bs=64k count=4 conv=notrunc,fsync 2>/dev/null; echo done; sleep 1000",
+	}, edited(withDisk(t, path, "rwm")))
+	harness.Until(t, "reads and writes", func() bool { return out.String() != "" })
+	var stats struct {
+		Disks []struct {
+			ID           string
+			ReadBytes    uint64 `json:"read_bytes"`
+			WrittenBytes uint64 `json:"written_bytes"`
+			Flushes      uint64
+			Failed       uint64
+		}
+	}
+	shared.CCV2JSON(t, &stats, "stats", "diskcounters")
+	if d := stats.Disks; len(d) != 1 || d[0].ID == "" || d[0].ReadBytes < 8<<20 || d[0].WrittenBytes < 256<<10 || d[0].Flushes == 0 || d[0].Failed != 0 {
+		t.Errorf("got %+v", d)
+	}
+	t.Logf("\n%s", shared.CCV2OK(t, "stats", "diskcounters"))
+	shared.KillTask(t, task)
+}
+
 // TestDiskRefused: what cannot be had is named, and nothing stays of the attempt.
 func TestDiskRefused(t *testing.T) {
 	shared.Watch(t)

@@ -2,11 +2,14 @@ package qemu
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp"
@@ -35,6 +38,51 @@ func (o observer) Status(ctx context.Context) (string, error) {
 	}
 	err := o.m.monitor.Execute(ctx, "query-status", nil, &status)
 	return status.Status, o.m.classify("status of vm", err)
+}
+
+// blockStats is an entry of the answer to query-blockstats.
+type blockStats struct {
+	QDev  string `json:"qdev"` // path of the device
+	Node  string `json:"node-name"`
+	Stats struct {
+		ReadBytes    uint64 `json:"rd_bytes"`
+		Reads        uint64 `json:"rd_operations"`
+		ReadTime     int64  `json:"rd_total_time_ns"`
+		WrittenBytes uint64 `json:"wr_bytes"`
+		Writes       uint64 `json:"wr_operations"`
+		WriteTime    int64  `json:"wr_total_time_ns"`
+		Flushes      uint64 `json:"flush_operations"`
+		FailedReads  uint64 `json:"failed_rd_operations"`
+		FailedWrites uint64 `json:"failed_wr_operations"`
+		FailedFlush  uint64 `json:"failed_flush_operations"`
+	} `json:"stats"`
+}
+
+// id is that of the device, whose path is /machine/peripheral/ID/virtio-backend.
+func (s blockStats) id() string {
+	const devices = "/machine/peripheral/"
+	if rest, ok := strings.CutPrefix(s.QDev, devices); ok {
+		id, _, _ := strings.Cut(rest, "/")
+		return id
+	}
+	return cmp.Or(s.QDev, s.Node)
+}
+
+// Disks implements [hypervisor.Observable].
+func (o observer) Disks(ctx context.Context) ([]hypervisor.DiskStats, error) {
+	var all []blockStats
+	if err := o.m.monitor.Execute(ctx, "query-blockstats", nil, &all); err != nil {
+		return nil, o.m.classify("counters of disks", err)
+	}
+	disks := make([]hypervisor.DiskStats, 0, len(all))
+	for _, s := range all {
+		disks = append(disks, hypervisor.DiskStats{
+			ID: s.id(), ReadBytes: s.Stats.ReadBytes, Reads: s.Stats.Reads, WrittenBytes: s.Stats.WrittenBytes, Writes: s.Stats.Writes, Flushes: s.Stats.Flushes,
+			ReadTime: time.Duration(s.Stats.ReadTime), WriteTime: time.Duration(s.Stats.WriteTime),
+			Failed: s.Stats.FailedReads + s.Stats.FailedWrites + s.Stats.FailedFlush,
+		})
+	}
+	return disks, nil
 }
 
 // queries are the commands of the monitor that only ask, and answer at once.

@@ -110,6 +110,17 @@ func askVMM(ctx context.Context, info *debugapi.Info, vm hypervisor.VM) {
 	var err error
 	if info.VM.Status, err = o.Status(ctx); err != nil {
 		info.Errors["vmm"] = unanswered("the vmm", err)
+		return
+	}
+	disks, err := o.Disks(ctx)
+	if err != nil {
+		info.Errors["disks"] = unanswered("the vmm", err)
+	}
+	for _, d := range disks {
+		info.VM.Disks = append(info.VM.Disks, debugapi.Disk{
+			ID: d.ID, ReadBytes: d.ReadBytes, Reads: d.Reads, ReadNanoseconds: d.ReadTime.Nanoseconds(),
+			WrittenBytes: d.WrittenBytes, Writes: d.Writes, WriteNanoseconds: d.WriteTime.Nanoseconds(), Flushes: d.Flushes, Failed: d.Failed,
+		})
 	}
 }
 

@@ -54,8 +54,12 @@ func (v *vm) Console() *history.Log[hypervisor.ConsoleLine] { return v.console }
 func (v *vm) Devices() []string                             { return []string{"share"} }
 func (v *vm) Version() string                               { return "1.2.3" }
 func (v *vm) Status(ctx context.Context) (string, error)    { return "running", v.wait(ctx) }
-func (v *vm) Inspect(ctx context.Context) ([]byte, error)   { return []byte("all of it"), v.wait(ctx) }
-func (v *vm) wait(ctx context.Context) error                { return wait(ctx, v.answers) }
+func (v *vm) Inspect(ctx context.Context) ([]byte, error) { return []byte("all of it"), v.wait(ctx) }
+
+func (v *vm) Disks(ctx context.Context) ([]hypervisor.DiskStats, error) {
+	return []hypervisor.DiskStats{{ID: "disk0", Reads: 7, ReadTime: time.Second}}, v.wait(ctx)
+}
+func (v *vm) wait(ctx context.Context) error { return wait(ctx, v.answers) }
 func (g guest) GuestInfo(ctx context.Context) (hyperstart.GuestInfoReply, error) {
 	return hyperstart.GuestInfoReply{Kernel: "6.1"}, wait(ctx, g.answers)
 }
@@ -211,6 +215,9 @@ func TestInfo(t *testing.T) {
 	}
 	if info.VM.Status != "running" || info.VM.Version != "1.2.3" || info.VM.Source != "template" || info.Guest.Kernel != "6.1" || len(info.Errors) > 0 {
 		t.Errorf("vm %+v, guest %+v, errors %v", info.VM, info.Guest, info.Errors)
+	}
+	if d := info.VM.Disks; len(d) != 1 || d[0].ID != "disk0" || d[0].Reads != 7 || d[0].ReadNanoseconds != 1e9 {
+		t.Errorf("disks %+v", d)
 	}
 	if !strings.Contains(string(info.Config), "virtiofs") {
 		t.Errorf("config: %s", info.Config)

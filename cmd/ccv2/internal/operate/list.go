@@ -121,7 +121,11 @@ func infoCommand(t *operator) *cli.Command {
 				return sandboxes.Explain(r, err)
 			}
 			if t.json {
-				return printJSON(t.Stdout, map[string]any{"info": raw, "record": r.Saved, "sandbox": viewOne(ctx, r, t.limit)})
+				var all []sandboxes.Link
+				if info.VM != nil {
+					all, _ = sandboxes.Links(info.VM.PID) // of one that has just ended there are none
+				}
+				return printJSON(t.Stdout, map[string]any{"info": raw, "record": r.Saved, "sandbox": viewOne(ctx, r, t.limit), "interfaces": all})
 			}
 			return t.printInfo(viewOne(ctx, r, t.limit), info)
 		},
@@ -142,6 +146,10 @@ func (t *operator) printInfo(v view, info debugapi.Info) error {
 		vm.Status = cmp.Or(vm.Status, "which does not answer")
 		p("vm          qemu %s, pid %d, %d vCPUs, %d MiB, %s, from a %s, %s", vm.Version, vm.PID, v.VM.CPUs, v.VM.MemoryMiB, v.VM.Accelerator, v.VM.Source, vm.Status)
 		p("devices     %s", strings.Join(vm.Devices, ", "))
+		all, err := sandboxes.Links(vm.PID)
+		if err := printLinks(t.Stdout, all, err); err != nil {
+			return err
+		}
 	}
 	switch g := info.Guest; {
 	case g == nil:

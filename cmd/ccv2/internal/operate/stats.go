@@ -2,10 +2,8 @@ package operate
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -17,34 +15,28 @@ import (
 
 // stats are what a sandbox uses.
 type stats struct {
-	At         time.Time           `json:"at"`
-	Processes  []sandboxes.Process `json:"processes"`
-	Guest      *debugapi.Guest     `json:"guest,omitempty"`
-	Interfaces []netInterface      `json:"interfaces,omitempty"` // of the pod's network namespace, as the host sees it
-	Problems   []string            `json:"problems,omitempty"`
-}
-
-// netInterface has the counters of an interface.
-type netInterface struct {
-	Name      string `json:"name"`
-	RXBytes   uint64 `json:"rx_bytes"`
-	RXPackets uint64 `json:"rx_packets"`
-	RXErrors  uint64 `json:"rx_errors"`
-	RXDropped uint64 `json:"rx_dropped"`
-	TXBytes   uint64 `json:"tx_bytes"`
-	TXPackets uint64 `json:"tx_packets"`
-	TXErrors  uint64 `json:"tx_errors"`
-	TXDropped uint64 `json:"tx_dropped"`
+	At         time.Time             `json:"at"`
+	Processes  []sandboxes.Process   `json:"processes"`
+	Guest      *debugapi.Guest       `json:"guest,omitempty"`
+	Interfaces []sandboxes.Interface `json:"interfaces,omitempty"` // of the pod's network namespace, as the host sees it
+	// Disks, Streams and Messages are what the guest has done with each disk, what has passed of each process's streams, and
+	// between the shim and the guest.
+	Disks    []debugapi.Disk        `json:"disks,omitempty"`
+	Streams  []debugapi.StreamCount `json:"streams,omitempty"`
+	Messages []debugapi.WireCount   `json:"messages,omitempty"`
+	Problems []string               `json:"problems,omitempty"`
 }
 
 func statsCommand(t *operator) *cli.Command {
-	var watch bool
+	var watch, messages bool
 	var every time.Duration
 	return &cli.Command{
 		Name: "stats", Usage: "print what a sandbox uses", ArgsUsage: "ID|POD",
-		Description: "Memory and time of the shim, QEMU and virtiofsd, the guest's memory, and the counters of the interfaces in the pod's network namespace.",
+		Description: "Memory and time of the shim, QEMU and virtiofsd, the guest's memory, and counters: of the interfaces in the pod's network namespace, " +
+			"the disks, the streams of each process and, with --messages, what has passed between the shim and the guest, by kind.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "print it again and again, with rates", Destination: &watch},
+			&cli.BoolFlag{Name: "messages", Usage: "also messages and bytes between the shim and the guest, by kind", Destination: &messages},
 			&cli.DurationFlag{Name: "interval", Usage: "how often", Value: 2 * time.Second, Destination: &every},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -60,6 +52,9 @@ func statsCommand(t *operator) *cli.Command {
 			defer ticker.Stop()
 			for {
 				now := t.getStats(ctx, r)
+				if !messages && !t.json {
+					now.Messages = nil
+				}
 				if err := t.printStats(before, now); err != nil || !watch {
 					return err
 				}
@@ -87,7 +82,7 @@ func (t *operator) getStats(ctx context.Context, r sandboxes.Record) stats {
 		}
 		s.Processes = append(s.Processes, seen)
 		if p.Name == "qemu" {
-			s.Interfaces = interfaces(p.PID)
+			s.Interfaces = sandboxes.Interfaces(p.PID)
 		}
 		if seen.State == sandboxes.Stopped {
 			s.Problems = append(s.Problems, fmt.Sprintf("%s (pid %d) is stopped by a signal", p.Name, p.PID))
@@ -100,28 +95,18 @@ func (t *operator) getStats(ctx context.Context, r sandboxes.Record) stats {
 		return s
 	}
 	s.Guest = info.Guest
+	if info.VM != nil {
+		s.Disks = info.VM.Disks
+	}
+	bounded, cancel := context.WithTimeout(ctx, t.limit)
+	defer cancel()
+	if c, err := sandboxes.AskCounters(bounded, r); err == nil {
+		s.Streams, s.Messages = c.Streams, c.Wire
+	} else {
+		s.Problems = append(s.Problems, line(sandboxes.Explain(r, err).Error()))
+	}
 	s.Problems = append(s.Problems, sortedErrors(info.Errors)...)
 	return s
-}
-
-// interfaces reads the counters of the network namespace of a process.
-func interfaces(pid int) []netInterface {
-	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/net/dev") // of one that has ended there are none
-	var all []netInterface
-	for text := range strings.Lines(string(b)) {
-		name, rest, ok := strings.Cut(text, ":")
-		fields := strings.Fields(rest)
-		const columns = 16
-		if !ok || len(fields) != columns {
-			continue // the head
-		}
-		n := func(i int) uint64 { v, _ := strconv.ParseUint(fields[i], 10, 64); return v }
-		all = append(all, netInterface{
-			Name: strings.TrimSpace(name), RXBytes: n(0), RXPackets: n(1), RXErrors: n(2), RXDropped: n(3),
-			TXBytes: n(8), TXPackets: n(9), TXErrors: n(10), TXDropped: n(11),
-		})
-	}
-	return all
 }
 
 // printStats prints what is used now; before is nil, or what was used earlier.
@@ -153,7 +138,7 @@ func (t *operator) printStats(before *stats, now stats) error {
 		out.row(line(n.Name), fmt.Sprint(n.RXBytes), fmt.Sprint(n.RXPackets), fmt.Sprint(n.RXErrors), fmt.Sprint(n.RXDropped),
 			fmt.Sprint(n.TXBytes), fmt.Sprint(n.TXPackets), fmt.Sprint(n.TXErrors), fmt.Sprint(n.TXDropped))
 	}
-	if err := out.flush(); err != nil {
+	if err := errors.Join(out.flush(), printCounters(t.Stdout, now)); err != nil {
 		return err
 	}
 	for _, problem := range now.Problems {

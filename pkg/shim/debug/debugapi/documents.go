@@ -42,6 +42,20 @@ type VM struct {
 	Version string   `json:"version,omitempty"`
 	Status  string   `json:"status,omitempty"` // as the VMM calls it; "" when it was not asked
 	Devices []string `json:"devices,omitempty"`
+	Disks   []Disk   `json:"disks,omitempty"` // when the VMM was asked
+}
+
+// Disk is what the guest has done with a disk.
+type Disk struct {
+	ID               string `json:"id"`
+	ReadBytes        uint64 `json:"read_bytes"`
+	Reads            uint64 `json:"reads"`
+	ReadNanoseconds  int64  `json:"read_nanoseconds"`
+	WrittenBytes     uint64 `json:"written_bytes"`
+	Writes           uint64 `json:"writes"`
+	WriteNanoseconds int64  `json:"write_nanoseconds"`
+	Flushes          uint64 `json:"flushes"`
+	Failed           uint64 `json:"failed"`
 }
 
 // Guest is what runs in it.
