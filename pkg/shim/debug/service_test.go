@@ -54,7 +54,7 @@ func (v *vm) Console() *history.Log[hypervisor.ConsoleLine] { return v.console }
 func (v *vm) Devices() []string                             { return []string{"share"} }
 func (v *vm) Version() string                               { return "1.2.3" }
 func (v *vm) Status(ctx context.Context) (string, error)    { return "running", v.wait(ctx) }
-func (v *vm) Inspect(ctx context.Context) ([]byte, error) { return []byte("all of it"), v.wait(ctx) }
+func (v *vm) Inspect(ctx context.Context) ([]byte, error)   { return []byte("all of it"), v.wait(ctx) }
 
 func (v *vm) Disks(ctx context.Context) ([]hypervisor.DiskStats, error) {
 	return []hypervisor.DiskStats{{ID: "disk0", Reads: 7, ReadTime: time.Second}}, v.wait(ctx)
