@@ -26,6 +26,7 @@ done
 bin=$dest$prefix/bin share=$dest$prefix/share/ccv2 etc=$dest/etc/ccv2
 install -d "$bin" "$share" "$etc"
 install -m 755 "$build/bin/containerd-shim-ccv2" "$build/bin/ccv2" "$build/bin/ccv2-agent" "$bin/"
+"$build/bin/ccv2" man "$dest$prefix/share/man/man1" >/dev/null
 # The runtime io.containerd.cc.v2 is looked for under this name.
 ln -sf containerd-shim-ccv2 "$bin/containerd-shim-cc-v2"
 install -m 644 "$build/guest/vmlinux" "$build/guest/initrd.img" "$build/guest/manifest.json" "$share/"

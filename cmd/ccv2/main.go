@@ -19,15 +19,18 @@ type command struct {
 }
 
 // commands is the table of subcommands, in the order of the help text.
-var commands = []command{
-	{"check", "check this host, boot a probe VM and measure it", runCheck},
-	{"install", "put the bundle that this tool is in on a host", runInstall},
-	{"upgrade", "put it in the place of what is installed", runUpgrade},
-	{"uninstall", "take away what was installed", runUninstall},
-	{"node", "install on the node of this pod, label it, and clean up when the DaemonSet is deleted", runNode},
-	{"template", "make, list and remove what VMs start from", runTemplate},
-	{"image", "build the guest's kernel and initramfs", runImage},
-	{"version", "print the version", runVersion},
+func commands() []command {
+	return []command{
+		{"check", "check this host, boot a probe VM and measure it", runCheck},
+		{"install", "put the bundle that this tool is in on a host", runInstall},
+		{"upgrade", "put it in the place of what is installed", runUpgrade},
+		{"uninstall", "take away what was installed", runUninstall},
+		{"node", "install on the node of this pod, label it, and clean up when the DaemonSet is deleted", runNode},
+		{"template", "make, list and remove what VMs start from", runTemplate},
+		{"image", "build the guest's kernel and initramfs", runImage},
+		{"man", "write the manual pages into a directory", runMan},
+		{"version", "print the version", runVersion},
+	}
 }
 
 // version is set by the linker.
@@ -48,10 +51,7 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 		usage(stderr)
 		return 2
 	}
-	operator := operate.Options{Version: version, Stdin: os.Stdin, Stdout: stdout, Stderr: stderr}
-	for _, c := range commands {
-		operator.Others = append(operator.Others, operate.Other{Name: c.name, Usage: c.usage})
-	}
+	operator := operate.Options{Version: version, Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, Others: others()}
 	if operate.Has(args) {
 		return operate.Run(operator, args)
 	}
@@ -59,7 +59,7 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 		usage(stdout)
 		return 0
 	}
-	for _, c := range commands {
+	for _, c := range commands() {
 		if c.name != args[0] {
 			continue
 		}
@@ -80,7 +80,7 @@ func usage(w io.Writer) {
 		fmt.Fprintf(w, "  %-10s %s\n", c.Name, c.Usage)
 	}
 	fmt.Fprintln(w, "\nthe host itself:")
-	for _, c := range commands {
+	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.usage)
 	}
 	fmt.Fprintln(w, "\nccv2 completion bash|zsh|fish prints a script that completes all of these")

@@ -150,6 +150,10 @@ var rules = []rule{
 		why: "the shim is started for each pod: it asks no engine, and others make metrics of what it counts",
 	},
 	operating("operate", "sandboxes", "metrics", "trace"), operating("sandboxes"), operating("metrics", "sandboxes"), operating("trace"),
+	{
+		from: "cmd/ccv2/internal/manual/...", not: []string{module + "pkg/...", module + "cmd/..."}, except: []string{module + "cmd/ccv2/internal/manual/..."},
+		why: "it says what commands say of themselves",
+	},
 	installing("install"), installing("kind"), installing("kube"), installing("node"),
 	{
 		from: "cmd/ccv2/internal/kind/...", not: []string{module + "cmd/ccv2/internal/install/..."},

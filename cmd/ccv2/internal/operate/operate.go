@@ -34,7 +34,7 @@ type Other struct{ Name, Usage string }
 func Run(o Options, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	root := tool(o)
+	root := Tool(o)
 	err := root.Run(ctx, append([]string{"ccv2"}, args...))
 	if err == nil {
 		return 0
@@ -53,7 +53,7 @@ func Run(o Options, args []string) int {
 // Commands are the names of this package's commands, with one line about each.
 func Commands() []Other {
 	var all []Other
-	for _, c := range tool(Options{}).Commands {
+	for _, c := range Tool(Options{}).Commands {
 		if !c.Hidden {
 			all = append(all, Other{c.Name, c.Usage})
 		}
@@ -68,8 +68,8 @@ func Has(args []string) bool {
 		slices.ContainsFunc(Commands(), func(c Other) bool { return c.Name == args[0] })
 }
 
-// tool is the tree of commands.
-func tool(o Options) *cli.Command {
+// Tool is the tree of commands.
+func Tool(o Options) *cli.Command {
 	t := &operator{Options: o}
 	root := &cli.Command{
 		Name: "ccv2", Usage: "see, explain and end the VMs of pods", Version: o.Version,
