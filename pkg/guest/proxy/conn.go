@@ -208,11 +208,12 @@ func (c *clientConn) signal(ctx context.Context, f proxyproto.Frame) error {
 		// The process will never run; to its shim that is an exit.
 		return c.write(func(w *proxyproto.Writer) error { return w.WriteProcessExited(0) })
 	}
-	ctx, stop := c.watch(ctx)
-	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	if err := s.waitStarted(ctx); err != nil {
+	watched, stop := c.watch(ctx)
+	err := s.waitStarted(watched)
+	stop() // the signal may be the last thing that a shim says
+	if err != nil {
 		return fmt.Errorf("timeout waiting for process with token %s", s.token)
 	}
 	code, payload, err := s.signalCommand(sig)

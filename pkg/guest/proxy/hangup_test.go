@@ -136,3 +136,49 @@ func TestHangUpWhileAProcessStarts(t *testing.T) {
 	shim.must(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 10})
 	g.WaitCommand(hyperstart.KillContainer, 1)
 }
+
+// TestLastSignal: the original's shim that is killed has a child of its send SIGKILL in its place, on the
+// same connection, which ends at once. The guest may be busy then.
+func TestLastSignal(t *testing.T) {
+	busy := make(chan struct{})
+	s, g := newServerWith(t, hyperstart.DialectClearGo, Options{}, func(code hyperstart.Code, _ []byte) (hyperstart.Code, []byte) {
+		if code == hyperstart.Ping {
+			<-busy
+		}
+		return hyperstart.Ack, nil
+	})
+	runtime, other := runtimePeer(t, s), runtimePeer(t, s)
+	for n := range 20 {
+		token := runtime.token()
+		ours, theirs := socketPair(t)
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(theirs) }()
+		w := proxyproto.NewWriter(ours)
+		if err := w.WriteCommand(proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: token}); err != nil {
+			t.Fatal(err)
+		}
+		runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
+		other.send(proxyproto.CmdHyper, hyper("ping", "", ""))
+		g.WaitCommand(hyperstart.Ping, n+1)
+		if err := w.WriteCommand(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: 9}); err != nil {
+			t.Fatal(err)
+		}
+		_ = ours.Close()
+		busy <- struct{}{}
+		if _, failure := other.response(proxyproto.CmdHyper); failure != "" {
+			t.Fatal(failure)
+		}
+		<-served // nobody reads the answer
+		g.Mu.Lock()
+		kills := 0
+		for _, c := range g.Commands {
+			if c.Code == hyperstart.KillContainer {
+				kills++
+			}
+		}
+		g.Mu.Unlock()
+		if kills != n+1 {
+			t.Fatalf("%d signals have arrived, want %d", kills, n+1)
+		}
+	}
+}
