@@ -151,8 +151,11 @@ func TestLastSignal(t *testing.T) {
 	for n := range 20 {
 		token := runtime.token()
 		ours, theirs := socketPair(t)
-		served := make(chan error, 1)
-		go func() { served <- s.Serve(theirs) }()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = s.Serve(theirs) // nobody reads the last answer
+		}()
 		w := proxyproto.NewWriter(ours)
 		if err := w.WriteCommand(proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: token}); err != nil {
 			t.Fatal(err)
@@ -168,7 +171,7 @@ func TestLastSignal(t *testing.T) {
 		if _, failure := other.response(proxyproto.CmdHyper); failure != "" {
 			t.Fatal(failure)
 		}
-		<-served // nobody reads the answer
+		<-served
 		g.Mu.Lock()
 		kills := 0
 		for _, c := range g.Commands {

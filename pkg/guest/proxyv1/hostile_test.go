@@ -117,6 +117,7 @@ func TestUnread(t *testing.T) {
 	socket, g := start(t, hyperstart.DialectCCv2, nil)
 	c := attached(t, socket)
 	_, streams := c.allocate(2)
+	_, other := c.allocate(2)
 	c.must(v1.MethodHyper, hyper("newcontainer", `{"id":"c","process":{"stdio":1,"stderr":2}}`))
 	for range 8 {
 		g.Output(wiretest.FirstSeq, strings.Repeat("x", 60000))
@@ -124,6 +125,9 @@ func TestUnread(t *testing.T) {
 	g.Exit(wiretest.FirstSeq, 1)
 	c.must(v1.MethodHyper, hyper("ping", "")) // what was sent has arrived
 	g.Close()
+	if _, err := io.Copy(io.Discard, other); err != nil { // the proxy has noticed
+		t.Error(err)
+	}
 	// The descriptor ends, behind what is in its buffer, though nobody reads meanwhile.
 	if r := c.ask(v1.MethodAllocateIO, v1.AllocateIO{NStreams: 1}); r.Success {
 		t.Error("streams of a lost vm")
