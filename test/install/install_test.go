@@ -24,7 +24,11 @@ func built(t *testing.T) string {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte(name), 0o755); err != nil {
+		text := name
+		if name == "bin/ccv2" { // which writes the manual pages
+			text = "#!/bin/sh\n[ \"$1\" = man ] && mkdir -p \"$2\" && echo page >\"$2/ccv2.1\"\n"
+		}
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,6 +92,7 @@ func TestInstall(t *testing.T) {
 		"/opt/x/share/ccv2/initrd.img",
 		"/opt/x/share/ccv2/manifest.json",
 		"/opt/x/share/ccv2/vmlinux",
+		"/opt/x/share/man/man1/ccv2.1",
 	}
 	if diff := cmp.Diff(want, files(t, dest)); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
