@@ -110,9 +110,27 @@ func (s *Service) watch(ctx context.Context, dir string) {
 			entry.Info("sandbox healthy again")
 			continue
 		}
-		s.opts.History.Note("unhealthy", ill)
-		entry.WithField("cause", ill).Error("sandbox not healthy")
+		words := lastWords(s.opts.Machine.Report())
+		s.opts.History.Note("unhealthy", ill+words)
+		entry.WithField("cause", printable.Line(ill+words, printable.MaxText)).Error("sandbox not healthy")
 	}
+}
+
+// lastLines is how many lines of the console the event about a sandbox that is not healthy has.
+const lastLines = 5
+
+// lastWords are the last lines of the guest's console, where a kernel says that it is stuck.
+func lastWords(report podvm.Report) string {
+	o, ok := report.VM.(hypervisor.Observable)
+	if !ok {
+		return ""
+	}
+	lines, _ := o.Console().From(0)
+	var words strings.Builder
+	for i, l := range lines[max(0, len(lines)-lastLines):] {
+		words.WriteString([]string{"; last console lines: ", " | "}[min(i, 1)] + l.Text)
+	}
+	return words.String()
 }
 
 // beat asks the VMM and the guest. It returns which part does not answer and why, as far

@@ -116,7 +116,7 @@ func newFixture(t *testing.T) *fixture {
 	return newFixtureThatBeats(t, debug.Heartbeat{})
 }
 
-func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat) *fixture {
+func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat, console ...string) *fixture {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ccv2-debug-") // sockets need a short path
 	if err != nil {
@@ -128,6 +128,9 @@ func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat) *fixture {
 		Phases: []podvm.Phase{{Name: "done", Begin: time.Unix(1, 0), End: time.Unix(3, 0)}, {Name: "runs", Begin: time.Now()}},
 		Guest:  guest{f.machine.Agent, f.answers},
 		VM:     &vm{console: history.New[hypervisor.ConsoleLine](3), answers: f.answers},
+	}
+	for _, text := range console {
+		f.machine.report.VM.(*vm).console.Add(hypervisor.ConsoleLine{Text: text})
 	}
 	f.sandbox = sandbox.New(sandbox.Options{Namespace: "test", ID: "pod", Sink: f.history, Machine: f.machine.Machine, KillTimeout: time.Minute})
 	text, err := json.Marshal(store.State{Version: store.Version, Namespace: "test", ID: "pod", About: store.About{PodNamespace: "ns", Pod: "web"}})
