@@ -45,7 +45,11 @@ func (d Dir) Retire(s State) error {
 	}
 	// The names are in the order of the ends, and no two are the same: sandboxes of the same time differ in their id.
 	name := fmt.Sprintf("%020d-%s.jsonl", time.Now().UnixNano(), s.ID[:min(len(s.ID), 64)])
-	if err := os.Rename(from, filepath.Join(root, endedDir, name)); err != nil {
+	err := os.Rename(from, filepath.Join(root, endedDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // who tears down another container of the sandbox has kept it
+	}
+	if err != nil {
 		return fmt.Errorf("keep a journal: %w", err)
 	}
 	all, err := Ended(root)

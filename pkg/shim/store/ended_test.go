@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -42,5 +43,33 @@ func TestRetire(t *testing.T) {
 	first, err := os.ReadFile(paths[0])
 	if err != nil || string(first) != "pod010" {
 		t.Errorf("the oldest is %q, %v", first, err)
+	}
+}
+
+// TestRetireAtOnce: the containers of a sandbox whose shim has died are deleted side by side,
+// and each deletion tears the sandbox down. One journal is kept, and none of them fails.
+func TestRetireAtOnce(t *testing.T) {
+	root := t.TempDir()
+	for i := range 50 {
+		s := store.State{Namespace: "k8s.io", ID: fmt.Sprintf("pod%03d", i)}
+		d := store.DirOf(root, s.Namespace, s.ID)
+		if err := d.Create(s); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(d.Path(), store.JournalFile), []byte(s.ID), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if err := d.Retire(s); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if paths, err := store.Ended(root); err != nil || len(paths) != 50 {
+		t.Errorf("%d journals, %v", len(paths), err)
 	}
 }
