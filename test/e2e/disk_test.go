@@ -108,7 +108,7 @@ func TestDiskReadOnly(t *testing.T) {
 		path := disk(t)
 		var out harness.Buffer
 		task := shared.RunningOn(t, harness.Runtime, "diskreadonly-guest", harness.Streams{Stdout: &out, Stderr: &out}, []string{
-			"sh", "-c", "blockdev --getro /dev/deep/disk; blockdev --setrw /dev/deep/disk; printf x | dd of=/dev/deep/disk conv=notrunc,fsync 2>&1 | grep -c .",
+			"sh", "-c", "exec 2>&1; blockdev --getro /dev/deep/disk; blockdev --setrw /dev/deep/disk; printf x | dd of=/dev/deep/disk conv=notrunc,fsync 2>&1 | grep -c .",
 		}, edited(withDisk(t, path, "r"), everything))
 		shared.Finish(t, task)
 		if data, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(data), "of the host\n") || !strings.HasPrefix(out.String(), "1\n") {
