@@ -55,6 +55,18 @@ var nodeRows = []row{
 		k get events --field-selector reason=FailedCreatePodSandBox -o 'jsonpath={.items[0].message}{"\n"}'
 		on ccv2-worker sh -c 'f=/opt/ccv2/current/share/ccv2; mv $f.away $f'
 		ready a`},
+	{name: "runtime cut out of the configuration", only: true, want: "runs there\n", manifest: `
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: a}
+		spec:
+		  runtimeClassName: ccv2
+		  nodeName: ccv2-worker2
+		  containers: [{name: main, image: "busybox:1.37", command: [sleep, "1000000"]}]`, script: `
+		on ccv2-worker2 sed -i '/^# BEGIN ccv2/,/^# END ccv2/d' /etc/containerd/config.toml; on ccv2-worker2 grep -c ccv2 /etc/containerd/config.toml
+		await 'has lost the runtime' kubectl -n ccv2 logs daemonset/ccv2 && await 'BEGIN ccv2' on ccv2-worker2 cat /etc/containerd/config.toml
+		await true kubectl get node ccv2-worker2 -o 'jsonpath={.metadata.labels.ccv2\.io/runtime}' && kubectl -n ccv2 rollout status daemonset/ccv2 --timeout=100s >/dev/null
+		apply && ready a; k exec a -- echo runs there`},
 	{name: "eviction for want of memory", want: "low on resource: memory\n", manifest: `
 		apiVersion: v1
 		kind: Pod
