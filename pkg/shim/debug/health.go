@@ -83,6 +83,7 @@ func (s *Service) endHung(ctx context.Context, ill string) {
 func (s *Service) watch(ctx context.Context, dir string) {
 	ticker := time.NewTicker(s.opts.Heartbeat.Every)
 	defer ticker.Stop()
+	var trimmer resident.Trimmer
 	for {
 		select {
 		case <-ticker.C:
@@ -91,7 +92,7 @@ func (s *Service) watch(ctx context.Context, dir string) {
 		}
 		ill := s.beat(ctx, store.Open(dir))
 		// Of an idle pod, what requests have needed is most of what it would keep.
-		if err := resident.Trim(); err != nil {
+		if err := trimmer.Tick(); err != nil {
 			log.G(ctx).WithError(err).Debug("the shim keeps memory that it does not need")
 		}
 		if ctx.Err() != nil {

@@ -4,5 +4,6 @@
 // read of its own program to start a pod, some 10 MiB, stays mapped, and what Go's heap
 // has grown to stays its own, unless somebody gives both back.
 //
-// It has no state, no goroutine and no lock, and it must never know what the process does.
+// A [Trimmer] belongs to the one goroutine that calls it. There is no goroutine and no lock here,
+// and it must never know what the process does.
 package resident

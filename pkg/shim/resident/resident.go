@@ -9,10 +9,65 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// A Trimmer trims a process that has something to give back and nothing to do. Its zero
+// value is ready.
+type Trimmer struct {
+	used    time.Duration // processor time, at the last tick
+	trimmed bool          // and nothing but ticks since then
+}
+
+// What a process does between two ticks: an idle one answers signs of life, a busy one would need at once
+// again what it gives back.
+const (
+	idleTime = 5 * time.Millisecond
+	busyTime = 200 * time.Millisecond
+)
+
+// Tick is to be called at regular intervals of some seconds. It trims the process once after
+// each time of work, not while it works, and not while it idles on.
+func (t *Trimmer) Tick() error {
+	used, err := processorTime()
+	if err != nil {
+		return fmt.Errorf("trim memory: %w", err)
+	}
+	if !t.due(used) {
+		return nil
+	}
+	if err := Trim(); err != nil {
+		return err
+	}
+	t.used, err = processorTime() // without that of trimming
+	return err
+}
+
+// due notes the processor time of a tick, and reports whether it is time to trim.
+func (t *Trimmer) due(used time.Duration) bool {
+	took := used - t.used
+	first := t.used == 0
+	t.used = used
+	if took > idleTime {
+		t.trimmed = false
+	}
+	if t.trimmed || took > busyTime && !first { // what it has taken to start says nothing
+		return false
+	}
+	t.trimmed = true
+	return true
+}
+
+func processorTime() (time.Duration, error) {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		return 0, err
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), nil
+}
 
 // Trim gives the process's memory that nothing uses back to the host: what is free of the
 // heap, and the pages of its program, which stay in the host's page cache, are shared
@@ -28,12 +83,13 @@ func Trim() error {
 	if err != nil {
 		return fmt.Errorf("trim memory: %w", err)
 	}
+	var errs []error
 	for _, m := range mappings {
 		if err := m.drop(); err != nil {
-			return fmt.Errorf("trim memory: mapping at %#x: %w", m.start, err)
+			errs = append(errs, fmt.Errorf("trim memory: mapping at %#x: %w", m.start, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // mapping is a range of addresses.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 const some = `00400000-00885000 r-xp 00000000 08:01 77 /usr/bin/a program
@@ -91,9 +92,41 @@ func TestTrim(t *testing.T) {
 	if after >= before*3/4 {
 		t.Errorf("%d KiB of files are mapped, %d before", after, before)
 	}
-	// What was dropped is read again.
-	if _, err := clean(strings.NewReader(some)); err != nil {
+}
+
+// TestDue trims after work, once.
+func TestDue(t *testing.T) {
+	var trimmer Trimmer
+	used := time.Duration(0)
+	for i, tt := range []struct {
+		took time.Duration // since the tick before
+		want bool
+	}{
+		{time.Second, true},             // a shim has started a pod
+		{time.Millisecond, false},       // signs of life
+		{idleTime, false},               // no more than that
+		{50 * time.Millisecond, true},   // some requests
+		{2 * busyTime, false},           // it works
+		{2 * busyTime, false},           //
+		{time.Millisecond, true},        // it has ended
+		{time.Millisecond, false},       //
+		{10 * time.Millisecond, true},   // one request
+		{300 * time.Microsecond, false}, //
+	} {
+		used += tt.took
+		if got := trimmer.due(used); got != tt.want {
+			t.Errorf("tick %d, after %v: due is %v", i, tt.took, got)
+		}
+	}
+}
+
+func TestTick(t *testing.T) {
+	var trimmer Trimmer
+	if err := trimmer.Tick(); err != nil {
 		t.Fatal(err)
+	}
+	if !trimmer.trimmed {
+		t.Error("the first tick has not trimmed")
 	}
 }
 
