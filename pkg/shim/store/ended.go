@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -43,9 +44,12 @@ func (d Dir) Retire(s State) error {
 	if err := os.MkdirAll(filepath.Join(root, endedDir), 0o700); err != nil {
 		return fmt.Errorf("keep a journal: %w", err)
 	}
-	// The names are in the order of the ends, and no two are the same: sandboxes of the same time differ in their id.
-	name := fmt.Sprintf("%020d-%s.jsonl", time.Now().UnixNano(), s.ID[:min(len(s.ID), 64)])
-	err := os.Rename(from, filepath.Join(root, endedDir, name))
+	before, err := Ended(root)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("%020d-%s.jsonl", endTime(before), s.ID[:min(len(s.ID), 64)])
+	err = os.Rename(from, filepath.Join(root, endedDir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // who tears down another container of the sandbox has kept it
 	}
@@ -62,6 +66,20 @@ func (d Dir) Retire(s State) error {
 		}
 	}
 	return nil
+}
+
+// endTime is the time of the next journal in nanoseconds, by which they are sorted: never earlier than
+// those before, whatever the clock was set to. Sandboxes of the same time differ in their id.
+func endTime(before []string) int64 {
+	now := time.Now().UnixNano()
+	if len(before) == 0 {
+		return now
+	}
+	last, _, _ := strings.Cut(filepath.Base(before[len(before)-1]), "-")
+	if n, err := strconv.ParseInt(last, 10, 64); err == nil && n >= now {
+		return n + 1
+	}
+	return now
 }
 
 // root is what DirOf has made the directory below.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
@@ -71,5 +72,33 @@ func TestRetireAtOnce(t *testing.T) {
 	}
 	if paths, err := store.Ended(root); err != nil || len(paths) != 50 {
 		t.Errorf("%d journals, %v", len(paths), err)
+	}
+}
+
+// TestRetireClock: a clock that is set back does not put a journal before those of earlier ends.
+func TestRetireClock(t *testing.T) {
+	root := t.TempDir()
+	for i, id := range []string{"first", "second"} {
+		s := store.State{Namespace: "k8s.io", ID: id}
+		d := store.DirOf(root, s.Namespace, s.ID)
+		if err := d.Create(s); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(d.Path(), store.JournalFile), []byte(id), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Retire(s); err != nil {
+			t.Fatal(err)
+		}
+		paths, err := store.Ended(root)
+		if err != nil || len(paths) != i+1 || !strings.HasSuffix(paths[i], "-"+id+".jsonl") {
+			t.Fatalf("after %s: %q, %v", id, paths, err)
+		}
+		if i == 0 { // it has ended an hour from now
+			later := fmt.Sprintf("%020d-first.jsonl", time.Now().Add(time.Hour).UnixNano())
+			if err := os.Rename(paths[0], filepath.Join(filepath.Dir(paths[0]), later)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
