@@ -32,7 +32,7 @@ type compat struct {
 type compatContainer struct {
 	request hyperstart.NewContainerRequest
 	process *specs.Process
-	find    func(*specs.Process) error // its programs; may be nil
+	find    func(context.Context, *specs.Process) error // its programs; may be nil
 	session *compatSession
 	state   compatState
 }
@@ -144,7 +144,7 @@ func (c *compat) StartContainer(ctx context.Context, id string) error {
 	if created == nil {
 		return fmt.Errorf("container %s is not created: %w", id, errdefs.ErrFailedPrecondition)
 	}
-	if err := created.findProgram(created.process); err != nil {
+	if err := created.findProgram(ctx, created.process); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -166,11 +166,11 @@ func (c *compat) StartContainer(ctx context.Context, id string) error {
 
 // findProgram refuses a program that is not there: hyperhq's guest ends its process with 127 and
 // says no more, and that of Clear Containers in C ends altogether.
-func (c *compatContainer) findProgram(p *specs.Process) error {
+func (c *compatContainer) findProgram(ctx context.Context, p *specs.Process) error {
 	if c == nil || c.find == nil {
 		return nil
 	}
-	return c.find(p)
+	return c.find(ctx, p)
 }
 
 // notRun names the program that a guest has not run, which the C guests do not.
@@ -210,7 +210,7 @@ func (c *compat) Exec(ctx context.Context, s Session, e Exec) error {
 	c.mu.Lock()
 	created := c.containers[e.Container]
 	c.mu.Unlock()
-	if err := created.findProgram(e.Process); err != nil {
+	if err := created.findProgram(ctx, e.Process); err != nil {
 		return err
 	}
 	process := compatspec.Process(e.Process, processIDOf(e.ID), e.Terminal, c.dialect)

@@ -153,7 +153,7 @@ type Container struct {
 	// Pause is set for the container of a pod that does nothing.
 	Pause bool
 	// FindProgram, when set, tells [CannotRun] of a program in the container's files, for guests that do not.
-	FindProgram func(*specs.Process) error
+	FindProgram func(context.Context, *specs.Process) error
 }
 
 // Bind is a file or directory of the share in a container.

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ import (
 // does not run has its name.
 func TestCompatProgram(t *testing.T) {
 	missing := errors.New(`exec: "none": no`)
-	find := func(p *specs.Process) error {
+	find := func(_ context.Context, p *specs.Process) error {
 		if p.Args[0] == "none" {
 			return client.CannotRun(127, missing)
 		}

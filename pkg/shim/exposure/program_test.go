@@ -1,9 +1,11 @@
 package exposure_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -79,7 +81,7 @@ func TestFindProgram(t *testing.T) {
 		"/data/plain/x": "stat /data/plain/x: not a directory", "/loop": "stat /loop: too many levels of symbolic links",
 		"/data/broken": "its interpreter /no/such" + missing, "/": "is a directory, or no regular file",
 	} {
-		err := e.FindProgram(&specs.Process{Args: []string{program}, Cwd: "/", Env: []string{"PATH=/none:/bin:mnt:/data"}})
+		err := e.FindProgram(t.Context(), &specs.Process{Args: []string{program}, Cwd: "/", Env: []string{"PATH=/none:/bin:mnt:/data"}})
 		status, refused := client.ExitStatus(err)
 		if want == "" {
 			if err != nil {
@@ -95,7 +97,78 @@ func TestFindProgram(t *testing.T) {
 			t.Errorf("%s: %v, status %d; want %s", program, err, status, want)
 		}
 	}
-	if err := e.FindProgram(&specs.Process{Args: []string{"any"}}); err != nil {
+	if err := e.FindProgram(t.Context(), &specs.Process{Args: []string{"any"}}); err != nil {
 		t.Errorf("without a search path: %v", err)
 	}
+}
+
+// TestParents: ".." is the parent of the directory that a link has led to.
+func TestParents(t *testing.T) {
+	root := programs(t, map[string]string{
+		"opt/app/v1": "/", "opt/app/bin/tool": "ELF", "srv": "->opt/app/v1", "link": "->srv/../bin/tool", "script": "#!/srv/../bin/tool\n", "tool": "data",
+	})
+	e := exposed(t, root)
+	for name, tt := range map[string]struct{ program, cwd, path, want string }{
+		"absolute":         {program: "/srv/../bin/tool", cwd: "/"},
+		"relative":         {program: "../bin/tool", cwd: "/srv"},
+		"link":             {program: "/link", cwd: "/"},
+		"interpreter":      {program: "/script", cwd: "/"},
+		"search":           {program: "tool", cwd: "/", path: "/srv/../bin"},
+		"relative search":  {program: "tool", cwd: "/srv", path: "../bin"},
+		"above the root":   {program: "/../../opt/app/bin/tool", cwd: "/"},
+		"made by guest":    {program: "../link", cwd: "/no/such"},
+		"lexically":        {program: "/srv/../tool", cwd: "/", want: "stat /srv/../tool: no such file or directory"},
+		"below a file":     {program: "/link/../tool", cwd: "/", want: "stat /link/../tool: not a directory"},
+		"a slash":          {program: "/link/", cwd: "/", want: "stat /link/: not a directory"},
+		"out of a missing": {program: "/no/../link", cwd: "/", want: "stat /no/../link: no such file or directory"},
+	} {
+		err := e.FindProgram(t.Context(), &specs.Process{Args: []string{tt.program}, Cwd: tt.cwd, Env: []string{"PATH=" + tt.path}})
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.HasSuffix(err.Error(), ": "+tt.want)) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// TestBound: what takes too many steps is left to the guest, and nobody waits for it in vain.
+func TestBound(t *testing.T) {
+	deep := strings.Repeat("d/", 1900)
+	dir := programs(t, map[string]string{"dir": "/"})
+	root, err := os.OpenRoot(dir)
+	if err == nil {
+		err = root.MkdirAll(deep+"end", 0o755)
+	}
+	for i := range 39 {
+		err = errors.Join(err, root.Symlink("/"+deep+"l"+strconv.Itoa(i+1), deep+"l"+strconv.Itoa(i)))
+	}
+	if err = errors.Join(err, root.Close()); err != nil {
+		t.Fatal(err)
+	}
+	e := exposed(t, dir)
+	find := func(ctx context.Context, path string) error {
+		return e.FindProgram(ctx, &specs.Process{Args: []string{"none"}, Cwd: "/", Env: []string{"PATH=" + path}})
+	}
+	if _, refused := client.ExitStatus(find(t.Context(), "/"+deep)); !refused {
+		t.Error("a deep directory is not searched")
+	}
+	for name, path := range map[string]string{
+		"links": "/" + deep + "l0", "entries": strings.Repeat("/dir:", 5000),
+	} {
+		if err := find(t.Context(), path); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := find(ctx, "/dir"); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+}
+
+func exposed(t *testing.T, root string) *exposure.Exposure {
+	t.Helper()
+	e, err := exposure.Expose(t.Context(), &files{dirs: map[string]string{"c/rootfs": root}}, &bundle.Bundle{Dir: "/b", Spec: new(specs.Spec)}, nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
 }
