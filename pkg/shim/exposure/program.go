@@ -66,6 +66,9 @@ func searchPath(env []string) (dirs []string, ok bool) {
 
 // judge refuses the program called name at a path, which begins at cwd when it is not absolute.
 func (l *lookup) judge(ctx context.Context, name, cwd, path string) error {
+	if len(path) >= unix.PathMax {
+		return refusal(name, unix.ENAMETOOLONG)
+	}
 	if !strings.HasPrefix(path, "/") {
 		if dir, err := l.open(ctx, cwd); errors.Is(err, unix.ENOENT) {
 			return nil // the guest makes it
@@ -75,27 +78,35 @@ func (l *lookup) judge(ctx context.Context, name, cwd, path string) error {
 		path = cwd + "/" + path
 	}
 	f, err := l.open(ctx, path)
-	var why string
-	status := uint8(exitNotExecutable)
 	switch {
 	case errors.Is(err, errGuestOnly), errors.Is(err, errTooFar):
 		return nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP):
-		status, why = exitNotFound, "stat "+name+": "+err.Error()
-	case errors.Is(err, unix.ENOTDIR):
-		why = "stat " + name + ": not a directory"
+	case err != nil:
+		return refusal(name, err)
+	}
+	defer func() { _ = f.Close() }()
+	why, err := l.why(ctx, f)
+	switch {
 	case err != nil:
 		return fmt.Errorf("look for program %q: %w", name, err)
+	case why != "":
+		return client.CannotRun(exitNotExecutable, fmt.Errorf("exec: %q: %s", name, why))
+	}
+	return nil
+}
+
+// refusal is the error of a program that cannot be opened.
+func refusal(name string, err error) error {
+	var status uint8
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP):
+		status = exitNotFound
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG):
+		status = exitNotExecutable
 	default:
-		defer func() { _ = f.Close() }()
-		if why, err = l.why(ctx, f); err != nil {
-			return fmt.Errorf("look for program %q: %w", name, err)
-		}
+		return fmt.Errorf("look for program %q: %w", name, err)
 	}
-	if why == "" {
-		return nil
-	}
-	return client.CannotRun(status, fmt.Errorf("exec: %q: %s", name, why))
+	return client.CannotRun(status, fmt.Errorf("exec: %q: stat %s: %s", name, name, err.Error()))
 }
 
 // why is empty for a file that can be run.

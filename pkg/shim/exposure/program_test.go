@@ -172,3 +172,22 @@ func exposed(t *testing.T, root string) *exposure.Exposure {
 	}
 	return e
 }
+
+// TestLongName: runc passes over a name that no file can have, as over one that is not there.
+func TestLongName(t *testing.T) {
+	e := exposed(t, programs(t, map[string]string{"bin": "/"}))
+	long, longer := strings.Repeat("n", 256), strings.Repeat("d/", 2048)
+	for program, want := range map[string]string{
+		long: "executable file not found in $PATH", "/" + long: "stat /" + long + ": file name too long", "/" + longer: "stat /" + longer + ": file name too long",
+	} {
+		err := e.FindProgram(t.Context(), &specs.Process{Args: []string{program}, Cwd: "/", Env: []string{"PATH=/bin"}})
+		status, _ := client.ExitStatus(err)
+		code := uint8(126)
+		if program == long {
+			code = 127
+		}
+		if err == nil || err.Error() != `exec: "`+program+`": `+want || status != code {
+			t.Errorf("%d bytes: %v, status %d", len(program), err, status)
+		}
+	}
+}
