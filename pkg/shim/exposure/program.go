@@ -37,22 +37,27 @@ func (e *Exposure) FindProgram(ctx context.Context, p *specs.Process) error {
 	}
 	defer l.close()
 	if strings.Contains(name, "/") {
-		return l.judge(ctx, name, p.Cwd, name)
+		_, err := l.judge(ctx, name, p.Cwd, name)
+		return err
 	}
 	dirs, ok := searchPath(p.Env)
 	if !ok {
 		return nil // the guest has a path of its own
 	}
+	last := client.CannotRun(exitNotFound, fmt.Errorf("exec: %q: executable file not found in $PATH", name))
 	for _, dir := range dirs {
 		if dir == "" {
 			dir = "."
 		}
-		err := l.judge(ctx, name, p.Cwd, dir+"/"+name)
+		found, err := l.judge(ctx, name, p.Cwd, dir+"/"+name)
 		if _, refused := client.ExitStatus(err); !refused {
 			return err
 		}
+		if found {
+			last = err
+		}
 	}
-	return client.CannotRun(exitNotFound, fmt.Errorf("exec: %q: executable file not found in $PATH", name))
+	return last
 }
 
 func searchPath(env []string) (dirs []string, ok bool) {
@@ -64,74 +69,86 @@ func searchPath(env []string) (dirs []string, ok bool) {
 	return dirs, ok
 }
 
-// judge refuses the program called name at a path, which begins at cwd when it is not absolute.
-func (l *lookup) judge(ctx context.Context, name, cwd, path string) error {
+// judge refuses the program called name at a path, which begins at cwd when it is not absolute. It is found
+// when only its interpreter is amiss.
+func (l *lookup) judge(ctx context.Context, name, cwd, path string) (found bool, err error) {
 	if len(path) >= unix.PathMax {
-		return refusal(name, unix.ENAMETOOLONG)
+		return false, refusal(name, unix.ENAMETOOLONG)
 	}
+	full := path
 	if !strings.HasPrefix(path, "/") {
 		if dir, err := l.open(ctx, cwd); errors.Is(err, unix.ENOENT) {
-			return nil // the guest makes it
+			return false, nil // the guest makes it
 		} else if err == nil {
 			_ = dir.Close()
 		}
-		path = cwd + "/" + path
+		full = cwd + "/" + path
 	}
-	f, err := l.open(ctx, path)
+	f, err := l.open(ctx, full)
 	switch {
 	case errors.Is(err, errGuestOnly), errors.Is(err, errTooFar):
-		return nil
+		return false, nil
 	case err != nil:
-		return refusal(name, err)
+		return false, refusal(name, err)
 	}
 	defer func() { _ = f.Close() }()
-	why, err := l.why(ctx, f)
+	if err := runnable(f); err != nil {
+		return false, refusal(name, err)
+	}
+	return true, l.interpret(ctx, name, path, f)
+}
+
+// refusal is the error of a program that cannot be opened, or is none.
+func refusal(name string, err error) error {
+	status, words := uint8(exitNotExecutable), "stat "+name+": "+err.Error()
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP):
+		status = exitNotFound
+	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.EACCES):
+		words = err.Error()
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG):
+	default:
+		return fmt.Errorf("look for program %q: %w", name, err)
+	}
+	return client.CannotRun(status, fmt.Errorf("exec: %q: %s", name, words))
+}
+
+// runnable is an error for what is no program.
+func runnable(f *os.File) error {
+	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return fmt.Errorf("look for program %q: %w", name, err)
-	case why != "":
-		return client.CannotRun(exitNotExecutable, fmt.Errorf("exec: %q: %s", name, why))
+		return err
+	case info.IsDir():
+		return unix.EISDIR
+	case !info.Mode().IsRegular(), info.Mode()&0o111 == 0:
+		return unix.EACCES
 	}
 	return nil
 }
 
-// refusal is the error of a program that cannot be opened.
-func refusal(name string, err error) error {
-	var status uint8
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP):
-		status = exitNotFound
-	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG):
-		status = exitNotExecutable
-	default:
+// interpret refuses a script that the kernel finds no interpreter for. Runc starts such a process, which says
+// the same and ends; an original guest would end without a word.
+func (l *lookup) interpret(ctx context.Context, name, path string, f *os.File) error {
+	interpreter, err := interpreterOf(f)
+	if err != nil {
 		return fmt.Errorf("look for program %q: %w", name, err)
 	}
-	return client.CannotRun(status, fmt.Errorf("exec: %q: stat %s: %s", name, name, err.Error()))
-}
-
-// why is empty for a file that can be run.
-func (l *lookup) why(ctx context.Context, f *os.File) (string, error) {
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return "", err
-	case !info.Mode().IsRegular():
-		return "is a directory, or no regular file", nil
-	case info.Mode()&0o111 == 0:
-		return "permission denied", nil
+	if !filepath.IsAbs(interpreter) {
+		return nil
 	}
-	interpreter, err := interpreterOf(f)
-	if err != nil || !filepath.IsAbs(interpreter) {
-		return "", err
-	}
-	found, err := l.open(ctx, interpreter)
-	if errors.Is(err, unix.ENOENT) {
-		return "its interpreter " + interpreter + ": no such file or directory", nil
-	}
+	program, err := l.open(ctx, interpreter)
 	if err == nil {
-		_ = found.Close()
+		err = runnable(program)
+		_ = program.Close()
 	}
-	return "", nil // the guest's kernel says what else there is
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return client.CannotRun(exitNotFound, fmt.Errorf("exec %s: %s (interpreter %s)", path, unix.ENOENT.Error(), interpreter))
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EISDIR):
+		return client.CannotRun(exitNotExecutable, fmt.Errorf("exec %s: %s (interpreter %s)", path, unix.EACCES.Error(), interpreter))
+	}
+	return nil // the guest's kernel says what else there is
 }
 
 // maxInterpreter is how much of a script the kernel looks at, in bytes.
