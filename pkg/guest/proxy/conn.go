@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -28,11 +30,24 @@ type clientConn struct {
 	session *session // claimed session; the reader's own
 }
 
-// write runs one write under the lock.
+// write runs one write under the lock. After an error nothing more is written.
 func (c *clientConn) write(fn func(*proxyproto.Writer) error) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	return fn(c.w)
+}
+
+// hasHungUp reports whether an error of a connection says that the other end was closed.
+func hasHungUp(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
+
+// answer is write for the reader, which goes on when the client has hung up: a command that
+// is behind may be the last signal of a shim, which waits for no answer.
+func (c *clientConn) answer(fn func(*proxyproto.Writer) error) error {
+	err := c.write(fn)
+	if hasHungUp(err) {
+		return nil
+	}
+	return err
 }
 
 // detach gives the session back when the connection has ended.
@@ -91,10 +106,10 @@ func (c *clientConn) command(f proxyproto.Frame) error {
 	}
 	if cmd == proxyproto.CmdConnectShim {
 		// Output that waits for this client must not overtake the response.
-		return c.write(func(w *proxyproto.Writer) error { return c.respond(w, cmd, nil, c.connectShim(f)) })
+		return c.answer(func(w *proxyproto.Writer) error { return c.respond(w, cmd, nil, c.connectShim(f)) })
 	}
 	payload, err := c.run(c.server.ctx, f)
-	return c.write(func(w *proxyproto.Writer) error { return c.respond(w, cmd, payload, err) })
+	return c.answer(func(w *proxyproto.Writer) error { return c.respond(w, cmd, payload, err) })
 }
 
 // disconnect frees the session. Stdin that the client has sent before gets to the process, which may not
@@ -206,7 +221,7 @@ func (c *clientConn) signal(ctx context.Context, f proxyproto.Frame) error {
 	number := syscall.Signal(sig.SignalNumber)
 	if !s.isStarted() && (number == syscall.SIGKILL || number == syscall.SIGTERM) {
 		// The process will never run; to its shim that is an exit.
-		return c.write(func(w *proxyproto.Writer) error { return w.WriteProcessExited(0) })
+		return c.answer(func(w *proxyproto.Writer) error { return w.WriteProcessExited(0) })
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()

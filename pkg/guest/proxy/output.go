@@ -114,7 +114,9 @@ func (o *output) run() {
 		}
 		if err != nil {
 			gone = client
-			_ = client.conn.Close() // its reader may not have noticed
+			if !hasHungUp(err) {
+				_ = client.conn.Close() // it has lost track
+			} // else its reader goes on to the end: the last signal of a shim may be there
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/containerd/log"
-	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
@@ -145,7 +144,7 @@ func (s *Server) serve(conn net.Conn, serve func(net.Conn) error) {
 	}
 	s.wg.Go(func() {
 		err := serve(conn)
-		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
+		if err != nil && !errors.Is(err, net.ErrClosed) && !hasHungUp(err) {
 			log.L.WithError(err).Warn("client of the proxy was cut off")
 		}
 	})

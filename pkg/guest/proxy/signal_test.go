@@ -142,3 +142,47 @@ func TestEarlySignals(t *testing.T) {
 		}
 	})
 }
+
+// TestLastSignalBehindUnreadAnswers: what a dead shim has not read, answers and output, keeps its last signal
+// from nothing.
+func TestLastSignalBehindUnreadAnswers(t *testing.T) {
+	s, g := newServer(t, hyperstart.DialectClearGo, Options{})
+	runtime := runtimePeer(t, s)
+	for n := range 50 {
+		token := runtime.token()
+		ours, theirs := socketPair(t)
+		w := proxyproto.NewWriter(ours)
+		if err := w.WriteCommand(proxyproto.CmdConnectShim, proxyproto.ConnectShim{Token: token}); err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = s.Serve(theirs)
+		}()
+		if f, err := proxyproto.NewReader(ours).ReadFrame(); err != nil || f.Error {
+			t.Fatalf("%s, %v", f, err)
+		}
+		runtime.must(proxyproto.CmdHyper, hyper("newcontainer", token, newProcess))
+		pod := pod(t, s)
+		session, err := pod.find(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The reader is held while the client says its last and goes, and output that cannot be
+		// written comes before it looks.
+		session.mu.Lock()
+		for _, sig := range []int{1, 9} {
+			if err := w.WriteCommand(proxyproto.CmdSignal, proxyproto.Signal{SignalNumber: sig}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = ours.Close()
+		session.out.queue.Push(proxyproto.StreamStdout, []byte("unread"))
+		session.out.bytes += len("unread")
+		session.cond.Broadcast()
+		session.mu.Unlock()
+		<-served
+		g.WaitCommand(hyperstart.KillContainer, 2*(n+1))
+	}
+}
