@@ -22,6 +22,7 @@ type clientConn struct {
 	server  *Server
 	conn    net.Conn
 	failure failure
+	own     bool // of who runs the server
 
 	wmu sync.Mutex // guards w, and so the order of frames
 	w   *proxyproto.Writer
@@ -171,7 +172,7 @@ func (c *clientConn) register(ctx context.Context, f proxyproto.Frame) (any, err
 		return nil, err
 	}
 	c.vm = v
-	tokens, err := v.newTokens(r.NumIOStreams)
+	tokens, err := v.newTokens(r.NumIOStreams, c.own)
 	return proxyproto.RegisterVMResponse{IO: proxyproto.IOResponse{URL: c.server.opts.URL, Tokens: tokens}}, err
 }
 
@@ -185,7 +186,7 @@ func (c *clientConn) attach(f proxyproto.Frame) (any, error) {
 		return nil, err
 	}
 	c.vm = v
-	tokens, err := v.newTokens(r.NumIOStreams)
+	tokens, err := v.newTokens(r.NumIOStreams, c.own)
 	return proxyproto.AttachVMResponse{IO: proxyproto.IOResponse{URL: c.server.opts.URL, Tokens: tokens}}, err
 }
 

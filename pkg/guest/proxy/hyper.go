@@ -71,7 +71,7 @@ func (c *clientConn) startProcess(ctx context.Context, code hyperstart.Code, r p
 	if len(r.Tokens) == 1 {
 		s, err = c.vm.find(r.Tokens[0])
 	} else {
-		s, err = c.vm.newSession("")
+		s, err = c.vm.newSession("", c.own)
 	}
 	if err != nil {
 		return nil, err

@@ -152,17 +152,17 @@ func (s *Server) serve(conn net.Conn, serve func(net.Conn) error) {
 
 // Serve serves one connection of version 2 until it ends, and closes it. It returns
 // nil when the client closed it between frames. Errors are in the original's words.
-func (s *Server) Serve(conn net.Conn) error { return s.serveFrames(conn, originalFailure) }
+func (s *Server) Serve(conn net.Conn) error { return s.serveFrames(conn, originalFailure, false) }
 
-// ServeOwn is Serve for a client that knows what the original has no words for.
-func (s *Server) ServeOwn(conn net.Conn) error { return s.serveFrames(conn, ownFailure) }
+// ServeOwn is Serve for who runs the server, and knows what the original has no words for.
+func (s *Server) ServeOwn(conn net.Conn) error { return s.serveFrames(conn, ownFailure, true) }
 
-func (s *Server) serveFrames(conn net.Conn, failure failure) error {
+func (s *Server) serveFrames(conn net.Conn, failure failure, own bool) error {
 	if err := s.enter(conn); err != nil {
 		return err
 	}
 	number := s.opts.Tap.NewConn()
-	c := &clientConn{server: s, conn: conn, w: proxyproto.NewWriter(&tapped{conn, s.opts.Tap, number}), failure: failure}
+	c := &clientConn{server: s, conn: conn, w: proxyproto.NewWriter(&tapped{conn, s.opts.Tap, number}), failure: failure, own: own}
 	defer func() {
 		s.leave(conn)
 		c.detach()

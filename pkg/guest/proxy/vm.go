@@ -15,8 +15,12 @@ import (
 // proxy, where 1 and 2 belong to the null session.
 const firstBase = 3
 
-// maxSessions bounds the tokens of a VM that have not been disconnected.
-const maxSessions = 4096
+const (
+	// maxSessions bounds the tokens of a VM that have not been disconnected, for clients of the socket.
+	maxSessions = 4096
+	// maxOwnSessions is the bound for who runs the server: clients that take all of theirs leave it as many.
+	maxOwnSessions = 2 * maxSessions
+)
 
 // vm is one registered VM.
 type vm struct {
@@ -224,36 +228,59 @@ func (v *vm) creditLoop() {
 	}
 }
 
-// newTokens makes n sessions and returns their tokens, nil when n is not positive.
-func (v *vm) newTokens(n int) ([]string, error) {
-	var tokens []string
-	for range n {
-		s, err := v.newSession(proxyproto.NewToken())
-		if err != nil {
-			return nil, err
-		}
-		tokens = append(tokens, s.token)
+// newTokens makes n sessions and returns their tokens, nil when n is not positive. It makes all or none.
+func (v *vm) newTokens(n int, own bool) ([]string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if n <= 0 {
+		return nil, nil
+	}
+	if err := v.roomLocked(n, own); err != nil {
+		return nil, err
+	}
+	tokens := make([]string, n)
+	for i := range tokens {
+		tokens[i] = v.newSessionLocked(proxyproto.NewToken()).token
 	}
 	return tokens, nil
 }
 
-// newSession reserves two sequence numbers. They are never used again.
-func (v *vm) newSession(token string) (*session, error) {
+// newSession makes one session.
+func (v *vm) newSession(token string, own bool) (*session, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.lost {
-		return nil, fmt.Errorf("vm %s is lost", v.id)
+	if err := v.roomLocked(1, own); err != nil {
+		return nil, err
 	}
-	if len(v.bySeq) >= 2*maxSessions {
-		return nil, fmt.Errorf("vm %s has %d sessions already", v.id, maxSessions)
+	return v.newSessionLocked(token), nil
+}
+
+// roomLocked returns an error unless there can be n more sessions.
+func (v *vm) roomLocked(n int, own bool) error {
+	most, have := maxSessions, len(v.bySeq)/2
+	if own {
+		most = maxOwnSessions
 	}
+	switch {
+	case v.lost:
+		return fmt.Errorf("vm %s is lost", v.id)
+	case have >= most:
+		return fmt.Errorf("vm %s has %d sessions already", v.id, have)
+	case n > most-have:
+		return fmt.Errorf("vm %s has %d sessions already, %d more are too many", v.id, have, n)
+	}
+	return nil
+}
+
+// newSessionLocked reserves two sequence numbers. They are never used again.
+func (v *vm) newSessionLocked(token string) *session {
 	s := newSession(v, token, v.nextBase)
 	v.nextBase += 2
 	v.bySeq[s.base], v.bySeq[s.base+1] = s, s
 	if token != "" {
 		v.byToken[token] = s
 	}
-	return s, nil
+	return s
 }
 
 // find returns the session of a token.
