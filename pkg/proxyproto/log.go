@@ -39,18 +39,21 @@ type LogEntry struct {
 	Msg         string    `json:"msg"`
 }
 
+// maxNamed bounds in characters what an error says of a name that is unknown: errors are logged.
+const maxNamed = 32
+
 // Validate returns an error unless source and level are known and the message
 // is not empty. The original proxy closes the connection on such an entry.
 func (e LogEntry) Validate() error {
 	switch e.Source {
 	case SourceShim, SourceRuntime:
 	default:
-		return fmt.Errorf("invalid log entry: unknown source %q", string(e.Source))
+		return fmt.Errorf("invalid log entry: unknown source %.*q", maxNamed, string(e.Source))
 	}
 	switch e.Level {
 	case LevelDebug, LevelInfo, LevelWarn, LevelError:
 	default:
-		return fmt.Errorf("invalid log entry: unknown level %q", string(e.Level))
+		return fmt.Errorf("invalid log entry: unknown level %.*q", maxNamed, string(e.Level))
 	}
 	if e.Msg == "" {
 		return errors.New("invalid log entry: no message")

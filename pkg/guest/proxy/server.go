@@ -16,6 +16,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/socketpair"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 )
 
@@ -44,6 +45,9 @@ type Options struct {
 	GuestLog func(hyperstart.LogMessage)
 	// Log gets valid log entries of clients. It must not block.
 	Log func(proxyproto.LogEntry)
+	// CutOff, when set, gets the errors for which clients were cut off. It must not block. They quote
+	// what clients have sent, at any length.
+	CutOff func(error)
 }
 
 // handlers get what one VM reports. Each may be nil.
@@ -145,9 +149,17 @@ func (s *Server) serve(conn net.Conn, serve func(net.Conn) error) {
 	s.wg.Go(func() {
 		err := serve(conn)
 		if err != nil && !errors.Is(err, net.ErrClosed) && !hasHungUp(err) {
-			log.L.WithError(err).Warn("client of the proxy was cut off")
+			s.cutOff(err)
 		}
 	})
+}
+
+func (s *Server) cutOff(err error) {
+	if s.opts.CutOff != nil {
+		s.opts.CutOff(err)
+		return
+	}
+	log.L.WithError(printable.Error(err, printable.MaxText)).Warn("client of the proxy was cut off")
 }
 
 // Serve serves one connection of version 2 until it ends, and closes it. It returns

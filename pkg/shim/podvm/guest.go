@@ -16,8 +16,6 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxyv1"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/proxyproto"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/dnsrelay"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/guestclock"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/livevolume"
@@ -157,9 +155,10 @@ func bringOnline(ctx context.Context, b *boot) error {
 // reachGuest puts the proxy between the shim and the guest, and waits for READY, or for
 // an answer of a guest that has said it before.
 func reachGuest(ctx context.Context, b *boot) error {
+	clients := newClientLog(ctx, b.opts.ID)
 	opts := proxy.Options{
 		URL: "unix://" + b.ProxySocket(), Dialect: b.opts.Config.Dialect, Restored: b.refuse != nil,
-		Tap: b.opts.Tap, GuestLog: newGuestLog(ctx, b.opts.ID).add, Log: func(e proxyproto.LogEntry) { logOfClient(ctx, b.opts.ID, e) },
+		Tap: b.opts.Tap, GuestLog: newGuestLog(ctx, b.opts.ID).add, Log: clients.add, CutOff: clients.cutOff,
 	}
 	if b.opts.Config.ProxySocket {
 		opts.Version1 = proxyv1.New()
@@ -188,25 +187,6 @@ func reachGuest(ctx context.Context, b *boot) error {
 	}
 	b.guest = guest
 	return nil
-}
-
-// logOfClient logs what a client of the proxy says for the log, at its level.
-func logOfClient(ctx context.Context, sandbox string, e proxyproto.LogEntry) {
-	entry := log.G(ctx).WithField("sandbox", sandbox).WithField("source", string(e.Source))
-	if e.ContainerID != "" {
-		entry = entry.WithField("container", printable.Line(e.ContainerID, printable.MaxName))
-	}
-	level := log.InfoLevel
-	switch e.Level {
-	case proxyproto.LevelDebug:
-		level = log.DebugLevel
-	case proxyproto.LevelInfo:
-	case proxyproto.LevelWarn:
-		level = log.WarnLevel
-	case proxyproto.LevelError:
-		level = log.ErrorLevel
-	}
-	entry.Log(level, printable.Line(e.Msg, printable.MaxText))
 }
 
 // endLimit is how long the end of a VMM may come after that of its connections.

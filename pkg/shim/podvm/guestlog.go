@@ -2,7 +2,6 @@ package podvm
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/containerd/log"
@@ -12,24 +11,18 @@ import (
 )
 
 const (
-	// logBurst is how many messages of a guest are logged within a logWindow. What comes beside
-	// is counted: a guest must not fill the host's log.
+	// logBurst is how many messages of one source are logged within a logWindow. What comes beside
+	// is counted: neither a guest nor a client of the socket must fill the host's log.
 	logBurst  = 100
 	logWindow = 10 * time.Second
 )
 
 // guestLog writes what a guest's agent logs to the log of the shim.
-type guestLog struct {
-	entry *log.Entry
-
-	mu      sync.Mutex // guards what follows
-	since   time.Time  // when the window has begun
-	logged  int        // in it
-	dropped int
-}
+type guestLog struct{ boundedLog }
 
 func newGuestLog(ctx context.Context, sandbox string) *guestLog {
-	return &guestLog{entry: log.G(ctx).WithField("sandbox", sandbox).WithField("source", "guest")}
+	entry := log.G(ctx).WithField("sandbox", sandbox).WithField("source", "guest")
+	return &guestLog{boundedLog{entry: entry, excess: func(e *log.Entry) { e.Warn("the guest logs too much") }}}
 }
 
 // add logs a message: of a command that has failed as information, for who has asked says what it means; of one
@@ -49,22 +42,4 @@ func (g *guestLog) add(m hyperstart.LogMessage) {
 		return
 	}
 	entry.WithField("error", printable.Line(m.Error, printable.MaxText)).Info("guest command failed")
-}
-
-// allow reports whether one more may be logged.
-func (g *guestLog) allow(now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now.Sub(g.since) >= logWindow {
-		if g.dropped > 0 {
-			g.entry.WithField("dropped", g.dropped).Warn("the guest logs too much")
-		}
-		g.since, g.logged, g.dropped = now, 0, 0
-	}
-	if g.logged >= logBurst {
-		g.dropped++
-		return false
-	}
-	g.logged++
-	return true
 }
