@@ -76,7 +76,7 @@ func (c *clientConn) stream(f proxyproto.Frame) error {
 		if c.session == nil {
 			return errors.New("client sent stdin without having claimed a token")
 		}
-		err := c.session.stdin.push(f.Payload)
+		err := c.session.stdin.push(f.Payload, func() (context.Context, func()) { return c.watch(c.server.ctx) })
 		if errors.Is(err, errSessionEnded) {
 			return nil // the process has exited, its stdin is dropped
 		}

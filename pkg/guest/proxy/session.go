@@ -17,6 +17,9 @@ const (
 	// stdinBacklog bounds in bytes the stdin that waits for the guest; beyond
 	// it the client's connection is not read.
 	stdinBacklog = 1 << 20
+	// maxStdinBacklog is the bound for what clients have left behind who have hung up: the
+	// buffers of some connections.
+	maxStdinBacklog = 2 * stdinBacklog
 )
 
 var errSessionEnded = errors.New("process has exited")

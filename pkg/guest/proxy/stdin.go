@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/condwait"
@@ -22,22 +23,31 @@ type stdin struct {
 type stdinItem struct{ data []byte }
 
 // push takes data for the process; empty data closes its stdin. It blocks while
-// too much waits already. An error means that the process has exited.
-func (i *stdin) push(data []byte) error {
+// too much waits already, as long as the client has not hung up, which watch says. What a
+// client has sent before is taken beyond that, within a bound: a signal may be behind it.
+func (i *stdin) push(data []byte, watch func() (context.Context, func())) error {
 	s := i.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i.bytes >= stdinBacklog && !i.closedLocked() {
-		s.cond.Wait()
+	if i.fullLocked(stdinBacklog) {
+		ctx, stop := watch()
+		_ = condwait.Until(ctx, s.cond, func() bool { return !i.fullLocked(stdinBacklog) }) // see below
+		stop()
 	}
 	if i.closedLocked() {
 		return errSessionEnded
+	}
+	if i.fullLocked(maxStdinBacklog) {
+		return fmt.Errorf("%d bytes of stdin wait for a process that does not read, and the client has hung up with more", i.bytes)
 	}
 	i.queue = append(i.queue, stdinItem{data: bytes.Clone(data)})
 	i.bytes += len(data) + proxyproto.StdinOverhead
 	s.cond.Broadcast()
 	return nil
 }
+
+// fullLocked reports whether there are too many bytes for more, and a process that may read them.
+func (i *stdin) fullLocked(limit int) bool { return i.bytes >= limit && !i.closedLocked() }
 
 // closedLocked reports whether the process reads no more stdin.
 func (i *stdin) closedLocked() bool { return i.session.ended || i.session.exit.known }
