@@ -1,6 +1,7 @@
 package compatspec
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -118,7 +119,10 @@ func hasRlimits(p *specs.Process) bool {
 // hides reports whether paths are hidden, or protected, that are not hidden from every container.
 func hides(a Ask) bool {
 	paths := slices.Concat(a.Spec.Linux.MaskedPaths, a.Spec.Linux.ReadonlyPaths)
-	return slices.ContainsFunc(paths, func(p string) bool { return !strings.HasPrefix(p, "/proc/") && !strings.HasPrefix(p, "/sys/") })
+	return slices.ContainsFunc(paths, func(p string) bool {
+		p = filepath.Clean(p)
+		return !strings.HasPrefix(p, "/proc/") && !strings.HasPrefix(p, "/sys/")
+	})
 }
 
 // kernelMounts are the file systems that clients give every container. All guests have the first

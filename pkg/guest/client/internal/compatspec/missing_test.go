@@ -187,6 +187,20 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// TestHidden: a path is what it leads to.
+func TestHidden(t *testing.T) {
+	for path, want := range map[string]string{
+		"/proc/../etc/x": "a hidden or read-only path outside of /proc and /sys", "/sys/./../../proc/": "a hidden or read-only path outside of /proc and /sys",
+		"/proc/./kcore": "", "//proc/kcore": "", "/tmp/../sys/firmware": "",
+	} {
+		a := plain()
+		a.Spec.Linux.ReadonlyPaths = []string{path}
+		if got := Missing(a, hyperstart.DialectHyperhq); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}
+
 // TestDocumented: docs/oci.md has the table, row by row.
 func TestDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../../../../docs/oci.md")
