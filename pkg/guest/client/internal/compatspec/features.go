@@ -33,6 +33,7 @@ type Feature struct {
 // not in it works, or is refused with every guest.
 var Features = []Feature{
 	{"a user other than root", Works, Refused, Works, func(p *specs.Process) bool { return p.User.UID != 0 || p.User.GID != 0 }, nil, true},
+	{"additional groups", Works, Unasked, Works, hasGroups, nil, true},
 	{"a umask", Refused, Refused, Refused, func(p *specs.Process) bool { return p.User.Umask != nil }, nil, true},
 	{"limits of a process (rlimits)", Refused, Refused, Refused, hasRlimits, nil, false},
 	{"no capabilities at all", Refused, Refused, Refused, func(p *specs.Process) bool { return p.Capabilities != nil && len(p.Capabilities.Bounding) == 0 }, nil, true},
@@ -60,6 +61,12 @@ var Features = []Feature{
 	{"the usual hidden and read-only paths", Unasked, Unasked, Unasked, nil, hidesUsual, true},
 	{"limits of CPU and memory", Unasked, Unasked, Unasked, nil, limitsUsual, true},
 	{"another limit", Refused, Refused, Refused, nil, limits, false},
+}
+
+// hasGroups reports whether a process has more groups than its own. Clients add those that the image gives
+// its user, so that nobody can tell what was asked for.
+func hasGroups(p *specs.Process) bool {
+	return slices.ContainsFunc(p.User.AdditionalGids, func(gid uint32) bool { return gid != p.User.GID })
 }
 
 func hasUserNamespace(a Ask) bool { return hasNamespace(a, specs.UserNamespace) }

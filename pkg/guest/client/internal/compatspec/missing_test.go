@@ -22,7 +22,7 @@ func plain() Ask {
 		Spec: &specs.Spec{
 			Root: &specs.Root{Path: "r"},
 			Process: &specs.Process{
-				Args: []string{"sh"}, Cwd: "/w", Env: []string{"A=b"}, NoNewPrivileges: true, User: specs.User{AdditionalGids: []uint32{0, 10}},
+				Args: []string{"sh"}, Cwd: "/w", Env: []string{"A=b"}, NoNewPrivileges: true, User: specs.User{AdditionalGids: []uint32{0}},
 				Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 				Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}},
 			},
@@ -53,6 +53,7 @@ func plain() Ask {
 var demands = map[string]func(*Ask){
 	"a user other than root":                               func(a *Ask) { a.Spec.Process.User.GID = 5 },
 	"a umask":                                              func(a *Ask) { a.Spec.Process.User.Umask = new(uint32) },
+	"additional groups":                                    func(a *Ask) { a.Spec.Process.User.AdditionalGids = []uint32{0, 2000} },
 	"limits of a process (rlimits)":                        func(a *Ask) { a.Spec.Process.Rlimits[0].Soft = 512 },
 	"no capabilities at all":                               func(a *Ask) { a.Spec.Process.Capabilities = &specs.LinuxCapabilities{} },
 	"fewer capabilities than usual":                        func(a *Ask) { a.Spec.Process.Capabilities.Bounding = []string{"CAP_KILL"} },
