@@ -46,7 +46,7 @@ func (c *compat) Close() error { return nil }
 
 // StartPod implements [Guest].
 func (c *compat) StartPod(ctx context.Context, pod Pod) error {
-	if err := c.lacks(compatspec.MissingOfPod(pod.Sysctls)); err != nil {
+	if err := c.lacks(compatspec.MissingOfPod(pod.Sysctls, pod.ShmSize, c.dialect)); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -108,7 +108,7 @@ func (c *compat) CreateContainer(_ context.Context, s Session, r Container) erro
 		Image:   filepath.Dir(strings.TrimPrefix(r.Spec.Root.Path, hyperstart.ShareMount+"/")), // the directory below the share
 		Process: compatspec.Process(r.Spec.Process, hyperstart.InitProcess, r.Terminal, c.dialect),
 	}}
-	ask := compatspec.Ask{Spec: r.Spec, Pause: r.Pause}
+	ask := compatspec.Ask{Spec: r.Spec, Pause: r.Pause, SharesIPC: r.SharesIPC}
 	for _, b := range r.Binds {
 		created.request.FSMap = append(created.request.FSMap, hyperstart.FSMap{Source: b.Source, Path: b.Destination, ReadOnly: b.ReadOnly})
 		ask.Binds = append(ask.Binds, b.Destination)

@@ -150,8 +150,8 @@ type Container struct {
 	Disks []hyperstart.Disk
 	// Memory is the volumes of Spec that the guest has in its memory.
 	Memory []hyperstart.MemoryVolume
-	// Pause is set for the container of a pod that does nothing.
-	Pause bool
+	// Pause is set for the container of a pod that does nothing, SharesIPC for one of its pod's, or the host's, IPC namespace.
+	Pause, SharesIPC bool
 	// FindProgram, when set, tells [CannotRun] of a program in the container's files, for guests that do not.
 	FindProgram func(context.Context, *specs.Process) error
 }

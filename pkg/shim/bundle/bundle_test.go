@@ -332,3 +332,19 @@ func TestPodUID(t *testing.T) {
 		}
 	}
 }
+
+// TestSharesIPC: a path is the namespace of another one, and none at all is the host's.
+func TestSharesIPC(t *testing.T) {
+	for name, tt := range map[string]struct {
+		namespaces []specs.LinuxNamespace
+		want       bool
+	}{
+		"own":    {[]specs.LinuxNamespace{{Type: specs.IPCNamespace}}, false},
+		"pod's":  {[]specs.LinuxNamespace{{Type: specs.IPCNamespace, Path: "/proc/1/ns/ipc"}}, true},
+		"host's": {[]specs.LinuxNamespace{{Type: specs.PIDNamespace}}, true},
+	} {
+		if got := of(specs.Spec{Linux: &specs.Linux{Namespaces: tt.namespaces}}).SharesIPC(); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

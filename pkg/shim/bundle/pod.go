@@ -177,6 +177,11 @@ func Joins(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
 	})
 }
 
+// SharesIPC reports whether a container has the IPC namespace of another one, or the host's.
+func (b *Bundle) SharesIPC() bool {
+	return !HasNamespace(b.Spec, specs.IPCNamespace) || Joins(b.Spec, specs.IPCNamespace)
+}
+
 // OwnNetwork reports whether a container of no pod asks for a network of its own.
 func (b *Bundle) OwnNetwork() bool {
 	return !b.OfPod() && slices.ContainsFunc(b.Spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {

@@ -178,7 +178,7 @@ func (n *creation) createInGuest(ctx context.Context) error {
 		return err
 	}
 	err = n.sandbox.machine.Guest().CreateContainer(ctx, n.init.io.Session(), client.Container{
-		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.files.Binds(), Disks: n.files.Disks(), Memory: n.files.Memory(), Pause: n.bundle.IsPodSandbox(), FindProgram: n.files.FindProgram,
+		ID: n.ID, Terminal: n.init.stdio.Terminal, Binds: n.files.Binds(), Disks: n.files.Disks(), Memory: n.files.Memory(), Pause: n.bundle.IsPodSandbox(), SharesIPC: n.bundle.SharesIPC(), FindProgram: n.files.FindProgram,
 		Spec: guestspec.Container(n.bundle.Spec, guestspec.Options{
 			ID: n.ID, Sandbox: n.isSandboxContainer(), Joined: joined, Sources: n.files.Sources(), Programs: n.files.Programs(),
 			Rootfs: n.files.Rootfs(), Shm: hyperstart.ShmMount,

@@ -52,6 +52,8 @@ var Features = []Feature{
 	{"a user namespace", Refused, Refused, Refused, nil, hasUserNamespace, false},
 	{"a pid namespace of its own", Unasked, Unasked, Works, nil, hasPIDNamespace, true},
 	{"the pid namespace of the pod, or of the host", Works, Works, Refused, nil, func(a Ask) bool { return !hasPIDNamespace(a) }, false},
+	{"the IPC namespace and /dev/shm of the pod, or of the host", Works, Works, Unasked, nil, func(a Ask) bool { return a.SharesIPC }, true},
+	{largeShm, Works, Works, Refused, nil, asksLargeShm, false},
 	{"an offset of a clock", Refused, Refused, Refused, nil, func(a Ask) bool { return len(a.Spec.Linux.TimeOffsets) > 0 }, false},
 	{"a seccomp profile", Refused, Refused, Refused, nil, func(a Ask) bool { return a.Spec.Linux.Seccomp != nil }, true},
 	{"a kernel parameter (sysctl)", Refused, Refused, Refused, nil, func(a Ask) bool { return len(a.Spec.Linux.Sysctl) > 0 }, false},

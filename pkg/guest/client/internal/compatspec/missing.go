@@ -17,6 +17,8 @@ type Ask struct {
 	// Pause is set for the container of a pod that does nothing. Every client gives it a user, a seccomp
 	// profile and a read-only root file system, of which it makes no use.
 	Pause bool
+	// SharesIPC is set for a container of the IPC namespace of its pod, or of the host. In Spec it has none.
+	SharesIPC bool
 }
 
 // Missing names what is asked for and a guest of the dialect would silently not do; "" when there
@@ -42,13 +44,16 @@ func Unheeded(a Ask, dialect hyperstart.Dialect) string {
 	return strings.Join(all, ", ")
 }
 
-// MissingOfPod names a kernel parameter that a pod asks for; those that containerd gives every pod
-// on its own are not of them.
-func MissingOfPod(sysctls map[string]string) string {
+// MissingOfPod names what a pod asks for and a guest of the dialect would silently not do: a kernel parameter,
+// where those that containerd gives every pod on its own are not of them, or a size of /dev/shm in bytes.
+func MissingOfPod(sysctls map[string]string, shm int64, dialect hyperstart.Dialect) string {
 	for name := range sysctls {
 		if name != "net.ipv4.ip_unprivileged_port_start" && name != "net.ipv4.ping_group_range" {
 			return "the kernel parameter " + name
 		}
+	}
+	if i := slices.IndexFunc(Features, func(f Feature) bool { return f.Name == largeShm }); shm > usualShm && Features[i].of(dialect) == Refused {
+		return largeShm
 	}
 	return ""
 }

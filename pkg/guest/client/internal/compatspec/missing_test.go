@@ -30,7 +30,7 @@ func plain() Ask {
 				{Destination: "/proc", Type: "proc"},
 				{Destination: "/dev", Type: "tmpfs"},
 				{Destination: "/dev/pts", Type: "devpts"},
-				{Destination: "/dev/shm", Type: "tmpfs"},
+				{Destination: "/dev/shm", Type: "tmpfs", Options: []string{"nosuid", "size=65536k"}},
 				{Destination: "/dev/mqueue", Type: "mqueue"},
 				{Destination: "/sys", Type: "sysfs"},
 				{Destination: "/run", Type: "tmpfs"},
@@ -51,32 +51,34 @@ func plain() Ask {
 
 // demands ask for one feature each.
 var demands = map[string]func(*Ask){
-	"a user other than root":                               func(a *Ask) { a.Spec.Process.User.GID = 5 },
-	"a umask":                                              func(a *Ask) { a.Spec.Process.User.Umask = new(uint32) },
-	"additional groups":                                    func(a *Ask) { a.Spec.Process.User.AdditionalGids = []uint32{0, 2000} },
-	"limits of a process (rlimits)":                        func(a *Ask) { a.Spec.Process.Rlimits[0].Soft = 512 },
-	"no capabilities at all":                               func(a *Ask) { a.Spec.Process.Capabilities = &specs.LinuxCapabilities{} },
-	"fewer capabilities than usual":                        func(a *Ask) { a.Spec.Process.Capabilities.Bounding = []string{"CAP_KILL"} },
-	"a scheduling policy":                                  func(a *Ask) { a.Spec.Process.Scheduler = new(specs.Scheduler) },
-	"a priority of I/O":                                    func(a *Ask) { a.Spec.Process.IOPriority = new(specs.LinuxIOPriority) },
-	"an affinity of processors":                            func(a *Ask) { a.Spec.Process.ExecCPUAffinity = new(specs.CPUAffinity) },
-	"a read-only root file system":                         func(a *Ask) { a.Spec.Root.Readonly = true },
-	"a mount that is no bind mount of the host":            func(a *Ask) { a.Spec.Mounts[6].Destination = "/cache" },
-	"an option of a mount other than ro":                   func(a *Ask) { a.Spec.Mounts[7].Options = []string{"rbind", "noexec"} },
-	"a hook in the container's namespaces":                 func(a *Ask) { a.Spec.Hooks = new(specs.Hooks) },
-	"a domain name":                                        func(a *Ask) { a.Spec.Domainname = "d" },
-	"a user namespace":                                     func(a *Ask) { a.Spec.Linux.Namespaces[1].Type = specs.UserNamespace },
-	"a pid namespace of its own":                           func(*Ask) {},
-	"the pid namespace of the pod, or of the host":         func(a *Ask) { a.Spec.Linux.Namespaces = nil },
-	"an offset of a clock":                                 func(a *Ask) { a.Spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}} },
-	"a seccomp profile":                                    func(a *Ask) { a.Spec.Linux.Seccomp = new(specs.LinuxSeccomp) },
-	"a kernel parameter (sysctl)":                          func(a *Ask) { a.Spec.Linux.Sysctl = map[string]string{"kernel.shmmni": "1"} },
-	"a device":                                             func(a *Ask) { a.Spec.Linux.Devices = make([]specs.LinuxDevice, 1) },
-	"a personality":                                        func(a *Ask) { a.Spec.Linux.Personality = new(specs.LinuxPersonality) },
-	"a hidden or read-only path outside of /proc and /sys": func(a *Ask) { a.Spec.Linux.MaskedPaths = []string{"/etc/secret"} },
-	"another limit":                                        func(a *Ask) { a.Spec.Linux.Resources.HugepageLimits[0].Limit = 1 },
-	"a score for the OOM killer":                           func(a *Ask) { n := 5; a.Spec.Process.OOMScoreAdj = &n },
-	"the usual capabilities":                               func(*Ask) {}, "noNewPrivileges": func(*Ask) {}, "the usual hidden and read-only paths": func(*Ask) {}, "limits of CPU and memory": func(*Ask) {},
+	"a user other than root": func(a *Ask) { a.Spec.Process.User.GID = 5 },
+	"a umask":                func(a *Ask) { a.Spec.Process.User.Umask = new(uint32) },
+	"additional groups":      func(a *Ask) { a.Spec.Process.User.AdditionalGids = []uint32{0, 2000} },
+	"the IPC namespace and /dev/shm of the pod, or of the host": func(a *Ask) { a.SharesIPC = true },
+	"a /dev/shm of more than 64 MiB":                            func(a *Ask) { a.Spec.Mounts[3].Options = []string{"nosuid", "size=65537k"} },
+	"limits of a process (rlimits)":                             func(a *Ask) { a.Spec.Process.Rlimits[0].Soft = 512 },
+	"no capabilities at all":                                    func(a *Ask) { a.Spec.Process.Capabilities = &specs.LinuxCapabilities{} },
+	"fewer capabilities than usual":                             func(a *Ask) { a.Spec.Process.Capabilities.Bounding = []string{"CAP_KILL"} },
+	"a scheduling policy":                                       func(a *Ask) { a.Spec.Process.Scheduler = new(specs.Scheduler) },
+	"a priority of I/O":                                         func(a *Ask) { a.Spec.Process.IOPriority = new(specs.LinuxIOPriority) },
+	"an affinity of processors":                                 func(a *Ask) { a.Spec.Process.ExecCPUAffinity = new(specs.CPUAffinity) },
+	"a read-only root file system":                              func(a *Ask) { a.Spec.Root.Readonly = true },
+	"a mount that is no bind mount of the host":                 func(a *Ask) { a.Spec.Mounts[6].Destination = "/cache" },
+	"an option of a mount other than ro":                        func(a *Ask) { a.Spec.Mounts[7].Options = []string{"rbind", "noexec"} },
+	"a hook in the container's namespaces":                      func(a *Ask) { a.Spec.Hooks = new(specs.Hooks) },
+	"a domain name":                                             func(a *Ask) { a.Spec.Domainname = "d" },
+	"a user namespace":                                          func(a *Ask) { a.Spec.Linux.Namespaces[1].Type = specs.UserNamespace },
+	"a pid namespace of its own":                                func(*Ask) {},
+	"the pid namespace of the pod, or of the host":              func(a *Ask) { a.Spec.Linux.Namespaces = nil },
+	"an offset of a clock":                                      func(a *Ask) { a.Spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}} },
+	"a seccomp profile":                                         func(a *Ask) { a.Spec.Linux.Seccomp = new(specs.LinuxSeccomp) },
+	"a kernel parameter (sysctl)":                               func(a *Ask) { a.Spec.Linux.Sysctl = map[string]string{"kernel.shmmni": "1"} },
+	"a device":                                                  func(a *Ask) { a.Spec.Linux.Devices = make([]specs.LinuxDevice, 1) },
+	"a personality":                                             func(a *Ask) { a.Spec.Linux.Personality = new(specs.LinuxPersonality) },
+	"a hidden or read-only path outside of /proc and /sys":      func(a *Ask) { a.Spec.Linux.MaskedPaths = []string{"/etc/secret"} },
+	"another limit":                                             func(a *Ask) { a.Spec.Linux.Resources.HugepageLimits[0].Limit = 1 },
+	"a score for the OOM killer":                                func(a *Ask) { n := 5; a.Spec.Process.OOMScoreAdj = &n },
+	"the usual capabilities":                                    func(*Ask) {}, "noNewPrivileges": func(*Ask) {}, "the usual hidden and read-only paths": func(*Ask) {}, "limits of CPU and memory": func(*Ask) {},
 }
 
 // TestFeatures asks each guest for each feature by itself: it works, is refused by its name, or is
@@ -182,8 +184,28 @@ func TestPause(t *testing.T) {
 	for want, sysctls := range map[string]map[string]string{
 		"": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 1"}, "the kernel parameter kernel.shmmni": {"kernel.shmmni": "1"},
 	} {
-		if got := MissingOfPod(sysctls); got != want {
+		if got := MissingOfPod(sysctls, 64<<20, hyperstart.DialectClearGo); got != want {
 			t.Errorf("%v: %q", sysctls, got)
+		}
+	}
+}
+
+// TestShm: the Go agent gives every container 64 MiB, the others what the guest's memory holds.
+func TestShm(t *testing.T) {
+	const more = "a /dev/shm of more than 64 MiB"
+	for option, want := range map[string]string{
+		"size=64m": "", "size=67108864": "", "size=1k": "", "size=100%": "", "mode=1777": "", "size=65M": more, "size=67108865": more, "size=1g": more, "size=50%": more,
+		"size=99999999999999999999": more, "size=99999999999999999g": more, "nr_blocks=99999": more, "size=": more,
+	} {
+		a := plain()
+		a.Spec.Mounts[3].Destination, a.Spec.Mounts[3].Options = "/dev/shm", []string{"nosuid", option}
+		if got := Missing(a, hyperstart.DialectClearGo); got != want {
+			t.Errorf("%s: %q", option, got)
+		}
+	}
+	for dialect, want := range map[hyperstart.Dialect]string{hyperstart.DialectClearC: "", hyperstart.DialectHyperhq: "", hyperstart.DialectClearGo: more} {
+		if got := MissingOfPod(nil, 64<<20+1, dialect); got != want {
+			t.Errorf("%s: %q", dialect, got)
 		}
 	}
 }
