@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/machine"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/original"
@@ -117,7 +118,11 @@ func (s lister) ps(ctx context.Context, payload []byte) ([]byte, error) {
 	}
 	if req.Format == "table" {
 		now := time.Now()
-		return original.Table(req.Options, tasksOf(list, now.Add(-machine.Uptime())), now)
+		tasks, err := tasksOf("/proc", list, now.Add(-machine.Uptime()))
+		if err != nil {
+			return nil, err
+		}
+		return original.Table(req.Options, tasks, now)
 	}
 	pids := make([]int, 0, len(list.Processes))
 	for _, p := range list.Processes {
@@ -127,16 +132,23 @@ func (s lister) ps(ctx context.Context, payload []byte) ([]byte, error) {
 }
 
 // tasksOf reads what else ps tells of processes. Those that have ended are not in it.
-func tasksOf(list *hyperstart.ProcessList, boot time.Time) []original.Task {
+func tasksOf(proc string, list *hyperstart.ProcessList, boot time.Time) ([]original.Task, error) {
 	tasks := make([]original.Task, 0, len(list.Processes))
 	for _, p := range list.Processes {
 		t := original.Task{ProcessInfo: p}
-		stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "stat"))
-		if err == nil && t.ParseStat(string(stat), boot) == nil {
-			tasks = append(tasks, t)
+		stat, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(p.PID), "stat"))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue
 		}
+		if err == nil {
+			err = t.ParseStat(string(stat), boot)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("processes in format \"table\": process %d: %w", p.PID, err)
+		}
+		tasks = append(tasks, t)
 	}
-	return tasks
+	return tasks, nil
 }
 
 // serveOriginal is called when a host asks for a pod without a CALL, which those of this dialect

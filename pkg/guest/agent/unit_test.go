@@ -2,9 +2,16 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
 // nothing is for specifications that need nothing of the guest.
@@ -41,5 +48,26 @@ func TestCheckID(t *testing.T) {
 		if err := checkID("container", id); (err == nil) != ok {
 			t.Errorf("%q: %v", id, err)
 		}
+	}
+}
+
+// TestTasksOf: a process that has ended is left out, one whose status is not understood is not.
+func TestTasksOf(t *testing.T) {
+	proc := t.TempDir()
+	write := func(pid, stat string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Join(proc, pid), 0o755), os.WriteFile(filepath.Join(proc, pid, "stat"), []byte(stat), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("7", "7 (a ) b) S 1 7 7 34817 7 4194304 95 0 0 0 6100 100 0 0 20 0 1 0 360000 0 0")
+	list := &hyperstart.ProcessList{Processes: []hyperstart.ProcessInfo{{PID: 6}, {PID: 7}}}
+	tasks, err := tasksOf(proc, list, time.Unix(0, 0))
+	if err != nil || len(tasks) != 1 || tasks[0].PID != 7 || tasks[0].Parent != 1 {
+		t.Errorf("%+v, %v", tasks, err)
+	}
+	write("6", "6 (x) S")
+	if tasks, err := tasksOf(proc, list, time.Unix(0, 0)); err == nil || !strings.Contains(err.Error(), "process 6: ") {
+		t.Errorf("%+v, %v", tasks, err)
 	}
 }
