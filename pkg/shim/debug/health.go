@@ -90,12 +90,12 @@ func (s *Service) watch(ctx context.Context, dir string) {
 		case <-ctx.Done():
 			return
 		}
-		ill := s.beat(ctx, store.Open(dir))
+		ill, asked := s.beat(ctx, store.Open(dir))
 		// Of an idle pod, what requests have needed is most of what it would keep.
 		if err := trimmer.Tick(); err != nil {
 			log.G(ctx).WithError(err).Debug("the shim keeps memory that it does not need")
 		}
-		if ctx.Err() != nil {
+		if !asked || ctx.Err() != nil { // what was found last is as true as it was
 			continue
 		}
 		changed := s.health.set(ill)
@@ -135,22 +135,25 @@ func lastWords(report podvm.Report) string {
 }
 
 // beat asks the VMM and the guest. It returns which part does not answer and why, as far
-// as that is known; "" when all do, or none can be expected to.
-func (s *Service) beat(ctx context.Context, dir store.Dir) string {
+// as that is known; "" when all do. asked is false when none can be expected to.
+func (s *Service) beat(ctx context.Context, dir store.Dir) (ill string, asked bool) {
 	report := s.opts.Machine.Report()
-	if report.Guest == nil || report.Paused || report.Lost != nil {
-		return ""
+	if !answers(report) {
+		return "", false
 	}
 	silent := s.silent(ctx, report)
-	if silent != "" && s.opts.Machine.Report().Paused { // meanwhile
-		return ""
+	if silent != "" && !answers(s.opts.Machine.Report()) { // meanwhile
+		return "", false
 	}
 	causes := stoppedProcesses(dir)
 	if silent != "" {
 		causes = append([]string{silent}, causes...)
 	}
-	return printable.Line(strings.Join(causes, "; "), printable.MaxText)
+	return printable.Line(strings.Join(causes, "; "), printable.MaxText), true
 }
+
+// answers reports whether an answer can be expected of a machine.
+func answers(r podvm.Report) bool { return r.Guest != nil && !r.Paused && r.Lost == nil }
 
 // silent names the part that does not answer in time.
 func (s *Service) silent(ctx context.Context, report podvm.Report) string {

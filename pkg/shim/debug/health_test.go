@@ -1,12 +1,14 @@
 package debug_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 )
 
 // TestLastWords: the event about a guest that does not answer has what its kernel has said last.
@@ -60,5 +62,37 @@ func TestHealth(t *testing.T) {
 	}
 	if ill := f.info(t, false).Unhealthy; ill != "" {
 		t.Errorf("info says %q", ill)
+	}
+}
+
+// TestHealthNotAsked: a VM that is paused, dead or without a guest is not taken for one that answers again.
+func TestHealthNotAsked(t *testing.T) {
+	for name, edit := range map[string]func(*podvm.Report){
+		"paused":   func(r *podvm.Report) { r.Paused = true },
+		"lost":     func(r *podvm.Report) { r.Lost = errors.New("it died") },
+		"no guest": func(r *podvm.Report) { r.Guest = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixtureThatBeats(t, debug.Heartbeat{Every: 5 * time.Millisecond, Limit: 5 * time.Millisecond})
+			events, err := f.Events(t.Context(), &debugapi.LogRequest{Follow: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e, err := events.Recv(); err != nil || e.GetKind() != "unhealthy" {
+				t.Fatalf("got %v, %v", e, err)
+			}
+			f.machine.edit(edit)
+			for range 4 { // of one beat that had begun, and of two whole ones
+				select {
+				case <-f.machine.reported:
+				case <-t.Context().Done():
+					t.Fatal("no heartbeat")
+				}
+			}
+			f.history.Note("mark", "")
+			if e, err := events.Recv(); err != nil || e.GetKind() != "mark" {
+				t.Errorf("got %v, %v", e, err)
+			}
+		})
 	}
 }

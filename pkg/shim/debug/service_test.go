@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,10 +93,27 @@ func wait(ctx context.Context, answers <-chan struct{}) error {
 type machine struct {
 	*sandboxtest.Machine
 
-	report podvm.Report
+	mu       sync.Mutex // guards report in tests with a heartbeat
+	report   podvm.Report
+	reported chan struct{} // a report was asked for, when somebody waits for that
 }
 
-func (m *machine) Report() podvm.Report { return m.report }
+func (m *machine) Report() podvm.Report {
+	select {
+	case m.reported <- struct{}{}:
+	default:
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.report
+}
+
+// edit changes the report while others read it.
+func (m *machine) edit(edit func(*podvm.Report)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	edit(&m.report)
+}
 
 // fixture is a service, and a client of it.
 type fixture struct {
@@ -122,7 +140,7 @@ func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat, console ...string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{dir: dir, machine: &machine{Machine: sandboxtest.NewMachine()}, history: debug.NewHistory(), answers: make(chan struct{}), tap: new(wiretap.Tap), calls: new(calls.Counts)}
+	f := &fixture{dir: dir, machine: &machine{Machine: sandboxtest.NewMachine(), reported: make(chan struct{})}, history: debug.NewHistory(), answers: make(chan struct{}), tap: new(wiretap.Tap), calls: new(calls.Counts)}
 	f.machine.report = podvm.Report{
 		Config: podvm.Config{ShareType: "virtiofs"}, Source: "template",
 		Phases: []podvm.Phase{{Name: "done", Begin: time.Unix(1, 0), End: time.Unix(3, 0)}, {Name: "runs", Begin: time.Now()}},
