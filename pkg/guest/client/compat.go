@@ -154,8 +154,7 @@ func (c *compat) StartContainer(ctx context.Context, id string) error {
 		return err
 	}
 	_, err = c.call(context.WithoutCancel(ctx), "newcontainer", created.session.frames.Token(), created.request)
-	err = c.notRun(created.process, err)
-	if err == nil {
+	if err = c.notRun(created.process, err); err == nil {
 		c.sendSize(ctx, created.session)
 	}
 	c.mu.Lock()
@@ -164,8 +163,7 @@ func (c *compat) StartContainer(ctx context.Context, id string) error {
 	return err
 }
 
-// findProgram refuses a program that is not there: hyperhq's guest ends its process with 127 and
-// says no more, and that of Clear Containers in C ends altogether.
+// findProgram refuses a program that is not there: hyperhq's guest only ends with 127, that of Clear Containers in C altogether.
 func (c *compatContainer) findProgram(ctx context.Context, p *specs.Process) error {
 	if c == nil || c.find == nil {
 		return nil
@@ -210,12 +208,14 @@ func (c *compat) Exec(ctx context.Context, s Session, e Exec) error {
 	c.mu.Lock()
 	created := c.containers[e.Container]
 	c.mu.Unlock()
-	if err := created.findProgram(ctx, e.Process); err != nil {
-		return err
+	refused := created.findProgram(ctx, e.Process)
+	if _, hint := ExitStatus(refused); refused != nil && (!hint || c.dialect != hyperstart.DialectClearGo) {
+		return refused
 	}
 	process := compatspec.Process(e.Process, processIDOf(e.ID), e.Terminal, c.dialect)
-	err := c.mutate(ctx, "execcmd", session.frames.Token(), hyperstart.ExecCmdRequest{Container: e.Container, Process: process})
-	if err != nil {
+	if err := c.mutate(ctx, "execcmd", session.frames.Token(), hyperstart.ExecCmdRequest{Container: e.Container, Process: process}); err != nil && refused != nil {
+		return fmt.Errorf("%w (the guest: %s)", refused, err.Error())
+	} else if err != nil {
 		return c.notRun(e.Process, err)
 	}
 	c.sendSize(ctx, session)
