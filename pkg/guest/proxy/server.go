@@ -360,12 +360,26 @@ func (v *vm) tokenFreed(token string) bool {
 	return slices.Contains(v.freed, token)
 }
 
+// all returns the VMs that may have sessions.
+func (s *Server) all() []*vm {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.AppendSeq(slices.Clone(s.gone), maps.Values(s.vms))
+}
+
+// Free frees a token as DisconnectShim does, though not behind what the client has sent before: stdin that
+// still waits is dropped, and so is what comes.
+func (s *Server) Free(token string) {
+	for _, v := range s.all() {
+		if found, err := v.find(token); err == nil {
+			v.drop(found)
+		}
+	}
+}
+
 // claim finds the session of a token in any VM and gives it to the client.
 func (s *Server) claim(token string, c *clientConn) (*session, error) {
-	s.mu.Lock()
-	vms := slices.AppendSeq(slices.Clone(s.gone), maps.Values(s.vms))
-	s.mu.Unlock()
-	for _, v := range vms {
+	for _, v := range s.all() {
 		if v.tokenFreed(token) {
 			return nil, fmt.Errorf("token already claimed: %s", token)
 		}

@@ -302,7 +302,7 @@ func (v *vm) drop(s *session) {
 }
 
 func (v *vm) dropLocked(s *session) {
-	if s.token != "" {
+	if v.byToken[s.token] == s { // not for the second time
 		v.freed = append(v.freed[max(0, len(v.freed)-freedTokens+1):], s.token)
 	}
 	delete(v.byToken, s.token)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hangup"
@@ -18,7 +19,8 @@ import (
 
 // Proxy serves clients of version 1.
 type Proxy struct {
-	wg sync.WaitGroup // streams
+	wg    sync.WaitGroup // streams
+	grace time.Duration  // see leaveGrace
 
 	mu  sync.Mutex     // guards vms and what is in it
 	vms map[string]*vm // by their ids
@@ -34,7 +36,7 @@ type vm struct {
 const maxStreams = 1024
 
 // New returns a proxy without clients.
-func New() *Proxy { return &Proxy{vms: make(map[string]*vm)} }
+func New() *Proxy { return &Proxy{grace: leaveGrace, vms: make(map[string]*vm)} }
 
 // Close joins what is left of the streams, whose server has ended.
 func (p *Proxy) Close() { p.wg.Wait() }

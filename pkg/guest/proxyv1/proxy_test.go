@@ -32,12 +32,17 @@ func start(t testing.TB, dialect hyperstart.Dialect, reply func(hyperstart.Code,
 
 func startServer(t testing.TB, dialect hyperstart.Dialect, reply func(hyperstart.Code, []byte) (hyperstart.Code, []byte)) (socket string, server *proxy.Server, g *wiretest.Guest) {
 	t.Helper()
+	return startServerWith(t, proxyv1.New(), dialect, reply)
+}
+
+func startServerWith(t testing.TB, version1 proxy.Version1, dialect hyperstart.Dialect, reply func(hyperstart.Code, []byte) (hyperstart.Code, []byte)) (socket string, server *proxy.Server, g *wiretest.Guest) {
+	t.Helper()
 	ctl, guestCtl := pair(t)
 	tty, guestTTY := pair(t)
 	g = wiretest.New(t, guestCtl, guestTTY)
 	g.Reply = reply
 	g.Run(true)
-	server = proxy.NewServer(proxy.Options{Dialect: dialect, Version1: proxyv1.New()})
+	server = proxy.NewServer(proxy.Options{Dialect: dialect, Version1: version1})
 	if err := server.RegisterConn(t.Context(), "pod", ctl, tty, nil, nil); err != nil {
 		t.Fatal(err)
 	}

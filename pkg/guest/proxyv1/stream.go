@@ -24,6 +24,9 @@ const maxOutput = 10240 - hyperstart.TTYHeaderLen
 // stream is what one allocateIO has given: a session of version 2 at one end, a descriptor of the
 // client's at the other.
 type stream struct {
+	server *proxy.Server
+	grace  time.Duration // see leaveGrace
+
 	token string
 	base  uint64 // the first number: stdin and stdout
 	sides int    // 1 where stderr goes with stdout, else 2
@@ -41,7 +44,7 @@ type stream struct {
 // open makes a stream with a token of its own. The file is the client's end of it. The token
 // comes last: one that nobody has claimed cannot be given back.
 func (p *Proxy) open(server *proxy.Server, id string, sides int, newToken func() (string, error)) (_ *stream, _ *os.File, err error) {
-	s := &stream{sides: sides, turn: make(chan struct{}, 1)}
+	s := &stream{server: server, grace: p.grace, sides: sides, turn: make(chan struct{}, 1)}
 	if s.frames, err = dial(server); err != nil {
 		return nil, nil, err
 	}
@@ -50,6 +53,7 @@ func (p *Proxy) open(server *proxy.Server, id string, sides int, newToken func()
 		s.frames.close()
 		return nil, nil, err
 	}
+	s.frames.w = proxyproto.NewWriter(&input{stream: s})
 	if err = p.add(id, s); err == nil {
 		if err = s.claim(newToken); err != nil {
 			p.remove(id, s)
@@ -61,17 +65,18 @@ func (p *Proxy) open(server *proxy.Server, id string, sides int, newToken func()
 		_ = file.Close()
 		return nil, nil, err
 	}
-	ended := make(chan struct{})
+	left, ended := make(chan struct{}), make(chan struct{})
 	p.wg.Go(func() {
-		defer close(ended)
+		defer close(left)
 		s.readClient()
-		s.disconnect()
+		s.disconnect(ended)
 	})
 	p.wg.Go(func() {
 		s.readSession()
+		close(ended)
 		s.endAnswers()
 		_ = s.conn.Close() // ends the other one
-		<-ended
+		<-left
 		s.frames.close()
 		p.remove(id, s)
 	})
@@ -125,11 +130,18 @@ func (s *stream) write(fn func(*proxyproto.Writer) error) error {
 	return fn(s.frames.w)
 }
 
-// disconnect frees the session's token. The proxy closes the connection then.
-func (s *stream) disconnect() {
+// disconnect frees the session's token. The proxy closes the connection then. It may not get to read that:
+// it is behind the input of a process that does not read.
+func (s *stream) disconnect(ended <-chan struct{}) {
 	err := s.write(func(w *proxyproto.Writer) error { return w.WriteCommand(proxyproto.CmdDisconnectShim, nil) })
 	if err != nil {
 		s.frames.close()
+		return
+	}
+	select {
+	case <-ended:
+	case <-time.After(s.grace):
+		s.server.Free(s.token)
 	}
 }
 
