@@ -96,9 +96,20 @@ func (j *journal) add(e event, all func() []event) {
 			return
 		}
 	}
-	if n, err := j.file.Write(text); err == nil { // without room for it the events in memory are what there is
-		j.size += n
+	_ = j.appendLocked(text) // without room for it the events in memory are what there is
+}
+
+// appendLocked writes a whole line or nothing: half a line would spoil the next one.
+func (j *journal) appendLocked(text []byte) error {
+	n, err := j.file.Write(text)
+	if err != nil {
+		if n > 0 {
+			err = errors.Join(err, j.file.Truncate(int64(j.size)))
+		}
+		return err
 	}
+	j.size += n
+	return nil
 }
 
 // close ends the journal.
@@ -110,7 +121,7 @@ func (j *journal) close(c debugapi.Counters) error {
 		return nil
 	}
 	if err == nil {
-		_, err = j.file.Write(append(text, '\n'))
+		err = j.appendLocked(append(text, '\n'))
 	}
 	if err = errors.Join(err, j.file.Close()); err != nil {
 		err = fmt.Errorf("keep a journal: %w", err)

@@ -101,6 +101,7 @@ func (h host) journal(d store.Dir, id string, c *debugapi.Counters) {
 			h.t.Fatal(err)
 		}
 		text = append(append(text, b...), '\n')
+		text = append(text, `{"event":{"ki{"event":{}}`+"\n"...) // there was no room for a line
 	}
 	text = append(text, `{"event":{"ki`...) // it has died while it wrote
 	if err := os.WriteFile(filepath.Join(d.Path(), store.JournalFile), text, 0o600); err != nil {

@@ -27,7 +27,8 @@ type Journal struct {
 // maxJournal is more than a journal has.
 const maxJournal = 4 << 20
 
-// ReadJournal reads one. The last line of a shim that has died may be cut off.
+// ReadJournal reads one. Lines that are not understood are left out, as long as there are others; the last line of a
+// shim that has died may be cut off.
 func ReadJournal(path string) (Journal, error) {
 	j := Journal{Path: path}
 	f, err := os.Open(path)
@@ -35,24 +36,38 @@ func ReadJournal(path string) (Journal, error) {
 		return j, fmt.Errorf("read journal: %w", err)
 	}
 	defer f.Close()
-	d := json.NewDecoder(bufio.NewReader(io.LimitReader(f, maxJournal)))
-	for {
-		var line debugapi.Journal
-		err := d.Decode(&line)
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	var bad error
+	good := false
+	for r := bufio.NewReader(io.LimitReader(f, maxJournal)); ; {
+		text, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) && bad != nil && !good {
+			return j, fmt.Errorf("read journal %s: %w", path, bad)
+		}
+		if errors.Is(err, io.EOF) {
 			return j, nil
-		case err != nil:
-			return j, fmt.Errorf("read journal %s: %w", path, err)
 		}
-		switch {
-		case line.Sandbox != nil:
-			j.Sandbox = *line.Sandbox
-		case line.Event != nil:
-			j.Events = append(j.Events, *line.Event)
-		case line.Counters != nil:
-			j.Counters = line.Counters
+		if err != nil {
+			return j, fmt.Errorf("read journal: %w", err)
 		}
+		var line debugapi.Journal
+		if err := json.Unmarshal(text, &line); err != nil {
+			bad = err
+			continue
+		}
+		good = true
+		j.add(line)
+	}
+}
+
+// add adds what a line has.
+func (j *Journal) add(line debugapi.Journal) {
+	switch {
+	case line.Sandbox != nil:
+		j.Sandbox = *line.Sandbox
+	case line.Event != nil:
+		j.Events = append(j.Events, *line.Event)
+	case line.Counters != nil:
+		j.Counters = line.Counters
 	}
 }
 
