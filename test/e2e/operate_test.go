@@ -301,6 +301,10 @@ func TestOperateHung(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := shared.AwaitProcess(t, tt.role, "hung")
+			if tt.role == harness.VirtioFSD { // the child serves
+				harness.Until(t, "the child of virtiofsd", func() bool { return len(shared.Find(tt.role, "hung")) > 1 })
+				p = shared.Find(tt.role, "hung")[1]
+			}
 			p.Signal(t, unix.SIGSTOP)
 			defer p.Signal(t, unix.SIGCONT)
 			o := ps(t, "hung")

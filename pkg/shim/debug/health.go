@@ -1,6 +1,7 @@
 package debug
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -199,14 +200,36 @@ func stoppedProcesses(dir store.Dir) (stopped []string) {
 		return nil // it is being removed
 	}
 	for _, p := range record.Processes {
-		b, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/stat")
+		pid := p.PID
+		if p.Name == virtiofsd {
+			pid = serving(pid)
+		}
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 		if err != nil {
 			continue // it has ended, which others notice
 		}
-		_, after, _ := strings.Cut(string(b), ") ")
-		if strings.HasPrefix(after, "T") {
-			stopped = append(stopped, fmt.Sprintf("%s (pid %d) is stopped by a signal", p.Name, p.PID))
+		after := b[bytes.LastIndexByte(b, ')')+1:]
+		if bytes.HasPrefix(after, []byte(" T")) {
+			stopped = append(stopped, fmt.Sprintf("%s (pid %d) is stopped by a signal", p.Name, pid))
 		}
 	}
 	return stopped
+}
+
+// virtiofsd is the name of that process in the record.
+const virtiofsd = "virtiofsd"
+
+// serving is the process of a virtiofsd that answers the guest: its child, which has the namespaces. The
+// parent only waits for that. One without a child does it itself.
+func serving(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return pid
+	}
+	for field := range strings.FieldsSeq(string(b)) {
+		if child, err := strconv.Atoi(field); err == nil {
+			return child
+		}
+	}
+	return pid
 }

@@ -1,14 +1,22 @@
 package debug_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // TestLastWords: the event about a guest that does not answer has what its kernel has said last.
@@ -94,5 +102,90 @@ func TestHealthNotAsked(t *testing.T) {
 				t.Errorf("got %v, %v", e, err)
 			}
 		})
+	}
+}
+
+// TestHealthOfShare: of a virtiofsd the process that serves counts, which is the child of the one that is recorded.
+func TestHealthOfShare(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		script  string
+		stop    func(parent, child int) int
+		healthy bool
+	}{
+		{name: "the child", script: "sleep 1000 & echo $!; wait", stop: func(_, child int) int { return child }},
+		{name: "the parent", script: "sleep 1000 & echo $!; wait", stop: func(parent, _ int) int { return parent }, healthy: true},
+		{name: "one without a child", script: "echo 0; exec sleep 1000", stop: func(parent, _ int) int { return parent }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixtureThatBeats(t, debug.Heartbeat{Every: 5 * time.Millisecond, Limit: time.Minute})
+			close(f.answers)
+			events, err := f.Events(t.Context(), &debugapi.LogRequest{Follow: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			parent, child := startShare(t, tt.script)
+			if err := syscall.Kill(tt.stop(parent, child), syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			awaitStopped(t, tt.stop(parent, child))
+			text, err := json.Marshal(store.State{Version: store.Version, Namespace: "test", ID: "pod", Processes: []store.Process{{Name: "virtiofsd", PID: parent}}})
+			if err == nil {
+				err = os.WriteFile(filepath.Join(f.dir, "new.json"), text, 0o600)
+			}
+			if err == nil {
+				err = os.Rename(filepath.Join(f.dir, "new.json"), filepath.Join(f.dir, "state.json"))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.healthy {
+				for range 4 {
+					<-f.machine.reported
+				}
+				f.history.Note("mark", "")
+			}
+			want := fmt.Sprintf("virtiofsd (pid %d) is stopped by a signal", tt.stop(parent, child))
+			if e, err := events.Recv(); err != nil || (e.GetKind() == "mark") != tt.healthy || !tt.healthy && e.GetText() != want {
+				t.Errorf("got %v, %v", e, err)
+			}
+		})
+	}
+}
+
+// startShare starts a process that writes the pid of its child.
+func startShare(t *testing.T, script string) (parent, child int) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", script)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait() // killed
+	})
+	if _, err := fmt.Fscan(out, &child); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid, child
+}
+
+// awaitStopped waits until a signal has stopped a process.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	for t.Context().Err() == nil {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(b), ") T ") {
+			return
+		}
+		runtime.Gosched()
 	}
 }

@@ -54,7 +54,7 @@ func Look(name string, pid int) Process {
 }
 
 // Measure is Look with the memory, which takes the kernel some milliseconds, and with what it has read and written. The children of
-// a virtiofsd, which does its work in one, count as it.
+// a virtiofsd, which does its work in one, count as it; its state is theirs, for the parent only waits for them.
 func Measure(name string, pid int) Process {
 	p := Look(name, pid)
 	p.PSSBytes = number(pid, "smaps_rollup", "Pss:") << 10
@@ -63,10 +63,10 @@ func Measure(name string, pid int) Process {
 	if name != "virtiofsd" {
 		return p
 	}
-	for _, child := range children(pid) {
+	for i, child := range children(pid) {
 		c := Measure(name, child)
-		if p.State != Gone && c.State == Stopped {
-			p.State = Stopped
+		if p.State != Gone && (i == 0 || c.State == Stopped) {
+			p.State = c.State
 		}
 		p.CPUNanoseconds += c.CPUNanoseconds
 		p.PSSBytes += c.PSSBytes
