@@ -230,7 +230,7 @@ func (c *clientConn) signal(ctx context.Context, f proxyproto.Frame) error {
 	err := s.waitStarted(watched)
 	stop() // the signal may be the last thing that a shim says
 	if err != nil {
-		return fmt.Errorf("timeout waiting for process with token %s", s.token)
+		return worded{errors.New("timeout waiting for the process to start"), "timeout waiting for process with token " + s.token}
 	}
 	code, payload, err := s.signalCommand(sig)
 	if err != nil {

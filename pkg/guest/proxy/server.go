@@ -381,7 +381,7 @@ func (s *Server) Free(token string) {
 func (s *Server) claim(token string, c *clientConn) (*session, error) {
 	for _, v := range s.all() {
 		if v.tokenFreed(token) {
-			return nil, fmt.Errorf("token already claimed: %s", token)
+			return nil, worded{errTokenClaimed, "token already claimed: " + token}
 		}
 		if found, err := v.find(token); err == nil {
 			if err := found.attach(c); err != nil {
@@ -390,5 +390,5 @@ func (s *Server) claim(token string, c *clientConn) (*session, error) {
 			return found, nil
 		}
 	}
-	return nil, fmt.Errorf("unknown token: %s", token)
+	return nil, worded{errUnknownToken, "unknown token: " + token}
 }

@@ -96,7 +96,7 @@ func (s *session) attach(client *clientConn) error {
 		return fmt.Errorf("vm %s is lost", s.vm.id)
 	}
 	if s.client != nil {
-		return fmt.Errorf("token already claimed: %s", s.token)
+		return worded{errTokenClaimed, "token already claimed: " + s.token}
 	}
 	first := !s.claimed
 	s.client, s.claimed = client, true
@@ -130,7 +130,7 @@ func (s *session) reserveStart() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.start != processNew {
-		return fmt.Errorf("token %s has a process already", s.token)
+		return worded{errors.New("the token has a process already"), fmt.Sprintf("token %s has a process already", s.token)}
 	}
 	s.start = processStarting
 	return nil
@@ -172,7 +172,7 @@ func (s *session) waitClaimed(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	if err := s.waitFor(ctx, func() bool { return s.client != nil }); err != nil {
-		return fmt.Errorf("timeout waiting for shim with token %s", s.token)
+		return worded{errors.New("timeout waiting for a shim to claim the token"), "timeout waiting for shim with token " + s.token}
 	}
 	return nil
 }

@@ -290,7 +290,7 @@ func (v *vm) find(token string) (*session, error) {
 	if s := v.byToken[token]; s != nil {
 		return s, nil
 	}
-	return nil, fmt.Errorf("unknown token %s", token)
+	return nil, worded{errUnknownToken, "unknown token " + token}
 }
 
 // drop frees a session: its token can never be used again, and output that

@@ -11,6 +11,10 @@ import (
 // failure makes the error response of a failed command: what is said depends on who listens.
 type failure func(proxyproto.Command, error) error
 
+// Errors about a token do not have it, for they are logged. The original's texts do, which are
+// for clients alone.
+var errUnknownToken, errTokenClaimed = errors.New("unknown token"), errors.New("token already claimed")
+
 // worded is an error for which the original has other words.
 type worded struct {
 	error
