@@ -16,6 +16,7 @@ const (
 	minMemoryMiB = 128     // below, the guest image does not fit
 	maxMemoryMiB = 1 << 22 // 4 TiB; more is a unit mixed up
 	maxTimeout   = 30 * time.Minute
+	minEndAfter  = 30 * time.Second // a beat and its limit
 	// A socket's path has at most 107 bytes; the longest below the state
 	// directory is a hash and a name of 42.
 	maxStateDir = 64
@@ -74,6 +75,10 @@ func (c Config) problems() []problem {
 	}
 	if c.Health.EndAfter != 0 {
 		v.span("health.end_after", c.Health.EndAfter)
+		if c.Health.EndAfter > 0 && time.Duration(c.Health.EndAfter) < minEndAfter {
+			v.bad("health.end_after", "%s is less than %s: a sandbox is asked every 20s, and one late answer would end it; \"0s\" ends none",
+				time.Duration(c.Health.EndAfter), minEndAfter)
+		}
 	}
 	v.absolute("template.dir", c.Template.Dir)
 	v.atMost("template.dir", len(c.Template.Dir), maxTemplateDir)

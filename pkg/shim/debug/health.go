@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
@@ -177,19 +178,27 @@ func (s *Service) silent(ctx context.Context, report podvm.Report) string {
 	return ""
 }
 
-// greet asks the guest how it is, which is one message in any case.
+// greet asks the guest how it is, which is one message unless it cannot tell. A guest that has too much to do has
+// answered; one that fails to tell about itself can still answer.
 func (s *Service) greet(ctx context.Context, guest client.Guest) error {
-	inspector, ok := guest.(Inspector)
-	if !ok {
-		return guest.Sync(ctx)
+	if inspector, ok := guest.(Inspector); ok {
+		g, err := inspector.GuestInfo(ctx)
+		switch {
+		case err == nil:
+			s.health.mu.Lock()
+			defer s.health.mu.Unlock()
+			s.health.guest = guestOf(guest.Dialect().String(), g)
+			return nil
+		case errdefs.IsResourceExhausted(err):
+			return nil
+		case ctx.Err() != nil:
+			return err
+		}
+		log.G(ctx).WithError(printable.Error(err, printable.MaxText)).WithField("sandbox", s.opts.Sandbox.ID()).Debug("the guest cannot tell about itself")
 	}
-	g, err := inspector.GuestInfo(ctx)
-	if err != nil {
+	if err := guest.Sync(ctx); !errdefs.IsResourceExhausted(err) {
 		return err
 	}
-	s.health.mu.Lock()
-	defer s.health.mu.Unlock()
-	s.health.guest = guestOf(guest.Dialect().String(), g)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package debug_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
@@ -99,6 +102,49 @@ func TestHealthNotAsked(t *testing.T) {
 			}
 			f.history.Note("mark", "")
 			if e, err := events.Recv(); err != nil || e.GetKind() != "mark" {
+				t.Errorf("got %v, %v", e, err)
+			}
+		})
+	}
+}
+
+// Sync answers even when the guest cannot tell about itself, unless it is lost.
+func (g guest) Sync(context.Context) error {
+	if err := g.fails.Load(); err != nil && !errors.Is(*err, errFiles) {
+		return *err
+	}
+	return nil
+}
+
+// errFiles is the failure of a guest that has no file left.
+var errFiles = errors.New("too many open files")
+
+// TestHealthOfGuest: a guest that refuses has answered; one that cannot be reached has not.
+func TestHealthOfGuest(t *testing.T) {
+	for _, tt := range []struct {
+		err     error
+		healthy bool
+	}{
+		{fmt.Errorf("64 commands are running already: %w", errdefs.ErrResourceExhausted), true},
+		{errFiles, true},
+		{errors.New("connection lost"), false},
+	} {
+		t.Run(tt.err.Error(), func(t *testing.T) {
+			f := newFixtureThatBeats(t, debug.Heartbeat{Every: 5 * time.Millisecond, Limit: time.Minute})
+			f.fails.Store(&tt.err)
+			close(f.answers)
+			events, err := f.Events(t.Context(), &debugapi.LogRequest{Follow: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.healthy {
+				for range 4 {
+					<-f.machine.reported
+				}
+				f.history.Note("mark", "")
+			}
+			e, err := events.Recv()
+			if err != nil || (e.GetKind() == "mark") != tt.healthy || !tt.healthy && !strings.Contains(e.GetText(), "agent does not answer (within 1m0s): connection lost") {
 				t.Errorf("got %v, %v", e, err)
 			}
 		})

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,6 +63,9 @@ func (v *vm) Disks(ctx context.Context) ([]hypervisor.DiskStats, error) {
 }
 func (v *vm) wait(ctx context.Context) error { return wait(ctx, v.answers) }
 func (g guest) GuestInfo(ctx context.Context) (hyperstart.GuestInfoReply, error) {
+	if err := g.fails.Load(); err != nil {
+		return hyperstart.GuestInfoReply{}, *err
+	}
 	return hyperstart.GuestInfoReply{Kernel: "6.1"}, wait(ctx, g.answers)
 }
 
@@ -78,6 +82,7 @@ type guest struct {
 	*guesttest.Guest
 
 	answers chan struct{}
+	fails   *atomic.Pointer[error] // what it answers when it is asked about itself
 }
 
 func wait(ctx context.Context, answers <-chan struct{}) error {
@@ -124,6 +129,7 @@ type fixture struct {
 	machine *machine
 	history *debug.History
 	answers chan struct{}
+	fails   atomic.Pointer[error] // of the guest
 	tap     *wiretap.Tap
 	calls   *calls.Counts
 	end     func() error // of the service; it is called once more
@@ -144,7 +150,7 @@ func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat, console ...string) 
 	f.machine.report = podvm.Report{
 		Config: podvm.Config{ShareType: "virtiofs"}, Source: "template",
 		Phases: []podvm.Phase{{Name: "done", Begin: time.Unix(1, 0), End: time.Unix(3, 0)}, {Name: "runs", Begin: time.Now()}},
-		Guest:  guest{f.machine.Agent, f.answers},
+		Guest:  guest{f.machine.Agent, f.answers, &f.fails},
 		VM:     &vm{console: history.New[hypervisor.ConsoleLine](3), answers: f.answers},
 	}
 	for _, text := range console {
