@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/mounts"
@@ -47,7 +48,9 @@ func Sandbox(ctx context.Context, d store.Dir) error {
 		return errors.Join(append(errs, err)...)
 	}
 	if err == nil {
-		errs = append(errs, d.Retire(state))
+		if err := d.Retire(state); err != nil { // a history is no reason to fail what was released
+			log.G(ctx).WithError(err).Warn("what has happened in the sandbox is lost with it")
+		}
 	}
 	errs = append(errs, mounts.RemoveTree(path))
 	_ = os.Remove(filepath.Dir(path)) // the namespace's directory, when it is empty

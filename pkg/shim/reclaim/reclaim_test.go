@@ -58,6 +58,27 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
+// TestJournalIsNotKept: that a history has no place does not fail the release.
+func TestJournalIsNotKept(t *testing.T) {
+	root := t.TempDir()
+	if err := os.WriteFile(filepath.Join(root, ".ended"), nil, 0o600); err != nil { // where a directory is made
+		t.Fatal(err)
+	}
+	d := store.DirOf(root, "ns", "pod")
+	if err := d.Create(store.State{Namespace: "ns", ID: "pod"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.Path(), store.JournalFile), []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Sandbox(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(d.Path()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}
+
 // TestRemoveRefusesTheHost: a damaged record must not name everything.
 func TestRemoveRefusesTheHost(t *testing.T) {
 	for _, path := range []string{"", "/", ".", "relative", "//", "/x/.."} {
