@@ -33,15 +33,19 @@ type Collector struct {
 	mu    sync.Mutex // held during a scrape; guards what follows
 	sums  *sums
 	known map[string]*seen // by the id of a sandbox that lives, in its namespace
-	ended string           // the last journal that was read
+	ended map[string]bool  // the journals that were read and are still there
 }
 
 // New returns a collector. What sandboxes that live have counted so far is theirs, and in the sums; what
 // has ended before is not.
 func New(opts Options) *Collector {
-	c := &Collector{opts: opts, sums: newSums(), known: map[string]*seen{}}
-	if paths, err := store.Ended(opts.StateDir); err == nil && len(paths) > 0 {
-		c.ended = paths[len(paths)-1]
+	c := &Collector{opts: opts, sums: newSums(), known: map[string]*seen{}, ended: map[string]bool{}}
+	paths, err := store.Ended(opts.StateDir)
+	if err != nil {
+		opts.Warn(err)
+	}
+	for _, path := range paths {
+		c.ended[path] = true
 	}
 	return c
 }
@@ -126,15 +130,28 @@ func (c *Collector) count(all []snapshot) {
 			c.sums.add(c.seen(key), *s.counters)
 		}
 	}
+	c.countEnded(there)
+	for key := range c.known {
+		if !there[key] {
+			delete(c.known, key)
+		}
+	}
+}
+
+// countEnded adds what sandboxes that have ended since have left.
+func (c *Collector) countEnded(there map[string]bool) {
 	paths, err := store.Ended(c.opts.StateDir)
 	if err != nil {
-		c.opts.Warn(err)
+		c.opts.Warn(err) // and what was read is still known
+		return
 	}
+	before := c.ended
+	c.ended = make(map[string]bool, len(paths))
 	for _, path := range paths {
-		if path <= c.ended { // their names are in the order of time
+		c.ended[path] = true
+		if before[path] { // by name: of two that end at once the later one may be there first
 			continue
 		}
-		c.ended = path
 		j, err := sandboxes.ReadJournal(path)
 		if err != nil {
 			c.opts.Warn(err)
@@ -147,11 +164,6 @@ func (c *Collector) count(all []snapshot) {
 			c.sums.failures["shim"]++ // it has died, and has counted nothing at its end
 		}
 		if !there[key] { // another one of the same id, otherwise
-			delete(c.known, key)
-		}
-	}
-	for key := range c.known {
-		if !there[key] {
 			delete(c.known, key)
 		}
 	}

@@ -271,6 +271,28 @@ func TestSums(t *testing.T) {
 	}
 }
 
+// TestEndAtOnce: of two sandboxes that end at once the journal with the earlier name may come later; both count, once.
+func TestEndAtOnce(t *testing.T) {
+	h := newHost(t)
+	c := h.collector(10)
+	for i, sum := range []string{"2", "4", "4"} {
+		if id := fmt.Sprint("pod", i); i < 2 {
+			at := counted(id)
+			h.retire(h.sandbox(id, false), id, &at)
+		}
+		if i == 1 {
+			paths, err := store.Ended(h.dir)
+			if err != nil || len(paths) != 2 {
+				t.Fatalf("%q, %v", paths, err)
+			}
+			if err := os.Rename(paths[1], filepath.Join(filepath.Dir(paths[1]), fmt.Sprintf("%020d-pod1.jsonl", 1))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want(t, scrape(t, c), map[string]string{`ccv2_sandbox_events_total{kind="start"}`: sum})
+	}
+}
+
 // TestManyPods: there are no more series than for so many pods, and shims that hang do not add up.
 func TestManyPods(t *testing.T) {
 	h := newHost(t)
