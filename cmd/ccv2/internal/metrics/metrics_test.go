@@ -293,6 +293,29 @@ func TestEndAtOnce(t *testing.T) {
 	}
 }
 
+// TestZeros: the first failure of a cause that the manual names is an increase.
+func TestZeros(t *testing.T) {
+	manual, err := os.ReadFile("../../../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, row, found := strings.Cut(string(manual), "VMs that have ended by `cause`: ")
+	row, _, ended := strings.Cut(row, " |\n")
+	if !found || !ended {
+		t.Fatal("the manual names no causes")
+	}
+	zeros := map[string]string{`ccv2_sandbox_failures_total{cause="shim"}`: "0"}
+	for _, word := range regexp.MustCompile("(?:^|, )`([a-z_]+)`").FindAllStringSubmatch(row, -1) {
+		zeros[fmt.Sprintf("ccv2_sandbox_failures_total{cause=%q}", word[1])] = "0"
+	}
+	h := newHost(t)
+	if h.serve(h.sandbox("web", true), counted("web")); len(zeros) < 8 {
+		t.Errorf("the manual names %d causes", len(zeros))
+	}
+	zeros[`ccv2_sandbox_start_phase_failures_total{phase="start vm"}`] = "0"
+	want(t, scrape(t, h.collector(1)), zeros)
+}
+
 // TestManyPods: there are no more series than for so many pods, and shims that hang do not add up.
 func TestManyPods(t *testing.T) {
 	h := newHost(t)

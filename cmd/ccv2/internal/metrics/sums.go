@@ -71,7 +71,7 @@ func newSums() *sums {
 		s.starts[startResult{source, "success"}] = 0
 	}
 	s.starts[startResult{"", "failure"}] = 0
-	for _, cause := range []string{"qemu", "virtiofsd", "guest", "host_oom", "unkillable", "hung", "operator"} {
+	for _, cause := range []string{"qemu", "virtiofsd", "guest", "host_oom", "unkillable", "hung", "operator", "shim"} {
 		s.failures[cause] = 0
 	}
 	return s
@@ -111,6 +111,7 @@ func (s *sums) addStart(last *seen, now debugapi.Counters) {
 	for ; last.phases < len(now.Phases) && !now.Phases[last.phases].Running; last.phases++ {
 		p := now.Phases[last.phases]
 		histogramOf(s.phases, p.Name, startBounds).observe(time.Duration(p.Nanoseconds))
+		s.phaseFailures[p.Name] += 0 // each step has a zero to begin with
 		if p.Error != "" {
 			s.phaseFailures[p.Name]++
 		}
