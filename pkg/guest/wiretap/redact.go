@@ -15,7 +15,8 @@ import (
 const hidden = "…"
 
 // Redact returns a message without what is nobody's business who looks for a fault: what
-// processes read and write, their arguments and environment, the contents of files, random numbers. What
+// processes read and write, their arguments and environment, the contents of files, random numbers, tokens, options of
+// mounts and texts of errors and logs. What
 // cannot be read is left out as a whole. The lengths in the headers are those of what is left.
 func Redact(m Message) []byte {
 	switch m.Layer {
@@ -88,7 +89,12 @@ func redactJSON(payload []byte) []byte {
 }
 
 // secret are the keys whose values are left out.
-var secret = []string{"entropy", "message", "value", "annotations", "rootpath", "cmdline", "bytes", "content"}
+var secret = []string{
+	"entropy", "message", "value", "annotations", "rootpath", "cmdline", "commandline", "bytes", "content",
+	"token", "tokens", // who has one has the streams of its process
+	"options",              // of mounts, which may have passwords
+	"error", "text", "msg", // of programs, which quote what they were given
+}
 
 func redactValue(v any) any {
 	switch v := v.(type) {

@@ -122,6 +122,11 @@ func messages(t *testing.T) []wiretap.Message {
 		{Layer: wiretap.Frame, Conn: 4, Raw: frame(proxyproto.Header{Type: proxyproto.TypeStream, Opcode: uint8(proxyproto.StreamStdout)}, "SECRET")},
 		{Layer: wiretap.Frame, Conn: 4, Raw: frame(proxyproto.Header{Type: proxyproto.TypeNotification}, "\x07")},
 	}
+	const spec = `{"token":"SECRET","tokens":["SECRET"],"spec":{"process":{"commandLine":"SECRET"},"mounts":[{"destination":"/m","options":["password=SECRET"]}]}}`
+	all = append(all,
+		wiretap.Message{Layer: wiretap.Ctl, Raw: hyperstart.AppendCtl(nil, hyperstart.Call, hyperstart.AppendCall(nil, 6, hyperstart.NewContainer, []byte(spec)))},
+		wiretap.Message{Layer: wiretap.Ctl, Raw: hyperstart.AppendCtl(nil, hyperstart.Event, []byte(`{"kind":"log","log":{"activity":"0a","error":"SECRET","text":"SECRET"}}`))},
+		wiretap.Message{Layer: wiretap.Frame, Conn: 4, Raw: frame(proxyproto.Header{Type: proxyproto.TypeResponse, Opcode: uint8(proxyproto.CmdHyper)}, `{"msg":"SECRET","class":"not_found"}`)})
 	return append(all, wiretap.Message{Layer: wiretap.Ctl, Raw: all[0].Raw[:40]}, wiretap.Message{Layer: wiretap.Frame, Raw: all[5].Raw[:40]})
 }
 
@@ -150,6 +155,9 @@ func TestRedact(t *testing.T) {
 		`command Hyper connection 4 {"data":{` + process + `},"hyperName":"execcmd"}`,
 		"stream stdout connection 4",
 		`notification ProcessExited connection 4 ?`,
+		`CALL NEWCONTAINER ticket 6 {"spec":{"mounts":[{"destination":"/m","options":"…"}],"process":{"commandLine":"…"}},"token":"…","tokens":"…"}`,
+		`EVENT  {"kind":"log","log":{"activity":"0a","error":"…","text":"…"}}`,
+		`response Hyper connection 4 {"class":"not_found","msg":"…"}`,
 		"left out", "left out",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -79,7 +79,7 @@ func traceCommand(t *operator) *cli.Command {
 	return &cli.Command{
 		Name: "trace", Usage: "print what passes between the shim and the guest, live", ArgsUsage: "ID|POD",
 		Description: "Messages of the guest's two ports (ctl, tty) and frames of the proxy, decoded, until interrupted or the sandbox ends. What processes read and write, arguments, environments, " +
-			"contents of files and values of annotations are left out, in a file as well, unless --secrets asks for them. " +
+			"contents of files, values of annotations, tokens, options of mounts and texts of errors and logs are left out, in a file as well, unless --secrets asks for them. " +
 			"Nobody waits for a trace: one that is slow loses messages, and says how many.",
 		Flags: append(w.filterFlags(),
 			&cli.StringFlag{Name: "write", Aliases: []string{"w"}, Usage: "write a pcap `FILE` in place of lines; ccv2 decode prints it", Destination: &path, TakesFile: true},
