@@ -47,7 +47,7 @@ func TestOneNo(t *testing.T) {
 func TestLost(t *testing.T) {
 	for name, lose := range map[string]func(a *Agent) error{
 		"written anew": func(a *Agent) error {
-			return os.WriteFile(filepath.Join(a.Host.Root, a.Host.Containerd), []byte("version = 2\n"), 0o644)
+			return replace(t, filepath.Join(a.Host.Root, a.Host.Containerd), func(path string) error { return os.WriteFile(path, []byte("version = 2\n"), 0o644) })
 		},
 		"removed":     func(a *Agent) error { return os.Remove(filepath.Join(a.Host.Root, a.Host.Containerd)) },
 		"uninstalled": func(a *Agent) error { return install.Uninstall(a.Host, false, io.Discard, nil) },

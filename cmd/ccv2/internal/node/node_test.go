@@ -97,16 +97,22 @@ func containerd(t *testing.T, h install.Host, since time.Duration) {
 	err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot)
 	start := (time.Duration(boot.Nano()) + since) / (time.Second / 100)
 	for path, text := range map[string]string{"4/comm": "containerd\n", "4/stat": fmt.Sprintf("4 (containerd) S%s %d", strings.Repeat(" 0", 18), start)} {
-		path = filepath.Join(h.Root, "proc", path)
-		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644))
+		err = errors.Join(err, replace(t, filepath.Join(h.Root, "proc", path), func(path string) error { return os.WriteFile(path, []byte(text), 0o644) }))
 	}
 	for _, pid := range []string{"1", "4"} {
 		link := filepath.Join(h.Root, "proc", pid, "ns/mnt")
-		err = errors.Join(err, os.MkdirAll(filepath.Dir(link), 0o755), os.RemoveAll(link), os.Symlink("mnt:[1]", link))
+		err = errors.Join(err, replace(t, link, func(path string) error { return os.Symlink("mnt:[1]", path) }))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// replace makes a file of /proc in one step: an agent may be reading it.
+func replace(t *testing.T, path string, create func(path string) error) error {
+	t.Helper()
+	made := filepath.Join(t.TempDir(), "new")
+	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), create(made), os.Rename(made, path))
 }
 
 func bundle(t *testing.T) string {
@@ -150,7 +156,13 @@ func start(t *testing.T, a *Agent) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
+	go func() {
+		err := a.Run(ctx)
+		if ctx.Err() == nil { // what is waited for does not come any more
+			t.Errorf("the agent has ended: %v", err)
+		}
+		done <- err
+	}()
 	return func() error {
 		cancel()
 		return <-done
