@@ -8,6 +8,10 @@ GO      ?= go
 # The file server: rust is built from source, debian is the distribution's, which may be
 # the one in C. `make demo` takes what is there.
 VIRTIOFSD ?= rust
+# The guest's kernel: source is built from the distribution's source with hack/guest-kernel.config,
+# which is for Debian 12's; debian is the distribution's own. `make demo` takes what is there.
+ready  = $(if $(wildcard $(BUILD)/kernel-source/lib),source,debian)
+KERNEL ?= $(if $(filter demo shell,$(MAKECMDGOALS)),$(ready),$(shell grep -qs '^VERSION_ID="12"' /etc/os-release && echo source || echo debian))
 # The containerds that tests run with beside the newest: the distribution's, and
 # those with a module in tools.
 OLDER    = debian 1.7 2.0 2.1 2.2 2.3
@@ -54,12 +58,20 @@ binaries:
 	@$(GOBUILD) -tags urfave_cli_no_template -ldflags "$(MAIN_LD)" -o $(BIN)/ ./cmd/ccv2-agent ./cmd/ccv2 ./cmd/ccv2-exec
 	@ln -sf containerd-shim-ccv2 $(BIN)/containerd-shim-cc-v2
 
-guest: deps build crun-static ## build the guest's kernel and image
-	@$(STEP) "build the guest's kernel and image" hack/guest.sh $(BUILD)
+guest: deps build crun-static guest-kernel-$(KERNEL) ## build the guest's kernel, on Debian 12 from its source (10 minutes; not with KERNEL=debian), and image
+	@$(STEP) "build the guest's kernel and image" hack/guest.sh $(BUILD) $(KERNEL)
 
 guest-9p: deps build crun-static ## the same with a kernel that has 9p, for share.type "9p"
 	@$(STEP) "get a kernel with 9p from the distribution" hack/deps.sh kernel-9p $(BUILD)
 	@$(STEP) "build the guest's kernel and image with 9p" hack/guest.sh $(BUILD) 9p
+
+guest-kernel-debian: deps
+guest-kernel-source: $(BUILD)/kernel-source/lib
+
+$(BUILD)/kernel-source/lib: hack/build-kernel.sh hack/guest-kernel.config
+	@$(STEP) "get what building a kernel needs from the distribution" hack/deps.sh kernel $(BUILD)
+	@$(STEP) "build the guest's own kernel" hack/build-kernel.sh $(BUILD)/kernel-source
+	@touch $@
 
 crun-static: $(BUILD)/crun-static/crun
 
@@ -134,7 +146,7 @@ test: lint unit fuzz e2e ## all of the following
 lint: deps-test $(BIN)/golangci-lint $(BIN)/gofumpt ## linters, formatting, shell scripts
 	@$(STEP) "lint" hack/lint.sh $(BIN)
 
-unit: deps-test guest virtiofsd ## unit tests with the race detector, those of the agent and of QEMU in VMs
+unit: deps-test guest guest-9p virtiofsd ## unit tests with the race detector, those of the agent and of QEMU in VMs
 	@$(STEP) "unit tests" env CGO_ENABLED=1 PATH="$(abspath $(BUILD))/busybox/bin:$$PATH" $(GO) run -buildvcs=false ./test/unit -race -shuffle=on -timeout 10m ./...
 	@$(STEP) "unit tests of the suites" $(GO) -C test/suites test ./...
 

@@ -4,10 +4,11 @@
 # downloaded and unpacked below the build directory.
 # It does nothing, not even as an ordinary user, when all is there.
 #
-# usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host|dist|kind [BUILD-DIR]
+# usage: hack/deps.sh run|crun|virtiofsd|kernel|runc|kernel-9p|containerd|test|clients|host|dist|kind [BUILD-DIR]
 #   run   to build and start guests
 #   crun  to build the guest's crun from source (hack/build-crun.sh)
 #   virtiofsd  to build the file server (hack/build-virtiofsd.sh)
+#   kernel  to build the guest's own kernel (hack/build-kernel.sh)
 #   runc  to build the runc that tests and figures compare with
 #   containerd  to run tests on the distribution's own
 #   kernel-9p  for a guest whose share is served by QEMU itself
@@ -18,7 +19,7 @@
 #   kind  to make the nodes of a cluster, and an Engine to run them
 set -eu
 
-kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|runc|kernel-9p|containerd|test|clients|host|dist|kind [BUILD-DIR]}
+kind=${1:?usage: hack/deps.sh run|crun|virtiofsd|kernel|runc|kernel-9p|containerd|test|clients|host|dist|kind [BUILD-DIR]}
 build=${2:-build}
 
 say() { printf '    %s\n' "$*"; }
@@ -182,6 +183,20 @@ virtiofsd)
 	need libcap-ng-dev library libcap-ng.so
 	need "$(cargo_package)" cargo_is_new
 	install_missing
+	;;
+kernel)
+	need gcc have gcc
+	need libc6-dev header /usr/include/stdio.h
+	need make have make
+	need binutils have strip
+	need bc have bc
+	need bison have bison
+	need flex have flex
+	need perl have perl
+	need xz-utils have xz
+	need libelf-dev header /usr/include/libelf.h
+	install_missing
+	update_lists
 	;;
 dist)
 	need zstd have zstd

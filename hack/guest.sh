@@ -2,14 +2,16 @@
 # Builds the guest's kernel and image, unless those that are there were made of
 # the same parts.
 #
-# usage: hack/guest.sh BUILD-DIR [9p]
+# usage: hack/guest.sh BUILD-DIR [debian|source|9p]
+#   source  with the kernel of hack/build-kernel.sh
 #   9p      in guest-9p, with the kernel of hack/deps.sh kernel-9p
 set -eu
 
-build=${1:?usage: hack/guest.sh BUILD-DIR [9p]}
+build=${1:?usage: hack/guest.sh BUILD-DIR [debian|source|9p]}
 runtime=$build/crun-static/crun
-case ${2:-} in
-'') kernels="linux-image-*" out=$build/guest get='make deps' ;;
+case ${2:-debian} in
+debian) kernels="linux-image-*" out=$build/guest get='make deps' ;;
+source) kernels=kernel-source out=$build/guest get='make guest KERNEL=source' ;;
 9p) kernels=kernel-9p out=$build/guest-9p get='make guest-9p' ;;
 *)
 	echo "guest: unknown kind of guest: $2" >&2

@@ -101,15 +101,41 @@ func (b *bundle) packages() ([]component, error) {
 	return components, nil
 }
 
-// kernel is the package of the guest's kernel: the newest one that was unpacked, as
-// hack/guest.sh takes it.
+// kernel is the package of the guest's kernel: the one whose release the image has, which was
+// unpacked, or whose sources were built.
 func (b *bundle) kernel() (component, error) {
-	dirs, err := filepath.Glob(filepath.Join(b.build, "linux-image-*"))
-	if err != nil || len(dirs) != 1 {
-		return component{}, fmt.Errorf("package of the guest's kernel: there has to be one, and there are %v, %w", dirs, err)
+	text, err := os.ReadFile(filepath.Join(b.build, "guest", "manifest.json"))
+	if err != nil {
+		return component{}, fmt.Errorf("package of the guest's kernel: %w", err)
 	}
-	name := filepath.Base(dirs[0])
-	doc := filepath.Join(dirs[0], "usr/share/doc", name)
+	var manifest struct {
+		Release string `json:"kernelVersion"`
+	}
+	if err := json.Unmarshal(text, &manifest); err != nil {
+		return component{}, fmt.Errorf("package of the guest's kernel: %w", err)
+	}
+	source := filepath.Join(b.build, "kernel-source")
+	if _, err := os.Stat(filepath.Join(source, "boot", "vmlinuz-"+manifest.Release)); err == nil {
+		return b.builtKernel(source)
+	}
+	return b.unpackedKernel(filepath.Join(b.build, "linux-image-"+manifest.Release))
+}
+
+// builtKernel is one of hack/build-kernel.sh.
+func (b *bundle) builtKernel(dir string) (component, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "package"))
+	if err != nil {
+		return component{}, fmt.Errorf("package of the guest's kernel: %w", err)
+	}
+	name, version, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	b.add("licenses/"+name, filepath.Join(dir, "copyright"), 0o644)
+	return component{Name: name, Version: version, Origin: "built from the distribution's source with hack/guest-kernel.config: share/ccv2/vmlinux"}, nil
+}
+
+// unpackedKernel is one of hack/deps.sh.
+func (b *bundle) unpackedKernel(dir string) (component, error) {
+	name := filepath.Base(dir)
+	doc := filepath.Join(dir, "usr/share/doc", name)
 	b.add("licenses/"+name, filepath.Join(doc, "copyright"), 0o644)
 	f, err := os.Open(filepath.Join(doc, "changelog.gz"))
 	if err != nil {

@@ -9,14 +9,20 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/image"
 )
 
-// artefacts returns kernel and initramfs, or skips the test.
-func artefacts(t *testing.T) (kernel, initrd string) {
+// The guests that there are: the usual one, and one whose kernel is the distribution's, with modules.
+const (
+	usualGuest   = "guest"
+	modularGuest = "guest-9p"
+)
+
+// artefacts returns kernel and initramfs of a guest, or skips the test.
+func artefacts(t *testing.T, guest string) (kernel, initrd string) {
 	t.Helper()
-	dir := filepath.Join("..", "..", "..", "build", "guest")
+	dir := filepath.Join("..", "..", "..", "build", guest)
 	kernel, initrd = filepath.Join(dir, image.KernelFile), filepath.Join(dir, image.InitrdFile)
 	for _, f := range []string{kernel, initrd} {
 		if _, err := os.Stat(f); err != nil {
-			t.Skipf("%v: build the guest image with `make guest`", err)
+			t.Skipf("%v: build the guest image with `make %s`", err, guest)
 		}
 	}
 	for _, name := range []string{"qemu-system-x86_64", "busybox"} {

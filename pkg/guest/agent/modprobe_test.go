@@ -27,7 +27,7 @@ func privileged(s *specs.Spec) *specs.Spec {
 // TestModulesOnDemand does in a privileged container what needs modules that
 // nobody has loaded.
 func TestModulesOnDemand(t *testing.T) {
-	v := boot(t)
+	v := bootGuest(t, modularGuest, nil)
 	v.call(hyperstart.StartPod, hyperstart.StartPodRequest{Hostname: "p"})
 	v.run("p", privileged(spec("sleep", "3600")))
 	for _, tt := range []struct {

@@ -67,7 +67,7 @@ func (v *vm) plugShare(conn net.Conn, socket, tag string) {
 // TestShare plugs a virtiofs device in after STARTPOD was sent and runs a
 // container from it.
 func TestShare(t *testing.T) {
-	artefacts(t)
+	artefacts(t, usualGuest)
 	dir := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(dir, "root/bin"), 0o755))
 	for _, d := range []string{"proc", "dev", "tmp"} {

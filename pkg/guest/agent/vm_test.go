@@ -65,7 +65,13 @@ func boot(t *testing.T, extra ...string) *vm {
 // bootWith is boot with more files in the image.
 func bootWith(t *testing.T, more []image.Addition, extra ...string) *vm {
 	t.Helper()
-	kernel, initrd := artefacts(t)
+	return bootGuest(t, usualGuest, more, extra...)
+}
+
+// bootGuest is bootWith for one of the guests.
+func bootGuest(t *testing.T, guest string, more []image.Addition, extra ...string) *vm {
+	t.Helper()
+	kernel, initrd := artefacts(t, guest)
 	initrd = testInitrd(t, initrd, more...)
 	v := &vm{
 		t: t, console: &lockedBuffer{}, done: make(chan struct{}),
