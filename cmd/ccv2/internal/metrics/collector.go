@@ -109,10 +109,15 @@ func ask(ctx context.Context, r sandboxes.Record, limit time.Duration) snapshot 
 	if s.shown = "dead"; !r.Saved.Shim.Alive() {
 		return s
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	begin := time.Now()
+	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	counters, err := sandboxes.AskCounters(ctx, r)
-	if err != nil {
+	counters, err := sandboxes.AskCounters(bounded, r)
+	switch {
+	case err != nil && ctx.Err() != nil && time.Since(begin) < limit/2: // the scrape had no time left for it
+		s.shown = "unknown"
+		return s
+	case err != nil:
 		s.shown = "hung"
 		return s
 	}
@@ -210,7 +215,7 @@ func (c *Collector) send(out chan<- prometheus.Metric, all []snapshot) {
 func labelsOf(r sandboxes.Record) []string {
 	const idLen = 13
 	about, id := r.Saved.About, line(r.Saved.ID)
-	return []string{line(about.PodNamespace), line(about.Pod), id[:min(len(id), idLen)]}
+	return []string{line(about.PodNamespace), line(about.Pod), strings.ToValidUTF8(id[:min(len(id), idLen)], "")} // of a character that was cut nothing
 }
 
 func line(s string) string { return printable.Line(s, printable.MaxName) }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -336,6 +337,34 @@ func TestManyPods(t *testing.T) {
 	if pods != 7 || samples["ccv2_pods_omitted"] != "93" || samples[`ccv2_sandboxes{state="hung"}`] != "100" {
 		t.Errorf("%d pods, %s omitted, %s hang", pods, samples["ccv2_pods_omitted"], samples[`ccv2_sandboxes{state="hung"}`])
 	}
+}
+
+// TestNotAsked: of a shim that a scrape had no time for it is not said that it hangs.
+func TestNotAsked(t *testing.T) {
+	h := newHost(t)
+	for i := range 200 {
+		h.listen(h.sandbox(fmt.Sprintf("hangs%03d", i), true))
+	}
+	samples := scrape(t, h.collector(200))
+	hung, err := strconv.Atoi(samples[`ccv2_sandboxes{state="hung"}`])
+	want(t, samples, map[string]string{`ccv2_sandboxes{state="unknown"}`: strconv.Itoa(200 - hung)})
+	up := 0
+	for name := range samples {
+		if strings.HasPrefix(name, "ccv2_pod_up{") {
+			up++
+		}
+	}
+	if err != nil || hung < 64 || hung > 128 || up != hung { // twice as many as are asked at once, or fewer on a slow host
+		t.Errorf("%d hang, %v; of %d pods it is said whether they are up", hung, err, up)
+	}
+}
+
+// TestIDOfManyBytes: a character is not cut in the middle.
+func TestIDOfManyBytes(t *testing.T) {
+	h := newHost(t)
+	h.sandbox("xy"+strings.Repeat("\u00e4", 10), false)
+	const name = `ccv2_pod_up{namespace="default",pod="pod-xy\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4",sandbox="xy\u00e4\u00e4\u00e4\u00e4\u00e4"}`
+	want(t, scrape(t, h.collector(1)), map[string]string{strings.ReplaceAll(name, `\u00e4`, "\u00e4"): "0"})
 }
 
 // TestDeployed: dashboard and rules are about metrics that there are.

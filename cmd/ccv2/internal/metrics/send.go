@@ -72,7 +72,9 @@ func (s snapshot) send(out chan<- prometheus.Metric, labels []string) {
 			to.counter(podShareCalls, float64(p.Writes), "write")
 		}
 	}
-	to.gauge(podUp, truth(s.counters != nil))
+	if s.shown != "unknown" { // it was asked
+		to.gauge(podUp, truth(s.counters != nil))
+	}
 	if s.counters != nil {
 		to.sendCounters(*s.counters, pss)
 	}
