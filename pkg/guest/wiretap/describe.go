@@ -19,6 +19,14 @@ type Description struct {
 
 // Describe decodes a message, also a part of one.
 func Describe(m Message) Description {
+	d := describeRaw(m)
+	if missing := m.Size - len(m.Raw); missing > 0 && (d.Text == "" || len(m.Raw) == 0) {
+		d.Text = fmt.Sprintf("not shown: %d bytes", missing)
+	}
+	return d
+}
+
+func describeRaw(m Message) Description {
 	switch m.Layer {
 	case Ctl:
 		return describeCtl(m.Raw)

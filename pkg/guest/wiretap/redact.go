@@ -2,6 +2,7 @@ package wiretap
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -16,49 +17,57 @@ const hidden = "…"
 
 // Redact returns a message without what is nobody's business who looks for a fault: what
 // processes read and write, their arguments and environment, the contents of files, random numbers, tokens, options of
-// mounts and texts of errors and logs. What
-// cannot be read is left out as a whole. The lengths in the headers are those of what is left.
+// mounts and texts of errors and logs. Of what
+// cannot be read, such as a message of which only MaxRaw is kept, the header is left. The lengths in the headers are those of what is left.
 func Redact(m Message) []byte {
 	switch m.Layer {
 	case Ctl:
 		return redactCtl(m.Raw)
 	case TTY:
 		seq, payload, err := hyperstart.NewTTYReader(bytes.NewReader(m.Raw)).Read()
-		if err != nil {
+		if err != nil && len(m.Raw) < hyperstart.TTYHeaderLen {
 			return nil
+		}
+		if err != nil {
+			return hyperstart.AppendTTY(nil, binary.BigEndian.Uint64(m.Raw), nil)
 		}
 		if seq != hyperstart.CreditSeq {
 			payload = nil
 		}
 		return hyperstart.AppendTTY(nil, seq, payload)
 	case Frame:
-		f, err := proxyproto.NewReader(bytes.NewReader(m.Raw)).ReadFrame()
-		if err != nil {
-			return nil
-		}
-		switch f.Type {
-		case proxyproto.TypeStream:
-			f.Payload = nil
-		case proxyproto.TypeCommand, proxyproto.TypeResponse:
-			f.Payload = redactJSON(f.Payload)
-		case proxyproto.TypeNotification: // an exit status
-		}
-		raw, err := proxyproto.AppendFrame(nil, f)
-		if err != nil {
-			return nil
-		}
-		return raw
+		return redactFrame(m.Raw)
 	}
 	return nil
+}
+
+func redactFrame(raw []byte) []byte {
+	f, err := proxyproto.NewReader(bytes.NewReader(raw)).ReadFrame()
+	switch {
+	case err != nil && len(raw) < proxyproto.HeaderLen:
+		return nil
+	case err != nil:
+		f.Header = proxyproto.Header{Type: proxyproto.Type(raw[typeAt] & typeMask), Opcode: raw[opcodeAt]}
+		f.Payload = nil
+	case f.Type == proxyproto.TypeStream:
+		f.Payload = nil
+	case f.Type == proxyproto.TypeCommand || f.Type == proxyproto.TypeResponse:
+		f.Payload = redactJSON(f.Payload)
+	} // a notification has an exit status
+	redacted, err := proxyproto.AppendFrame(nil, f)
+	if err != nil {
+		return nil
+	}
+	return redacted
 }
 
 func redactCtl(raw []byte) []byte {
 	code, payload, err := hyperstart.NewCtlReader(bytes.NewReader(raw)).Read()
 	if err != nil {
-		return nil
-	}
-	if code == hyperstart.Next {
-		return raw
+		if len(raw) < hyperstart.CtlHeaderLen {
+			return nil
+		}
+		code, payload = hyperstart.Code(binary.BigEndian.Uint32(raw)), raw[hyperstart.CtlHeaderLen:]
 	}
 	if code == hyperstart.Call || code == hyperstart.Result {
 		ticket, inner, rest, err := hyperstart.ParseCall(payload)
@@ -66,6 +75,9 @@ func redactCtl(raw []byte) []byte {
 			return hyperstart.AppendCtl(nil, code, nil)
 		}
 		return hyperstart.AppendCtl(nil, code, hyperstart.AppendCall(nil, ticket, inner, redactJSON(rest)))
+	}
+	if code == hyperstart.Next && err == nil {
+		return raw
 	}
 	return hyperstart.AppendCtl(nil, code, redactJSON(payload))
 }

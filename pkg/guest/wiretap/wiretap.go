@@ -126,9 +126,14 @@ func (t *Tap) Frame(conn uint32, f proxyproto.Frame) {
 	}
 }
 
+// Where a frame's header has its type and its opcode.
+const (
+	typeAt, opcodeAt = 6, 7
+	typeMask         = 0x0f
+)
+
 // RawFrame sees a frame that is written to a client's connection.
 func (t *Tap) RawFrame(conn uint32, raw []byte) {
-	const typeAt, opcodeAt, typeMask = 6, 7, 0x0f
 	if t == nil || len(raw) < proxyproto.HeaderLen {
 		return
 	}

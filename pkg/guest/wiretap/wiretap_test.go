@@ -3,6 +3,7 @@ package wiretap_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -158,10 +159,36 @@ func TestRedact(t *testing.T) {
 		`CALL NEWCONTAINER ticket 6 {"spec":{"mounts":[{"destination":"/m","options":"…"}],"process":{"commandLine":"…"}},"token":"…","tokens":"…"}`,
 		`EVENT  {"kind":"log","log":{"activity":"0a","error":"…","text":"…"}}`,
 		`response Hyper connection 4 {"class":"not_found","msg":"…"}`,
-		"left out", "left out",
+		"CALL EXECCMD ticket 5",
+		"command Hyper connection 0",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestLarge: of a message that is larger than what is kept there is a line as well.
+func TestLarge(t *testing.T) {
+	const large = wiretap.MaxRaw + 1000
+	tap := new(wiretap.Tap)
+	w := tap.Watch()
+	defer w.Close()
+	secret := []byte(`"` + strings.Repeat("SECRET", large/6) + `"`)
+	tap.Ctl(false, hyperstart.Call, hyperstart.AppendCall(nil, 7, hyperstart.NewContainer, secret))
+	tap.Ctl(false, hyperstart.WriteFile, secret)
+	tap.TTY(true, 9, secret)
+	all, _, err := w.Next(t.Context())
+	if err != nil || len(all) != 3 {
+		t.Fatalf("%d messages, %v", len(all), err)
+	}
+	all = append(all, wiretap.Message{Layer: wiretap.Frame, Size: 5, Raw: []byte("short")})
+	for i, want := range []string{"CALL NEWCONTAINER ticket 7", "WRITEFILE ", "data stream 9", "unreadable connection 0"} {
+		m := all[i]
+		m.Raw = wiretap.Redact(m)
+		d := wiretap.Describe(m)
+		if d.Kind+" "+d.ID != want || d.Text != fmt.Sprintf("not shown: %d bytes", m.Size-len(m.Raw)) || strings.Contains(string(m.Raw), "SECRET") {
+			t.Errorf("%s: got %+v of %d bytes", want, d, m.Size)
+		}
 	}
 }
 

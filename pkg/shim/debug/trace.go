@@ -38,7 +38,7 @@ func (s *Service) Trace(ctx context.Context, r *debugapi.TraceRequest, out debug
 				if sent.Lost == 0 {
 					continue
 				}
-				sent.Raw = nil // what was lost is to be known
+				sent.Raw, sent.Size = nil, 0 // what was lost is to be known
 			}
 			if err := out.Send(sent); err != nil {
 				return err

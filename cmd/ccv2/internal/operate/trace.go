@@ -124,7 +124,7 @@ func (t *tracer) watch(ctx context.Context, r sandboxes.Record, request *debugap
 		if m, err = messages.Recv(); err != nil {
 			break
 		}
-		if len(m.GetRaw()) > 0 {
+		if m.GetSize() > 0 { // not the one that only begins, or says what was lost
 			err = t.show(wiretap.Message{
 				Time: m.GetTime(), Layer: wiretap.Layer(m.GetLayer()), ToHost: m.GetToHost(), Conn: m.GetConnection(), Size: int(m.GetSize()), Raw: m.GetRaw(),
 			})
