@@ -175,8 +175,10 @@ func TestLogLevel(t *testing.T) {
 	if r, err := f.LogLevel(t.Context(), &debugapi.LogLevelRequest{}); err != nil || r.GetBefore() != "trace" {
 		t.Errorf("asked: %v, %v", r, err)
 	}
-	if _, err := f.LogLevel(t.Context(), &debugapi.LogLevelRequest{Level: "loud"}); !errdefs.IsInvalidArgument(errgrpc.ToNative(err)) {
-		t.Errorf("another: %v", err)
+	for _, level := range []string{"loud", "fatal", "PANIC"} {
+		if _, err := f.LogLevel(t.Context(), &debugapi.LogLevelRequest{Level: level}); !errdefs.IsInvalidArgument(errgrpc.ToNative(err)) || log.GetLevel() != log.TraceLevel {
+			t.Errorf("%s: %v, level %s", level, err, log.GetLevel())
+		}
 	}
 	stream, err := f.Events(t.Context(), &debugapi.LogRequest{})
 	if got := receive(t, stream, err); len(got) != 1 || !strings.Contains(got[0], "asked for by me") {

@@ -3,6 +3,7 @@ package debug
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -18,9 +19,17 @@ func (s *Service) LogLevel(_ context.Context, r *debugapi.LogLevelRequest) (*deb
 	if level == "" {
 		return &debugapi.LogLevelReply{Before: before}, nil
 	}
+	switch strings.ToLower(level) {
+	case "fatal", "panic": // the library has them as well; they would hide the errors
+		return nil, wrongLevel(level)
+	}
 	if err := log.SetLevel(level); err != nil {
-		return nil, fmt.Errorf("set the log level to %q: want trace, debug, info, warn or error: %w", level, errdefs.ErrInvalidArgument)
+		return nil, wrongLevel(level)
 	}
 	s.opts.History.Note("log-level", fmt.Sprintf("%s, was %s, asked for by %s", level, before, printable.Line(r.GetBy(), printable.MaxName)))
 	return &debugapi.LogLevelReply{Before: before}, nil
+}
+
+func wrongLevel(level string) error {
+	return fmt.Errorf("set the log level to %q: want trace, debug, info, warn or error: %w", level, errdefs.ErrInvalidArgument)
 }
