@@ -15,10 +15,11 @@ const dataLink = "..data"
 
 // maxSize is the size in bytes up to which a volume is copied, maxSum that of all
 // volumes of a pod: the copies are in memory that its containers have not been given. A source of
-// a volume has 1 MiB at most.
+// a volume has 1 MiB at most. A file takes whole pages, and one for its inode.
 const (
-	maxSize = 8 << 20
-	maxSum  = 16 << 20
+	maxSize  = 8 << 20
+	maxSum   = 16 << 20
+	pageSize = 4 << 10
 )
 
 // kinds are what a kubelet names the directories of such volumes.
@@ -33,7 +34,8 @@ func isLive(b share.Bind) (size int64, ok bool) {
 	volumes, name := filepath.Split(filepath.Clean(b.Source))
 	for _, kind := range kinds {
 		if name != "" && strings.HasSuffix(volumes, "/pods/"+b.Pod+"/volumes/kubernetes.io~"+kind+"/") {
-			return sizeOf(b.Source)
+			size, err := sizeOf(b.Source)
+			return size, err == nil
 		}
 	}
 	return 0, false
@@ -45,11 +47,12 @@ func dataOf(source string) (string, error) { return os.Readlink(filepath.Join(so
 // errLarge ends a walk.
 var errLarge = errors.New("too large")
 
-// sizeOf returns the size of a volume; ok is false when it has no link, or is too large.
-func sizeOf(source string) (size int64, ok bool) {
+// sizeOf returns what the copy of a volume takes; the error is errLarge when that is too much, another one when it
+// has no link.
+func sizeOf(source string) (size int64, err error) {
 	data, err := dataOf(source)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
 	err = filepath.WalkDir(filepath.Join(source, data), func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -59,11 +62,14 @@ func sizeOf(source string) (size int64, ok bool) {
 		if err != nil {
 			return err
 		}
-		if size += info.Size(); size > maxSize {
+		pages := (info.Size()+pageSize-1)/pageSize + 1
+		if size += pages * pageSize; size > maxSize {
 			return errLarge
 		}
 		return nil
 	})
-	// What vanished meanwhile has been replaced, by something that is as large.
-	return size, err == nil || errors.Is(err, fs.ErrNotExist)
+	if errors.Is(err, fs.ErrNotExist) { // what vanished meanwhile has been replaced, by something that is as large
+		return size, nil
+	}
+	return size, err
 }

@@ -47,7 +47,7 @@ type Watch struct {
 // volume is a directory of the host that is watched.
 type volume struct {
 	source string
-	size   int64          // when it was exposed
+	size   int64          // of what was copied last
 	watch  int32          // of inotify, or none
 	data   string         // where the link led, of one without a watch
 	uses   int            // by containers
@@ -198,6 +198,9 @@ func (w *Watch) refreshDirty() error {
 		if errors.Is(err, os.ErrNotExist) {
 			continue // the volume is gone
 		}
+		if err == nil && !w.fits(source) {
+			continue
+		}
 		if err == nil {
 			err = w.guest.RefreshVolume(w.ctx, path, data)
 		}
@@ -208,6 +211,26 @@ func (w *Watch) refreshDirty() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// fits reports whether the copy of a volume that has changed still has room. One that has none stays what
+// it was: containers have it open, and a part of the new one would be neither.
+func (w *Watch) fits(source string) bool {
+	size, err := sizeOf(source)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v := w.volumes[source]
+	if v == nil {
+		return true // it was forgotten meanwhile, which the guest knows
+	}
+	if errors.Is(err, errLarge) || w.size-v.size+size > maxSum {
+		log.G(w.ctx).WithField("volume", source).WithField("max_kib", maxSize>>10).WithField("max_pod_kib", maxSum>>10).
+			Warn("a volume that the kubelet has changed is too large to be copied now: the pod keeps the files that it had")
+		return false
+	}
+	w.size += size - v.size
+	v.size = size
+	return true
 }
 
 // takeDirty returns the paths that are not up to date, with their sources, and takes them for

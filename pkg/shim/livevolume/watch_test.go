@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -187,13 +189,19 @@ func TestNotLive(t *testing.T) {
 	if err := os.Truncate(filepath.Join(large, "..0", "key"), 9<<20); err != nil {
 		t.Fatal(err)
 	}
+	many := volume(t, "configmap", "many")
+	for i := range 1100 { // each has a page, and an inode
+		if err := os.WriteFile(filepath.Join(many, "..0", strconv.Itoa(i)), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	plain := volume(t, "configmap", "plain")
 	if err := os.Remove(filepath.Join(plain, "..data")); err != nil {
 		t.Fatal(err)
 	}
 	dir := volume(t, "configmap", "v")
 	for what, b := range map[string]share.Bind{
-		"large": readOnly(large), "no link": readOnly(plain), "another kind": readOnly(volume(t, "empty-dir", "v")),
+		"large": readOnly(large), "many files": readOnly(many), "no link": readOnly(plain), "another kind": readOnly(volume(t, "empty-dir", "v")),
 		"a part": readOnly(filepath.Join(dir, "..0")), "another pod's": {Source: dir, Access: share.WriteBelow, Pod: "4567"},
 		"no pod's": {Source: dir, Access: share.WriteBelow}, "to be written": {Source: dir, Pod: pod},
 		"gone": readOnly(filepath.Join(dir, "../none")),
@@ -240,6 +248,27 @@ func TestNotEnough(t *testing.T) {
 	w.Forget(".live/2")
 	if !bind(t, w, third, ".live/3") {
 		t.Error("what others had is not free again")
+	}
+}
+
+// TestGrows: the guest is not asked to copy what has become too large, alone or with the others, and is again for what has not.
+func TestGrows(t *testing.T) {
+	g := newGuest()
+	w := start(t, g)
+	dir, other, mark := volume(t, "configmap", "v"), volume(t, "secret", "other"), volume(t, "secret", "mark")
+	publish(t, other, "..1", strings.Repeat("x", 7<<20))
+	bind(t, w, readOnly(mark), "mark")
+	bind(t, w, readOnly(dir), ".live/0")
+	bind(t, w, readOnly(other), ".live/1")
+	publish(t, dir, "..1", strings.Repeat("x", 9<<20))
+	g.wantNothing(t, mark)
+	publish(t, dir, "..2", strings.Repeat("x", 7<<20))
+	g.want(t, ".live/0 ..2")
+	publish(t, mark, "..1", strings.Repeat("x", 3<<20)) // 17 MiB
+	publish(t, dir, "..3", "small")
+	g.want(t, ".live/0 ..3")
+	if len(g.asked) > 0 {
+		t.Errorf("the guest is asked for %q", <-g.asked)
 	}
 }
 
