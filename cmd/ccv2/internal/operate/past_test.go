@@ -139,6 +139,13 @@ func TestPast(t *testing.T) {
 	if _, stdout, _ := h.run("ps", "--all"); !strings.Contains(stdout, "default/web  ended") || !strings.Contains(stdout, "it has ended because of guest") {
 		t.Errorf("ps --all: %s", stdout)
 	}
+	h.sandbox("web2", false, store.About{PodNamespace: "default", Pod: "web"})
+	for name, has := range map[string]bool{"died": false, "default/web": true} { // a journal of another pod is none of its
+		status, stdout, stderr := h.run("support", "-o", filepath.Join(h.dir, filepath.Base(name)+".tar.gz"), name)
+		if status != 0 || strings.Contains(stdout, "ended/") != has {
+			t.Errorf("support %s: status %d, %s%s", name, status, stdout, stderr)
+		}
+	}
 	out := filepath.Join(h.dir, "out.tar.gz")
 	if status, stdout, stderr := h.run("support", "-o", out); status != 0 || !strings.Contains(stdout, "ended/") || !strings.Contains(stdout, "sandboxes/died/journal.jsonl") {
 		t.Errorf("support: status %d, %s%s", status, stdout, stderr)

@@ -32,7 +32,7 @@ func supportCommand(t *operator) *cli.Command {
 	var tasks bool
 	return &cli.Command{
 		Name: "support", Usage: "collect what a bug report needs in one archive", ArgsUsage: "[ID|POD...]",
-		Description: "Of the host, the configuration, and of each sandbox, or those that are named: its record, what info, stats, console, events and dump say; and the events of those that have ended. " +
+		Description: "Of the host, the configuration, and of each sandbox, or those that are named: its record, what info, stats, console, events and dump say; and the events of those that have ended, or of earlier ones of the pods that are named. " +
 			"It has no environment, arguments or files of containers; MANIFEST in it lists what it has.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FILE` to write (default: ccv2-support-TIME.tar.gz)", Destination: &out, TakesFile: true},
@@ -56,7 +56,7 @@ func supportCommand(t *operator) *cli.Command {
 			if out == "" {
 				out = "ccv2-support-" + time.Now().UTC().Format("20060102T150405Z") + ".tar.gz"
 			}
-			return t.collect(ctx, out, chosen, tasks)
+			return t.collect(ctx, out, chosen, c.Args().Present(), tasks)
 		},
 	}
 }
@@ -104,14 +104,14 @@ func (a *archive) addFile(name, path string) error {
 }
 
 // collect writes an archive, which only its owner can read.
-func (t *operator) collect(ctx context.Context, path string, chosen []sandboxes.Record, tasks bool) (err error) {
+func (t *operator) collect(ctx context.Context, path string, chosen []sandboxes.Record, named, tasks bool) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the archive: %w", err)
 	}
 	packed := gzip.NewWriter(f)
 	a := &archive{Writer: tar.NewWriter(packed)}
-	err = t.fill(ctx, a, chosen, tasks)
+	err = t.fill(ctx, a, chosen, named, tasks)
 	if err = errors.Join(err, a.Close(), packed.Close(), f.Close()); err != nil {
 		return errors.Join(fmt.Errorf("write the archive: %w", err), os.Remove(path))
 	}
@@ -119,7 +119,7 @@ func (t *operator) collect(ctx context.Context, path string, chosen []sandboxes.
 	return err
 }
 
-func (t *operator) fill(ctx context.Context, a *archive, chosen []sandboxes.Record, tasks bool) error {
+func (t *operator) fill(ctx context.Context, a *archive, chosen []sandboxes.Record, named, tasks bool) error {
 	if err := a.add("version.txt", []byte("ccv2 "+t.Version+"\nactivity "+sandboxes.Activity()+"\n")); err != nil {
 		return err
 	}
@@ -130,6 +130,9 @@ func (t *operator) fill(ctx context.Context, a *archive, chosen []sandboxes.Reco
 		}
 	}
 	ended, err := store.Ended(t.stateDir)
+	if named {
+		ended = sandboxes.JournalsOf(chosen, ended)
+	}
 	if err != nil {
 		return err
 	}

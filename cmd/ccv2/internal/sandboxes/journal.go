@@ -71,6 +71,18 @@ func (j *Journal) add(line debugapi.Journal) {
 	}
 }
 
+// JournalsOf are those of journals that are of earlier sandboxes of the same pods, or of the same ids. One that cannot be
+// read is nobody's.
+func JournalsOf(records []Record, journals []string) []string {
+	return slices.DeleteFunc(slices.Clone(journals), func(path string) bool {
+		j, err := ReadJournal(path)
+		return err != nil || !slices.ContainsFunc(records, func(r Record) bool {
+			a, s := r.Saved.About, j.Sandbox
+			return r.Saved.ID == s.ID && r.Saved.Namespace == s.Namespace || a.Pod != "" && a.Pod == s.Pod && a.PodNamespace == s.PodNamespace
+		})
+	})
+}
+
 // FindJournal finds the journal of a sandbox whose shim is gone: of one that was not cleaned up
 // yet, or the last of those that have ended, by the names that [Find] knows.
 func FindJournal(stateDir, name string) (Journal, error) {
