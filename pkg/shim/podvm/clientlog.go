@@ -21,13 +21,6 @@ func newClientLog(ctx context.Context, sandbox string) *clientLog {
 
 // add logs what a client says, at its level.
 func (c *clientLog) add(e proxyproto.LogEntry) {
-	if !c.allow(time.Now()) {
-		return
-	}
-	entry := c.entry.WithField("source", string(e.Source))
-	if e.ContainerID != "" {
-		entry = entry.WithField("container", printable.Line(e.ContainerID, printable.MaxName))
-	}
 	level := log.InfoLevel
 	switch e.Level {
 	case proxyproto.LevelDebug:
@@ -38,12 +31,21 @@ func (c *clientLog) add(e proxyproto.LogEntry) {
 	case proxyproto.LevelError:
 		level = log.ErrorLevel
 	}
-	entry.Log(level, printable.Line(e.Msg, printable.MaxText))
+	container, text := printable.Line(e.ContainerID, printable.MaxName), printable.Line(e.Msg, printable.MaxText)
+	if !c.allow(time.Now(), level, len(container)+len(text)) {
+		return
+	}
+	entry := c.entry.WithField("source", string(e.Source))
+	if container != "" {
+		entry = entry.WithField("container", container)
+	}
+	entry.Log(level, text)
 }
 
 // cutOff logs why a client was cut off.
 func (c *clientLog) cutOff(err error) {
-	if c.allow(time.Now()) {
-		c.entry.WithError(printable.Error(err, printable.MaxText)).Warn("client of the proxy was cut off")
+	err = printable.Error(err, printable.MaxText)
+	if c.allow(time.Now(), log.WarnLevel, len(err.Error())) {
+		c.entry.WithError(err).Warn("client of the proxy was cut off")
 	}
 }

@@ -49,3 +49,20 @@ func TestGuestLog(t *testing.T) {
 		t.Errorf("after a while: %s", text[len(text)-300:])
 	}
 }
+
+// TestGuestLogBytes: long messages are bounded in bytes, and what the level hides takes nothing of that.
+func TestGuestLogBytes(t *testing.T) {
+	var out bytes.Buffer
+	defer func(to io.Writer) { log.L.Logger.SetOutput(to) }(log.L.Logger.Out)
+	log.L.Logger.SetOutput(&out)
+	g := newGuestLog(context.Background(), "s")
+	for range 10_000 {
+		g.add(hyperstart.LogMessage{Activity: "0a", Command: "EXECCMD"}) // at the level debug
+	}
+	for range logBurst {
+		g.add(hyperstart.LogMessage{Text: strings.Repeat("x", 4<<10)})
+	}
+	if n := strings.Count(out.String(), "\n"); n == 0 || n == logBurst || out.Len() > logBytes+n*200 {
+		t.Errorf("%d lines, %d bytes", n, out.Len())
+	}
+}
