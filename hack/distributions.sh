@@ -105,6 +105,7 @@ done
 
 dir=$build/distributions
 mkdir -p "$dir/logs"
+echo 'module distributions // their packages have Go files, which are none of ours' >"$dir/go.mod"
 exec 9>"$dir/lock"
 flock -n 9 || die "another run works in $dir"
 exec 8>&2 # a signal arrives while the output goes to a log
