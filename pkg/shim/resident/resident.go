@@ -129,11 +129,13 @@ func clean(smaps io.Reader) ([]mapping, error) {
 		name, isField := strings.CutSuffix(fields[0], ":")
 		if !isField {
 			done()
-			m, err := parse(fields)
+			m, ok, err := parse(fields)
 			if err != nil {
 				return nil, err
 			}
-			current = m
+			if ok {
+				current = &m
+			}
 			continue
 		}
 		switch name {
@@ -153,24 +155,24 @@ func clean(smaps io.Reader) ([]mapping, error) {
 //
 //	00400000-00885000 r-xp 00000000 08:01 1234 /usr/bin/program
 //
-// and nil for one that is writable, shared or of no file.
-func parse(fields []string) (*mapping, error) {
+// ok is false for one that is writable, shared or of no file.
+func parse(fields []string) (m mapping, ok bool, err error) {
 	const permissions, inode = 1, 4
 	if len(fields) <= inode {
-		return nil, errors.New("a mapping has too few fields")
+		return mapping{}, false, errors.New("a mapping has too few fields")
 	}
 	perms := fields[permissions]
 	if len(perms) != 4 || perms[0] != 'r' || perms[1] == 'w' || perms[3] != 'p' || fields[inode] == "0" {
-		return nil, nil //nolint:nilnil // no mapping is an answer here, not a failure
+		return mapping{}, false, nil
 	}
 	from, to, _ := strings.Cut(fields[0], "-")
 	start, err := strconv.ParseUint(from, 16, int(unsafe.Sizeof(uintptr(0)))*8)
 	if err != nil {
-		return nil, err
+		return mapping{}, false, err
 	}
 	end, err := strconv.ParseUint(to, 16, int(unsafe.Sizeof(uintptr(0)))*8)
 	if err != nil {
-		return nil, err
+		return mapping{}, false, err
 	}
-	return &mapping{start: uintptr(start), end: uintptr(end)}, nil
+	return mapping{start: uintptr(start), end: uintptr(end)}, true, nil
 }
