@@ -22,6 +22,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/events"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spans"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/task"
 )
 
@@ -77,6 +78,7 @@ type pod struct {
 	vm    *podvm.Machine
 	tap   *wiretap.Tap
 	calls *calls.Counts
+	spans *spans.Recorder
 	beat  debug.Heartbeat
 	debug *debug.Service // set before the first request
 }
@@ -109,7 +111,7 @@ func newSandbox(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pod{tap: new(wiretap.Tap), calls: new(calls.Counts)}
+	p := &pod{tap: new(wiretap.Tap), calls: new(calls.Counts), spans: new(spans.Recorder)}
 	vm, options, beat := sandboxOptions(ic.Context, namespace, ownID(), to, p.tap, func(dir string) (func() error, error) { return p.debug.Listen(ic.Context, dir) })
 	p.Sandbox, p.vm, p.beat = sandbox.New(options), vm, beat
 	sd.RegisterCallback(func(ctx context.Context) error {
@@ -136,7 +138,7 @@ func newDebug(ic *plugin.InitContext) (any, error) {
 	}
 	p.debug = debug.New(debug.Options{
 		Namespace: namespace, Version: version.Version, Sandbox: p.Sandbox, Machine: p.vm, History: to.history,
-		Heartbeat: p.beat, Tap: p.tap, Calls: p.calls,
+		Heartbeat: p.beat, Tap: p.tap, Calls: p.calls, Spans: p.spans,
 	})
 	return p.debug, nil
 }
@@ -151,7 +153,7 @@ func newTask(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return task.New(p.Sandbox, sd, p.calls), nil
+	return task.New(p.Sandbox, sd, p.calls, p.spans), nil
 }
 
 // socketFD is where the start command leaves the socket. The framework closes it

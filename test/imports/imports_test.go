@@ -105,7 +105,11 @@ var rules = []rule{
 		not:  []string{module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/..."},
 		why:  "a service knows what it is over, and none of its siblings",
 	},
-	shimPackage("debug/debugapi"), shimPackage("calls"),
+	shimPackage("debug/debugapi"), shimPackage("calls"), shimPackage("spans", "store"),
+	{
+		from: "cmd/containerd-shim-ccv2/...", not: []string{"go.opentelemetry.io/..."},
+		why: "the shim is started for each pod: it writes spans to a file, and others export them",
+	},
 	{
 		from: "pkg/guest/wiretap/...", not: []string{module + "pkg/...", "github.com/..."},
 		except: []string{module + "pkg/guest/wiretap/...", module + "pkg/guest/hyperstart/...", module + "pkg/proxyproto/...", module + "pkg/printable/..."},
@@ -149,7 +153,8 @@ var rules = []rule{
 		from: "cmd/containerd-shim-ccv2/...", not: []string{"github.com/moby/moby/...", "github.com/prometheus/..."},
 		why: "the shim is started for each pod: it asks no engine, and others make metrics of what it counts",
 	},
-	operating("operate", "sandboxes", "metrics", "trace"), operating("sandboxes"), operating("metrics", "sandboxes"), operating("trace"),
+	operating("operate", "sandboxes", "metrics", "otlp", "trace", "operator", "watch"), operating("watch", "sandboxes", "metrics", "otlp", "trace", "operator"), operating("operator", "sandboxes"),
+	operating("sandboxes"), operating("metrics", "otlp", "sandboxes"), operating("otlp"), operating("trace"),
 	{
 		from: "cmd/ccv2/internal/manual/...", not: []string{module + "pkg/...", module + "cmd/..."}, except: []string{module + "cmd/ccv2/internal/manual/..."},
 		why: "it says what commands say of themselves",

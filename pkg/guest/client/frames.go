@@ -35,14 +35,14 @@ func (c *Frames) Register(ctx context.Context, ctlSocket, ttySocket string) erro
 // Hyper runs one command in the guest. token is "" for commands that start no
 // process; data is marshalled as JSON, or nil. The answer is the guest's.
 // Failures of the command are [*proxyproto.RemoteError].
-func (c *Frames) Hyper(ctx context.Context, name, token string, data any) ([]byte, error) {
+func (c *Frames) Hyper(ctx context.Context, name, token string, data any) (answer []byte, err error) {
 	a := activity.Of(ctx)
+	defer a.Part("guest "+name, &err)()
 	hyper := proxyproto.Hyper{HyperName: name, Activity: a.ID, Verbose: a.Verbose}
 	if token != "" {
 		hyper.Tokens = []string{token}
 	}
 	if data != nil {
-		var err error
 		if hyper.Data, err = proxyproto.Marshal(data); err != nil {
 			return nil, err
 		}

@@ -49,6 +49,9 @@ func (s *Service) Listen(ctx context.Context, dir string) (stop func() error, er
 	if err := s.opts.History.keep(store.Open(dir)); err != nil { // what is in memory is there nevertheless
 		log.G(ctx).WithError(err).WithField("sandbox", s.opts.Sandbox.ID()).Warn("events are lost with the shim")
 	}
+	if err := s.opts.Spans.Open(store.Open(dir), s.opts.Version); err != nil {
+		log.G(ctx).WithError(err).WithField("sandbox", s.opts.Sandbox.ID()).Warn("spans are not kept")
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
 	if s.opts.Heartbeat != (Heartbeat{}) {
@@ -64,6 +67,7 @@ func (s *Service) Listen(ctx context.Context, dir string) (stop func() error, er
 		err := server.Close()
 		_ = listener.Close() // before Serve has it, nobody else closes it
 		all.Wait()
+		s.opts.Spans.Close()
 		return errors.Join(err, s.opts.History.journal.close(s.count()))
 	}, nil
 }

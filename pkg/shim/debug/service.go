@@ -19,6 +19,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spans"
 )
 
 // Sandbox is what is looked at; a [sandbox.Sandbox] is one.
@@ -43,9 +44,10 @@ type Options struct {
 	Machine   Machine
 	History   *History
 	Heartbeat Heartbeat
-	// Tap and Calls, when set, have what is counted.
+	// Tap and Calls, when set, have what is counted, and Spans what is traced.
 	Tap   *wiretap.Tap
 	Calls *calls.Counts
+	Spans *spans.Recorder
 }
 
 // Service is the debug service of a sandbox.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/virtiofsd"
@@ -70,6 +71,7 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 			return b.describe(s.phase, err)
 		}
 	}
+	ctx = activity.Without(ctx) // what begins now goes on for as long as the pod
 	m.network.Follow(ctx, m.dns.Refresh)
 	b.forwardPorts(ctx)
 	watchShare(ctx, b)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
@@ -264,7 +265,7 @@ func (b *boot) keepClock(ctx context.Context) error {
 	if !ok { // an original one
 		return nil
 	}
-	b.vcpus.clock = guestclock.Start(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", b.opts.ID)), guest)
+	b.vcpus.clock = guestclock.Start(log.WithLogger(activity.Without(ctx), log.G(ctx).WithField("sandbox", b.opts.ID)), guest)
 	b.undo.Add(func(context.Context) error { return b.vcpus.clock.Close() })
 	b.setClock(ctx)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 )
@@ -29,11 +30,15 @@ type progress struct {
 
 // do runs a step.
 func (p *progress) do(ctx context.Context, s step) error {
+	name := cmp.Or(s.name, s.phase)
 	p.mu.Lock()
-	p.phases = append(p.phases, Phase{Name: cmp.Or(s.name, s.phase), Begin: time.Now()})
+	p.phases = append(p.phases, Phase{Name: name, Begin: time.Now()})
 	last := len(p.phases) - 1
 	p.mu.Unlock()
-	err := s.do(ctx)
+	var err error
+	end := activity.Of(ctx).Part(name, &err)
+	err = s.do(ctx)
+	end()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.phases[last].End, p.phases[last].Err = time.Now(), err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/goroutines"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 )
@@ -123,7 +124,7 @@ func (s *Sandbox) EnsureReady(ctx context.Context, pod bundle.Pod) error {
 			return err
 		}
 		s.toLocked(StateBooting)
-		bootCtx, cancel := context.WithCancel(s.ctx)
+		bootCtx, cancel := context.WithCancel(activity.Carry(s.ctx, ctx))
 		s.boot.abort = cancel
 		s.wg.Go(func() { s.runBoot(bootCtx, pod) })
 	}
@@ -144,9 +145,7 @@ func (s *Sandbox) isReady() bool { return s.State() == StateReady }
 
 // ready is nil when the guest accepts commands.
 func (s *Sandbox) ready() error {
-	s.mu.Lock()
-	state := s.state
-	s.mu.Unlock()
+	state := s.State()
 	if state == StateReady {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,7 +14,35 @@ import (
 // MaxEnded is how many journals are kept of sandboxes that have ended.
 const MaxEnded = 64
 
-const endedDir = ".ended"
+const (
+	endedDir     = ".ended"
+	endedJournal = ".jsonl"
+	endedSpans   = ".spans"
+	// BeforeSuffix is what the name of the file of spans before the last one has.
+	BeforeSuffix = ".1"
+)
+
+// Spans are the paths of all files of spans below a root, the older ones of a sandbox first: of sandboxes that live, and of
+// those whose journal is kept.
+func Spans(root string) ([]string, error) {
+	if _, err := os.ReadDir(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("find spans: %w", err)
+	}
+	var all []string
+	tree := os.DirFS(root)
+	for _, pattern := range []string{endedDir + "/*" + endedSpans, "*/" + SpansFile, "*/*/" + SpansFile} {
+		for _, suffix := range []string{BeforeSuffix, ""} {
+			paths, err := fs.Glob(tree, pattern+suffix)
+			if err != nil {
+				return nil, fmt.Errorf("find spans: %w", err)
+			}
+			for _, path := range paths {
+				all = append(all, filepath.Join(root, path))
+			}
+		}
+	}
+	return all, nil
+}
 
 // Ended are the paths of the journals that are kept below a root, the oldest first.
 func Ended(root string) ([]string, error) {
@@ -26,7 +53,7 @@ func Ended(root string) ([]string, error) {
 	}
 	var paths []string
 	for _, e := range entries { // which are sorted by name
-		if strings.HasSuffix(e.Name(), ".jsonl") {
+		if strings.HasSuffix(e.Name(), endedJournal) {
 			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
 	}
@@ -48,21 +75,29 @@ func (d Dir) Retire(s State) error {
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("%020d-%s.jsonl", endTime(before), s.ID[:min(len(s.ID), 64)])
-	err = os.Rename(from, filepath.Join(root, endedDir, name))
+	name := filepath.Join(root, endedDir, fmt.Sprintf("%020d-%s", endTime(before), s.ID[:min(len(s.ID), 64)]))
+	err = os.Rename(from, name+endedJournal)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // who tears down another container of the sandbox has kept it
 	}
 	if err != nil {
 		return fmt.Errorf("keep a journal: %w", err)
 	}
+	for _, suffix := range []string{BeforeSuffix, ""} {
+		if err := os.Rename(filepath.Join(d.path, SpansFile+suffix), name+endedSpans+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("keep spans: %w", err)
+		}
+	}
 	all, err := Ended(root)
 	if err != nil || len(all) <= MaxEnded {
 		return err
 	}
-	for path := range slices.Values(all[:len(all)-MaxEnded]) {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // another shim may be at it
-			return fmt.Errorf("keep a journal: %w", err)
+	for _, path := range all[:len(all)-MaxEnded] {
+		base := strings.TrimSuffix(path, endedJournal)
+		for _, old := range []string{base + endedSpans + BeforeSuffix, base + endedSpans, path} {
+			if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) { // another shim may be at it
+				return fmt.Errorf("keep a journal: %w", err)
+			}
 		}
 	}
 	return nil

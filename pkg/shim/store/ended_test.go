@@ -102,3 +102,53 @@ func TestRetireClock(t *testing.T) {
 		}
 	}
 }
+
+// TestSpans: spans are found where a sandbox lives and where it has ended, and go with its journal.
+func TestSpans(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "a[*") // which is no pattern
+	if paths, err := store.Spans(root); err != nil || len(paths) > 0 {
+		t.Errorf("before: %q, %v", paths, err)
+	}
+	end := func(i int) {
+		s := store.State{Namespace: "k8s.io", ID: fmt.Sprintf("pod%03d", i)}
+		if i%2 == 1 {
+			s.ID += strings.Repeat("x", 100) // whose directory is a hash
+		}
+		d := store.DirOf(root, s.Namespace, s.ID)
+		if err := d.Create(s); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{store.JournalFile, store.SpansFile, store.SpansFile + store.BeforeSuffix} {
+			if err := os.WriteFile(filepath.Join(d.Path(), name), []byte(name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i > 1 {
+			if err := d.Retire(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := range 2 {
+		end(i)
+	}
+	for n := range store.MaxEnded + 10 {
+		end(n + 2)
+		paths, err := store.Spans(root)
+		if want := 4 + 2*min(n+1, store.MaxEnded); err != nil || len(paths) != want {
+			t.Fatalf("%d: %d files of spans, want %d: %v", n, len(paths), want, err)
+		}
+	}
+	if all, err := os.ReadDir(filepath.Join(root, ".ended")); err != nil || len(all) != 3*store.MaxEnded {
+		t.Errorf("%d files, %v", len(all), err)
+	}
+	seen := map[string]bool{}
+	paths, _ := store.Spans(root)
+	for _, path := range paths {
+		older := strings.HasSuffix(path, store.BeforeSuffix)
+		if base := strings.TrimSuffix(path, store.BeforeSuffix); !older && !seen[base+store.BeforeSuffix] {
+			t.Errorf("%s comes before the older one", path)
+		}
+		seen[path] = true
+	}
+}

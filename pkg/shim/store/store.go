@@ -23,6 +23,9 @@ const stateFile = "state.json"
 // JournalFile is the name of the file in a sandbox's directory with what has happened in it.
 const JournalFile = "journal.jsonl"
 
+// SpansFile is the name of the file with the spans of its calls, where there are some.
+const SpansFile = "spans.jsonl"
+
 // Process is a process in a record, for those who read some.
 type Process = hostproc.Process
 

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/ttrpc"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spans"
 )
 
 // UnaryServerInterceptor is the one boundary of errors: classes become codes,
@@ -20,39 +21,61 @@ import (
 // containerd's shim framework finds it by name.
 func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
-		begin := time.Now()
-		ctx = withActivity(ctx)
-		op := path.Base(info.FullMethod)
-		defer func() {
-			if cause := recover(); cause != nil {
-				err = fmt.Errorf("panic: %v: %w", cause, errdefs.ErrInternal)
-				log.G(ctx).WithField("stack", string(debug.Stack())).Error("panic in a call")
-			}
-			took := time.Since(begin)
-			if op != "Wait" { // which takes as long as a process lives
-				s.counts.Add(op, took, err)
-			}
-			fields := log.Fields{"op": op, "took": took.String()}
-			if err == nil {
-				log.G(ctx).WithFields(fields).Debug("call")
-				return
-			}
-			err = &boundaryError{text: printable.Line(err.Error(), printable.MaxReport), class: errdefs.Resolve(err)}
-			level := log.ErrorLevel
-			if errdefs.IsNotFound(err) {
-				level = log.InfoLevel // containerd kills nearly every container once more after its end
-			}
-			log.G(ctx).WithFields(fields).WithError(err).Log(level, "call failed")
-			err = errgrpc.ToGRPC(err)
-		}()
+		c := &call{begin: time.Now(), op: path.Base(info.FullMethod), method: info.FullMethod}
+		parent := parentOf(ctx)
+		c.span = s.spans.Begin(parent, c.begin)
+		ctx = withActivity(ctx, parent, c.span)
+		defer func() { err = s.end(ctx, c, err, recover()) }()
 		return method(ctx, func(request any) error {
 			err := unmarshal(request)
-			if r, ok := request.(interface{ GetExecID() string }); ok && op == "Start" && r.GetExecID() != "" {
-				op = "StartExec"
+			if r, ok := request.(interface{ GetExecID() string }); ok && c.op == "Start" && r.GetExecID() != "" {
+				c.op = "StartExec"
+			}
+			if c.span != nil {
+				c.about = about(request)
 			}
 			return err
 		})
 	}
+}
+
+// call is what is known of one call.
+type call struct {
+	begin  time.Time
+	op     string // as counters call it
+	method string
+	span   *spans.Call // nil when its client is not traced
+	about  []spans.Attribute
+}
+
+// end ends a call: it is counted, logged and traced. The error is what its client gets.
+func (s *Service) end(ctx context.Context, c *call, err error, panicked any) error {
+	if panicked != nil {
+		err = fmt.Errorf("panic: %v: %w", panicked, errdefs.ErrInternal)
+		log.G(ctx).WithField("stack", string(debug.Stack())).Error("panic in a call")
+	}
+	took := time.Since(c.begin)
+	if c.op != "Wait" { // which takes as long as a process lives
+		s.counts.Add(c.op, took, err)
+	}
+	fields := log.Fields{"op": c.op, "took": took.String()}
+	if err == nil {
+		log.G(ctx).WithFields(fields).Debug("call")
+		name, attributes := spanOf(c.method, nil)
+		c.span.End(name, "", append(attributes, c.about...)...)
+		return nil
+	}
+	text := printable.Line(err.Error(), printable.MaxReport)
+	err = &boundaryError{text: text, class: errdefs.Resolve(err)}
+	level, failure := log.ErrorLevel, text
+	if errdefs.IsNotFound(err) {
+		level, failure = log.InfoLevel, "" // containerd kills nearly every container once more after its end
+	}
+	log.G(ctx).WithFields(fields).WithError(err).Log(level, "call failed")
+	err = errgrpc.ToGRPC(err)
+	name, attributes := spanOf(c.method, err)
+	c.span.End(name, failure, append(attributes, c.about...)...)
+	return err
 }
 
 // boundaryError is an error as it leaves the shim: its text, of which a guest has

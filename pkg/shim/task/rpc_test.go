@@ -44,7 +44,7 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{t: t, dir: t.TempDir(), machine: sandboxtest.NewMachine(), events: sandboxtest.NewRecorder(), down: make(chan struct{})}
 	f.Service = New(sandbox.New(sandbox.Options{
 		Namespace: "test", ID: "pod", Sink: f.events, Machine: f.machine, KillTimeout: time.Minute,
-	}), down{f.down}, &f.counts)
+	}), down{f.down}, &f.counts, nil)
 	t.Cleanup(func() {
 		if err := f.sandbox.Stop(context.Background()); err != nil {
 			t.Error(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/calls"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/sandbox"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spans"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/stdio"
 )
 
@@ -23,7 +24,8 @@ import (
 type Service struct {
 	sandbox  *sandbox.Sandbox
 	shutdown shutdown.Service
-	counts   *calls.Counts // nil when nobody counts
+	counts   *calls.Counts   // nil when nobody counts
+	spans    *spans.Recorder // nil when nobody traces
 }
 
 var (
@@ -32,9 +34,9 @@ var (
 )
 
 // New returns the service of a sandbox. Its Shutdown asks sd to end the process. counts, when
-// set, has its calls.
-func New(s *sandbox.Sandbox, sd shutdown.Service, counts *calls.Counts) *Service {
-	return &Service{sandbox: s, shutdown: sd, counts: counts}
+// set, has its calls, and traced the spans of those whose client is traced.
+func New(s *sandbox.Sandbox, sd shutdown.Service, counts *calls.Counts, traced *spans.Recorder) *Service {
+	return &Service{sandbox: s, shutdown: sd, counts: counts, spans: traced}
 }
 
 // RegisterTTRPC implements [shim.TTRPCService].
