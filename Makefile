@@ -121,6 +121,13 @@ $(BUILD)/prometheus/prometheus: tools/prometheus/go.mod tools/prometheus/go.sum
 e2e-prometheus: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar $(BUILD)/prometheus/prometheus ## a Prometheus scrapes pods, with the rules and the dashboard of deploy; needs root
 	@$(STEP) "Prometheus" env CCV2_PROMETHEUS=$(abspath $(BUILD))/prometheus hack/e2e.sh $(BUILD) -tags e2e,prometheus -run 'TestPrometheus|TestRules'
 
+$(BUILD)/collector/collector: tools/collector/go.mod tools/collector/go.sum tools/collector/main.go
+	@mkdir -p $(@D)
+	@$(STEP) "build OpenTelemetry's collector" env CGO_ENABLED=0 $(GO) -C tools/collector build -trimpath -buildvcs=false -ldflags "-s -w" -o $(abspath $@) .
+
+e2e-collector: deps-test guest virtiofsd stack-test $(BUILD)/busybox.tar $(BUILD)/collector/collector ## containerd and the shims send spans through OpenTelemetry's collector; needs root
+	@$(STEP) "OpenTelemetry's collector" env CCV2_COLLECTOR=$(abspath $(BUILD))/collector/collector hack/e2e.sh $(BUILD) -run 'TestSpans'
+
 $(BUILD)/nerdctl/nerdctl $(BUILD)/docker/dockerd: $(BUILD)/%: tools/nerdctl/go.mod tools/nerdctl/go.sum tools/docker/go.mod tools/docker/go.sum
 	@mkdir -p $(@D)
 	@$(STEP) "get what clients need from the distribution" hack/deps.sh clients $(BUILD)
@@ -299,4 +306,4 @@ help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: generate demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
-	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-prometheus e2e-host distributions kind-node e2e-kind e2e-kind-conformance conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help
+	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-prometheus e2e-collector e2e-host distributions kind-node e2e-kind e2e-kind-conformance conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help

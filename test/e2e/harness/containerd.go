@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // ImageName is the image that every containerd has.
@@ -31,6 +34,7 @@ type Containerd struct {
 	cri     *criPaths // nil leaves the CRI out
 	net     *os.File  // network namespace of all daemons of the Host
 	scopes  int       // that ctr has asked for
+	env     []string  // of the daemon, beside the Host's
 }
 
 // StartContainerd starts containerd on a Host of its own and imports the test
@@ -108,7 +112,7 @@ func (c *Containerd) start() error {
 		return err
 	}
 	cmd := exec.Command(filepath.Join(c.release.Dir, "containerd"), "-c", config) //nolint:noctx // Close ends it
-	cmd.Env = c.Env()
+	cmd.Env = append(c.Env(), c.env...)
 	cmd.Stdout, cmd.Stderr = c.log, c.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	ended, err := startIn(c.net, cmd)
@@ -182,6 +186,27 @@ func (c *Containerd) Kill(tb testing.TB) {
 			tb.Errorf("remove half a bundle: %v", err)
 		}
 	}
+}
+
+// RestartWith ends the daemon and starts it again with more in its environment.
+func (c *Containerd) RestartWith(tb testing.TB, env ...string) {
+	tb.Helper()
+	c.Kill(tb)
+	c.env = append(c.env, env...)
+	c.Restart(tb)
+}
+
+// Listen listens on the daemon's loopback.
+func (c *Containerd) Listen(tb testing.TB) (l net.Listener) {
+	tb.Helper()
+	err := osthread.RunInNetNS(c.net, func() (err error) {
+		l, err = net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
+		return err
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
 }
 
 // Restart starts the daemon again after Kill.

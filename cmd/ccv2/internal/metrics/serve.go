@@ -32,10 +32,11 @@ const (
 	endLimit = 5 * time.Second
 )
 
-// Handler serves the metrics of a collector.
-func Handler(c *Collector) http.Handler {
+// Handler serves the metrics of collectors.
+func Handler(c *Collector, more ...prometheus.Collector) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c)
+	registry.MustRegister(more...)
 	scrape := promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,5 @@
 // Package operate is what an operator does with the sandboxes of a host: list them, look at
-// one, follow its console and its events, run a program in its VM, end it, and clean up
-// what dead shims left.
+// one, run a program in its VM, end it, and clean up what dead shims left. What goes on is in package watch.
 //
 // A sandbox is found through its record on disk (pkg/shim/store), and asked through the
 // debug service of its shim (pkg/shim/debug/debugapi), always with a time limit: one that

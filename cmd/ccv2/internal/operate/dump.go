@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
@@ -22,7 +23,7 @@ type part struct {
 	Error string `json:"error,omitempty"` // why it is missing, or not whole
 }
 
-func dumpCommand(t *operator) *cli.Command {
+func dumpCommand(t *tool) *cli.Command {
 	var tasks bool
 	return &cli.Command{
 		Name: "dump", Usage: "print what helps to find out why a sandbox does not go on", ArgsUsage: "ID|POD",
@@ -30,13 +31,13 @@ func dumpCommand(t *operator) *cli.Command {
 			"With --tasks the tasks of the guest's kernel as well, with their stacks (sysrq t), which takes an emulated guest some seconds.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "tasks", Usage: "also the tasks of the guest's kernel", Destination: &tasks}},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			r, err := t.one(c)
+			r, err := t.One(c)
 			if err != nil {
 				return err
 			}
 			parts, err := t.getDump(ctx, r, tasks)
-			if t.json {
-				return errors.Join(printJSON(t.Stdout, parts), sandboxes.Explain(r, err))
+			if t.JSON {
+				return errors.Join(operator.PrintJSON(t.Stdout, parts), sandboxes.Explain(r, err))
 			}
 			for _, p := range parts {
 				fmt.Fprintf(t.Stdout, "==== %s\n%s\n", p.Name, p.Text)
@@ -53,8 +54,8 @@ func dumpCommand(t *operator) *cli.Command {
 const partLimit = 15 * time.Second
 
 // getDump gets a dump. With an error it is what came before that.
-func (t *operator) getDump(ctx context.Context, r sandboxes.Record, tasks bool) ([]part, error) {
-	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
+func (t *tool) getDump(ctx context.Context, r sandboxes.Record, tasks bool) ([]part, error) {
+	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.Limit); err != nil { // one that hangs is found soon
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -85,9 +86,9 @@ func (t *operator) getDump(ctx context.Context, r sandboxes.Record, tasks bool) 
 		i := slices.IndexFunc(parts, func(have part) bool { return have.Name == p.GetName() })
 		if i < 0 {
 			i = len(parts)
-			parts = append(parts, part{Name: line(p.GetName())})
+			parts = append(parts, part{Name: operator.Line(p.GetName())})
 		}
 		parts[i].Text += printable.Text(string(p.GetText()))
-		parts[i].Error = line(p.GetError())
+		parts[i].Error = operator.Line(p.GetError())
 	}
 }

@@ -5,18 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/containerd/ttrpc"
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
-func shutdownCommand(t *operator) *cli.Command {
+func shutdownCommand(t *tool) *cli.Command {
 	var grace time.Duration
 	return &cli.Command{
 		Name: "shutdown", Usage: "let the containers of a sandbox end, and then its VM", ArgsUsage: "ID|POD",
@@ -24,7 +24,7 @@ func shutdownCommand(t *operator) *cli.Command {
 			"A kubelet starts the containers of a pod again, in a new sandbox, by its restart policy.",
 		Flags: []cli.Flag{&cli.DurationFlag{Name: "grace", Usage: "how long the containers have", Value: 30 * time.Second, Destination: &grace}},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			r, err := t.one(c)
+			r, err := t.One(c)
 			if err != nil {
 				return err
 			}
@@ -32,12 +32,12 @@ func shutdownCommand(t *operator) *cli.Command {
 				return sandboxes.UsageError("--grace %s: want more than 0", grace)
 			}
 			const release = 30 * time.Second
-			return t.end(ctx, r, &debugapi.EndRequest{Graceful: true, Timeout: grace.Nanoseconds(), By: caller()}, grace+release)
+			return t.end(ctx, r, &debugapi.EndRequest{Graceful: true, Timeout: grace.Nanoseconds(), By: operator.Caller()}, grace+release)
 		},
 	}
 }
 
-func killCommand(t *operator) *cli.Command {
+func killCommand(t *tool) *cli.Command {
 	var force bool
 	return &cli.Command{
 		Name: "kill", Usage: "end the VM of a sandbox at once", ArgsUsage: "ID|POD",
@@ -45,7 +45,7 @@ func killCommand(t *operator) *cli.Command {
 			"from its record, and containerd cleans up after it.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "end the shim and all its processes, for a shim that does not answer", Destination: &force}},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			r, err := t.one(c)
+			r, err := t.One(c)
 			if err != nil {
 				return err
 			}
@@ -53,24 +53,15 @@ func killCommand(t *operator) *cli.Command {
 				return t.killAll(ctx, r)
 			}
 			const vmm = 15 * time.Second // what the shim waits for the end of QEMU, and some more
-			return t.end(ctx, r, &debugapi.EndRequest{By: caller()}, vmm)
+			return t.end(ctx, r, &debugapi.EndRequest{By: operator.Caller()}, vmm)
 		},
 	}
 }
 
-// caller says who asks.
-func caller() string {
-	by := fmt.Sprintf("uid %d, pid %d", os.Getuid(), os.Getpid())
-	if user := os.Getenv("SUDO_USER"); user != "" {
-		by = user + ", " + by
-	}
-	return by
-}
-
 // end asks the shim, and waits until the VM's processes are gone. The shim closes the
 // connection when it has released all, which may be before its answer.
-func (t *operator) end(ctx context.Context, r sandboxes.Record, request *debugapi.EndRequest, limit time.Duration) error {
-	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
+func (t *tool) end(ctx context.Context, r sandboxes.Record, request *debugapi.EndRequest, limit time.Duration) error {
+	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.Limit); err != nil { // one that hangs is found soon
 		return sandboxes.Explain(r, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -88,7 +79,7 @@ func (t *operator) end(ctx context.Context, r sandboxes.Record, request *debugap
 }
 
 // awaitEnd waits for the end of a sandbox's VM.
-func (t *operator) awaitEnd(ctx context.Context, r sandboxes.Record) error {
+func (t *tool) awaitEnd(ctx context.Context, r sandboxes.Record) error {
 	for _, p := range r.Saved.Processes {
 		if err := p.Wait(ctx); err != nil {
 			return fmt.Errorf("sandbox %s: %w", r.Name(), err)
@@ -100,7 +91,7 @@ func (t *operator) awaitEnd(ctx context.Context, r sandboxes.Record) error {
 
 // killAll ends the processes of a sandbox by its record, the shim first, so that it starts
 // nothing any more.
-func (t *operator) killAll(ctx context.Context, r sandboxes.Record) error {
+func (t *tool) killAll(ctx context.Context, r sandboxes.Record) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var errs []error
@@ -111,4 +102,36 @@ func (t *operator) killAll(ctx context.Context, r sandboxes.Record) error {
 		return fmt.Errorf("sandbox %s: %w", r.Name(), err)
 	}
 	return t.awaitEnd(ctx, r)
+}
+
+func logLevelCommand(t *tool) *cli.Command {
+	return &cli.Command{
+		Name: "log-level", Usage: "say or change how much a shim logs", ArgsUsage: "ID|POD [trace|debug|info|warn|error]",
+		Description: "Of a shim that runs; debug has each call of containerd with its activity. Those that are started later have the level of containerd.",
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if n := c.Args().Len(); n != 1 && n != 2 {
+				return sandboxes.UsageError("want the id of one sandbox, or the name of its pod: ccv2 %s %s", c.Name, c.ArgsUsage)
+			}
+			r, err := sandboxes.Find(t.StateDir, c.Args().First())
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, t.Limit)
+			defer cancel()
+			conn, err := sandboxes.Connect(ctx, r)
+			if err != nil {
+				return sandboxes.Explain(r, err)
+			}
+			defer conn.Close()
+			answer, err := conn.LogLevel(ctx, &debugapi.LogLevelRequest{Level: c.Args().Get(1), By: operator.Caller(), Activity: sandboxes.Activity()})
+			if err != nil {
+				return sandboxes.Explain(r, err)
+			}
+			if t.JSON {
+				return operator.PrintJSON(t.Stdout, map[string]string{"before": operator.Line(answer.GetBefore())})
+			}
+			_, err = fmt.Fprintln(t.Stdout, operator.Line(answer.GetBefore()))
+			return err
+		},
+	}
 }

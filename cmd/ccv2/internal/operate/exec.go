@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
@@ -21,7 +22,7 @@ import (
 // toolsDir is where programs of the host are put in the guest.
 const toolsDir = "/run/ccv2/tools"
 
-func execCommand(t *operator) *cli.Command {
+func execCommand(t *tool) *cli.Command {
 	var tty bool
 	var bring string
 	one := 1
@@ -38,11 +39,11 @@ func execCommand(t *operator) *cli.Command {
 			if c.Args().Len() < 2 {
 				return sandboxes.UsageError("want the id of one sandbox, or the name of its pod, and a program: ccv2 exec %s", c.ArgsUsage)
 			}
-			r, err := sandboxes.Find(t.stateDir, c.Args().First())
+			r, err := sandboxes.Find(t.StateDir, c.Args().First())
 			if err != nil {
 				return err
 			}
-			if _, _, err := sandboxes.AskInfo(ctx, r, false, t.limit); err != nil { // one that hangs is found soon
+			if _, _, err := sandboxes.AskInfo(ctx, r, false, t.Limit); err != nil { // one that hangs is found soon
 				return sandboxes.Explain(r, err)
 			}
 			args := c.Args().Tail()
@@ -68,13 +69,13 @@ func execCommand(t *operator) *cli.Command {
 }
 
 // bring puts a program of the host into the guest.
-func (t *operator) bring(ctx context.Context, r sandboxes.Record, file, path string) error {
+func (t *tool) bring(ctx context.Context, r sandboxes.Record, file, path string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("copy a program into the guest: %w", err)
 	}
 	defer f.Close()
-	quiet := &operator{Options: Options{Stdout: io.Discard, Stderr: t.Stderr}}
+	quiet := &tool{&operator.Operator{Options: Options{Stdout: io.Discard, Stderr: t.Stderr}}}
 	status, err := quiet.run(ctx, r, &debugapi.ExecStart{Args: []string{"receive", path}}, f)
 	if err != nil {
 		return sandboxes.Explain(r, fmt.Errorf("copy %s into the guest: %w", file, err))
@@ -86,7 +87,7 @@ func (t *operator) bring(ctx context.Context, r sandboxes.Record, file, path str
 }
 
 // run runs a program, and returns its status.
-func (t *operator) run(ctx context.Context, r sandboxes.Record, start *debugapi.ExecStart, stdin io.Reader) (uint32, error) {
+func (t *tool) run(ctx context.Context, r sandboxes.Record, start *debugapi.ExecStart, stdin io.Reader) (uint32, error) {
 	c, err := sandboxes.Connect(ctx, r)
 	if err != nil {
 		return 0, err
@@ -124,7 +125,7 @@ func (t *operator) run(ctx context.Context, r sandboxes.Record, start *debugapi.
 }
 
 // receive copies what the program writes, until it ends.
-func (t *operator) receive(stream debugapi.Debug_ExecClient) (uint32, error) {
+func (t *tool) receive(stream debugapi.Debug_ExecClient) (uint32, error) {
 	for {
 		m, err := stream.Recv()
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/reclaim"
 )
@@ -26,7 +27,7 @@ type leftover struct {
 	Error     string              `json:"error,omitempty"`
 }
 
-func gcCommand(t *operator) *cli.Command {
+func gcCommand(t *tool) *cli.Command {
 	var remove bool
 	return &cli.Command{
 		Name: "gc", Usage: "find what dead shims have left, and remove it",
@@ -34,10 +35,10 @@ func gcCommand(t *operator) *cli.Command {
 			"running then, or has lost its records. Sandboxes whose shim lives are never touched, nor is one whose record cannot be read.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "remove", Usage: "end the processes, and remove control groups, taps, mounts and directories", Destination: &remove}},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			if err := none(c); err != nil {
+			if err := operator.None(c); err != nil {
 				return err
 			}
-			all, err := sandboxes.All(t.stateDir)
+			all, err := sandboxes.All(t.StateDir)
 			if err != nil {
 				return err
 			}
@@ -83,25 +84,25 @@ func (l *leftover) remove(ctx context.Context, r sandboxes.Record) error {
 	err = reclaim.Sandbox(ctx, r.Dir)
 	l.Removed = err == nil
 	if err != nil {
-		l.Error = line(err.Error())
+		l.Error = operator.Line(err.Error())
 		return fmt.Errorf("clean up after the dead shim of sandbox %s: %w", r.Name(), err)
 	}
 	return nil
 }
 
-func (t *operator) printLeftovers(found []leftover, removed bool) error {
-	if t.json {
-		return printJSON(t.Stdout, found)
+func (t *tool) printLeftovers(found []leftover, removed bool) error {
+	if t.JSON {
+		return operator.PrintJSON(t.Stdout, found)
 	}
 	if len(found) == 0 {
 		_, err := fmt.Fprintln(t.Stdout, "dead shims have left nothing")
 		return err
 	}
-	out := newTable(t.Stdout, "NAMESPACE", "ID", "AGE", "PROCESSES", "REMOVED", "DIRECTORY")
+	out := operator.NewTable(t.Stdout, "NAMESPACE", "ID", "AGE", "PROCESSES", "REMOVED", "DIRECTORY")
 	for _, l := range found {
-		out.row(l.Namespace, short(l.ID), span(time.Since(l.Created)), fmt.Sprint(len(l.Processes)), strconv.FormatBool(l.Removed), l.Dir)
+		out.Row(l.Namespace, operator.Short(l.ID), operator.Span(time.Since(l.Created)), fmt.Sprint(len(l.Processes)), strconv.FormatBool(l.Removed), l.Dir)
 	}
-	if err := out.flush(); err != nil || removed {
+	if err := out.Flush(); err != nil || removed {
 		return err
 	}
 	_, err := fmt.Fprintln(t.Stdout, "nothing was removed; ccv2 gc --remove does")

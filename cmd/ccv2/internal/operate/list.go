@@ -10,11 +10,12 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
 
-func psCommand(t *operator) *cli.Command {
+func psCommand(t *tool) *cli.Command {
 	var ended bool
 	return &cli.Command{
 		Name: "ps", Usage: "list the sandboxes of this host",
@@ -22,23 +23,23 @@ func psCommand(t *operator) *cli.Command {
 			"the shim, QEMU and virtiofsd; CPU is the time that they have used. With --all come the last sandboxes that have ended, whose events can be read.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also sandboxes that have ended", Destination: &ended}},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			if err := none(c); err != nil {
+			if err := operator.None(c); err != nil {
 				return err
 			}
-			all, err := sandboxes.All(t.stateDir)
+			all, err := sandboxes.All(t.StateDir)
 			if err != nil {
 				return err
 			}
-			views := viewAll(ctx, all, t.limit)
+			views := viewAll(ctx, all, t.Limit)
 			if ended {
-				past, err := viewEnded(t.stateDir)
+				past, err := viewEnded(t.StateDir)
 				if err != nil {
 					return err
 				}
 				views = append(views, past...)
 			}
-			if t.json {
-				return printJSON(t.Stdout, views)
+			if t.JSON {
+				return operator.PrintJSON(t.Stdout, views)
 			}
 			return t.printViews(views)
 		},
@@ -46,8 +47,8 @@ func psCommand(t *operator) *cli.Command {
 }
 
 // printViews prints the table of ps, and below it what is wrong.
-func (t *operator) printViews(views []view) error {
-	out := newTable(t.Stdout, "NAMESPACE", "ID", "POD", "STATE", "AGE", "VM", "MEMORY", "CPU", "SOURCE", "ACCEL", "CONTAINERS")
+func (t *tool) printViews(views []view) error {
+	out := operator.NewTable(t.Stdout, "NAMESPACE", "ID", "POD", "STATE", "AGE", "VM", "MEMORY", "CPU", "SOURCE", "ACCEL", "CONTAINERS")
 	for _, v := range views {
 		pod := v.Pod
 		if pod != "" {
@@ -58,16 +59,16 @@ func (t *operator) printViews(views []view) error {
 			size = fmt.Sprintf("%d×%d MiB", v.VM.CPUs, v.VM.MemoryMiB)
 		}
 		if !v.Created.IsZero() {
-			age = span(time.Since(v.Created))
+			age = operator.Span(time.Since(v.Created))
 		}
-		out.row(v.Namespace, short(v.ID), pod, v.State, age, size, mebibytes(v.Memory), span(time.Duration(v.CPU)), v.VM.Source, v.VM.Accelerator, v.containers())
+		out.Row(v.Namespace, operator.Short(v.ID), pod, v.State, age, size, operator.Mebibytes(v.Memory), operator.Span(time.Duration(v.CPU)), v.VM.Source, v.VM.Accelerator, v.containers())
 	}
-	if err := out.flush(); err != nil {
+	if err := out.Flush(); err != nil {
 		return err
 	}
 	for _, v := range views {
 		for _, problem := range v.Problems {
-			name := short(v.ID)
+			name := operator.Short(v.ID)
 			if name == "" {
 				name = v.Dir
 			}
@@ -75,15 +76,6 @@ func (t *operator) printViews(views []view) error {
 		}
 	}
 	return nil
-}
-
-// short is enough of an id to find a sandbox by.
-func short(id string) string {
-	const hex, enough = 64, 13
-	if len(id) == hex {
-		return id[:enough]
-	}
-	return id
 }
 
 // containers names those of a sandbox that do not run by their states.
@@ -95,7 +87,7 @@ func (v view) containers() string {
 			if c.ID == v.ID && v.Pod != "" {
 				continue // the pause container
 			}
-			name = short(c.ID)
+			name = operator.Short(c.ID)
 		}
 		if c.State != "running" {
 			name += "(" + c.State + ")"
@@ -105,41 +97,41 @@ func (v view) containers() string {
 	return strings.Join(names, ",")
 }
 
-func infoCommand(t *operator) *cli.Command {
+func infoCommand(t *tool) *cli.Command {
 	return &cli.Command{
 		Name: "info", Usage: "say all that is known of a sandbox", ArgsUsage: "ID|POD",
 		Description: "The phases of its start, its containers and devices, the configuration in force, versions, and its record on disk. " +
 			"The guest and the VMM are asked as well, for 2 s each.",
 		Action: func(ctx context.Context, c *cli.Command) error {
-			r, err := t.one(c)
+			r, err := t.One(c)
 			if err != nil {
 				return err
 			}
 			const asks = 2 // the guest and the VMM, 2 s each
-			info, raw, err := sandboxes.AskInfo(ctx, r, true, t.limit+asks*2*time.Second)
+			info, raw, err := sandboxes.AskInfo(ctx, r, true, t.Limit+asks*2*time.Second)
 			if err != nil {
 				return sandboxes.Explain(r, err)
 			}
-			if t.json {
+			if t.JSON {
 				var all []sandboxes.Link
 				if info.VM != nil {
 					all, _ = sandboxes.Links(info.VM.PID) // of one that has just ended there are none
 				}
-				return printJSON(t.Stdout, map[string]any{"info": raw, "record": r.Saved, "sandbox": viewOne(ctx, r, t.limit), "interfaces": all})
+				return operator.PrintJSON(t.Stdout, map[string]any{"info": raw, "record": r.Saved, "sandbox": viewOne(ctx, r, t.Limit), "interfaces": all})
 			}
-			return t.printInfo(viewOne(ctx, r, t.limit), info)
+			return t.printInfo(viewOne(ctx, r, t.Limit), info)
 		},
 	}
 }
 
 // printInfo prints what info knows, by subject.
-func (t *operator) printInfo(v view, info debugapi.Info) error {
+func (t *tool) printInfo(v view, info debugapi.Info) error {
 	p := func(format string, args ...any) { fmt.Fprintf(t.Stdout, format+"\n", args...) }
 	p("sandbox     %s in namespace %s, %s", info.ID, info.Namespace, v.State)
 	if v.Pod != "" {
 		p("pod         %s/%s", v.PodNamespace, v.Pod)
 	}
-	p("since       %s (%s)", stamp(v.Created), span(time.Since(v.Created)))
+	p("since       %s (%s)", operator.Stamp(v.Created), operator.Span(time.Since(v.Created)))
 	p("record      %s/state.json", v.Dir)
 	p("shim        pid %d, %s, %d goroutines", info.Shim.PID, info.Shim.Version, info.Shim.Goroutines)
 	if vm := info.VM; vm != nil {
@@ -154,61 +146,61 @@ func (t *operator) printInfo(v view, info debugapi.Info) error {
 	switch g := info.Guest; {
 	case g == nil:
 	case g.Kernel == "":
-		p("guest       dialect %s, which does not answer", line(g.Dialect))
+		p("guest       dialect %s, which does not answer", operator.Line(g.Dialect))
 	default:
-		p("guest       linux %s, agent %s (%s), dialect %s, memory %s of %s available", line(g.Kernel), line(g.AgentVersion), mebibytes(int64(g.AgentRSS)),
-			line(g.Dialect), mebibytes(int64(g.MemAvailable)), mebibytes(int64(g.MemTotal)))
+		p("guest       linux %s, agent %s (%s), dialect %s, memory %s of %s available", operator.Line(g.Kernel), operator.Line(g.AgentVersion), operator.Mebibytes(int64(g.AgentRSS)),
+			operator.Line(g.Dialect), operator.Mebibytes(int64(g.MemAvailable)), operator.Mebibytes(int64(g.MemTotal)))
 	}
 	for _, problem := range append(slices.Clone(v.Problems), sortedErrors(info.Errors)...) {
-		p("problem     %s", line(problem))
+		p("problem     %s", operator.Line(problem))
 	}
 	p("\nstart")
-	out := newTable(t.Stdout, "PHASE", "BEGIN", "TOOK", "RESULT")
+	out := operator.NewTable(t.Stdout, "PHASE", "BEGIN", "TOOK", "RESULT")
 	for _, ph := range info.Phases {
 		result := "done"
 		if ph.Running {
 			result = "runs"
 		}
 		if ph.Error != "" {
-			result = line(ph.Error)
+			result = operator.Line(ph.Error)
 		}
-		out.row(ph.Name, stamp(ph.Begin), span(time.Duration(ph.Nanoseconds)), result)
+		out.Row(ph.Name, operator.Stamp(ph.Begin), operator.Span(time.Duration(ph.Nanoseconds)), result)
 	}
-	if err := out.flush(); err != nil {
+	if err := out.Flush(); err != nil {
 		return err
 	}
 	p("\ncontainers")
-	out = newTable(t.Stdout, "ID", "NAME", "STATE", "PID", "EXIT", "BUNDLE")
+	out = operator.NewTable(t.Stdout, "ID", "NAME", "STATE", "PID", "EXIT", "BUNDLE")
 	for _, c := range info.Containers {
-		out.row(c.ID, line(c.Name), c.State, fmt.Sprint(c.PID), exitCell(c.Exit), c.Bundle)
+		out.Row(c.ID, operator.Line(c.Name), c.State, fmt.Sprint(c.PID), exitCell(c.Exit), c.Bundle)
 		for _, e := range c.Execs {
-			out.row("  exec "+line(e.ID), "", e.State, fmt.Sprint(e.PID), exitCell(e.Exit), "")
+			out.Row("  exec "+operator.Line(e.ID), "", e.State, fmt.Sprint(e.PID), exitCell(e.Exit), "")
 		}
 	}
-	if err := out.flush(); err != nil {
+	if err := out.Flush(); err != nil {
 		return err
 	}
 	p("\nprocesses on the host")
 	return t.printProcesses(v.Processes)
 }
 
-func (t *operator) printProcesses(all []sandboxes.Process) error {
-	out := newTable(t.Stdout, "PROCESS", "PID", "STATE", "MEMORY", "CPU")
+func (t *tool) printProcesses(all []sandboxes.Process) error {
+	out := operator.NewTable(t.Stdout, "PROCESS", "PID", "STATE", "MEMORY", "CPU")
 	for _, p := range all {
 		state := p.State
 		if state == sandboxes.Gone {
 			state = "gone"
 		}
-		out.row(p.Name, fmt.Sprint(p.PID), state, mebibytes(p.PSSBytes), span(time.Duration(p.CPUNanoseconds)))
+		out.Row(p.Name, fmt.Sprint(p.PID), state, operator.Mebibytes(p.PSSBytes), operator.Span(time.Duration(p.CPUNanoseconds)))
 	}
-	return out.flush()
+	return out.Flush()
 }
 
 func exitCell(e *debugapi.Exit) string {
 	if e == nil {
 		return ""
 	}
-	return fmt.Sprintf("%d at %s", e.Status, stamp(e.At))
+	return fmt.Sprintf("%d at %s", e.Status, operator.Stamp(e.At))
 }
 
 func sortedErrors(errs map[string]string) (all []string) {

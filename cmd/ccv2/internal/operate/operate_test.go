@@ -278,36 +278,10 @@ func TestNeedRoot(t *testing.T) {
 	}
 }
 
-func TestInstant(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for s, want := range map[string]time.Time{
-		"": {}, "10m": now.Add(-10 * time.Minute), "2026-01-02T03:04:05Z": now, "2026-01-02T04:04:05.5+01:00": now.Add(time.Second / 2),
-	} {
-		if got, err := instant(s, now); err != nil || !got.Equal(want) {
-			t.Errorf("%q: %v, %v", s, got, err)
-		}
-	}
-	for _, s := range []string{"-10m", "10", "yesterday"} {
-		if got, err := instant(s, now); sandboxes.StatusOf(err) != sandboxes.StatusUsage {
-			t.Errorf("%q: %v, %v", s, got, err)
-		}
-	}
-}
-
-func TestSpan(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		1234567: "1ms", 1500 * time.Millisecond: "1.5s", 61 * time.Second: "1m1s", 90 * time.Minute: "1h30m", 50 * time.Hour: "2d2h",
-	} {
-		if got := span(d); got != want {
-			t.Errorf("%d: %s, want %s", d, got, want)
-		}
-	}
-}
-
 // TestCompletion: the commands of the whole tool are completed.
 func TestCompletion(t *testing.T) {
 	var out bytes.Buffer
-	o := Options{Stdout: &out, Stderr: &out, Others: []Other{{"image", "build"}}}
+	o := Options{Stdout: &out, Stderr: &out, Others: []Other{{Name: "image", Usage: "build"}}}
 	args := os.Args
 	os.Args = []string{"ccv2", "--generate-shell-completion"} // the library looks there
 	t.Cleanup(func() { os.Args = args })

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
@@ -27,7 +28,7 @@ type stats struct {
 	Problems []string               `json:"problems,omitempty"`
 }
 
-func statsCommand(t *operator) *cli.Command {
+func statsCommand(t *tool) *cli.Command {
 	var watch, messages bool
 	var every time.Duration
 	return &cli.Command{
@@ -40,7 +41,7 @@ func statsCommand(t *operator) *cli.Command {
 			&cli.DurationFlag{Name: "interval", Usage: "how often", Value: 2 * time.Second, Destination: &every},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
-			r, err := t.one(c)
+			r, err := t.One(c)
 			if err != nil {
 				return err
 			}
@@ -52,7 +53,7 @@ func statsCommand(t *operator) *cli.Command {
 			defer ticker.Stop()
 			for {
 				now := t.getStats(ctx, r)
-				if !messages && !t.json {
+				if !messages && !t.JSON {
 					now.Messages = nil
 				}
 				if err := t.printStats(before, now); err != nil || !watch {
@@ -73,7 +74,7 @@ func statsCommand(t *operator) *cli.Command {
 }
 
 // getStats gets what there is; what does not answer is a problem.
-func (t *operator) getStats(ctx context.Context, r sandboxes.Record) stats {
+func (t *tool) getStats(ctx context.Context, r sandboxes.Record) stats {
 	s := stats{At: time.Now()}
 	for _, p := range append([]store.Process{r.Saved.Shim}, r.Saved.Processes...) {
 		seen := sandboxes.Process{Name: p.Name, PID: p.PID}
@@ -89,32 +90,32 @@ func (t *operator) getStats(ctx context.Context, r sandboxes.Record) stats {
 		}
 	}
 	const asks = 2 // the guest and the VMM, 2 s each
-	info, _, err := sandboxes.AskInfo(ctx, r, true, t.limit+asks*2*time.Second)
+	info, _, err := sandboxes.AskInfo(ctx, r, true, t.Limit+asks*2*time.Second)
 	if err != nil {
-		s.Problems = append(s.Problems, line(sandboxes.Explain(r, err).Error()))
+		s.Problems = append(s.Problems, operator.Line(sandboxes.Explain(r, err).Error()))
 		return s
 	}
 	s.Guest = info.Guest
 	if info.VM != nil {
 		s.Disks = info.VM.Disks
 	}
-	bounded, cancel := context.WithTimeout(ctx, t.limit)
+	bounded, cancel := context.WithTimeout(ctx, t.Limit)
 	defer cancel()
 	if c, err := sandboxes.AskCounters(bounded, r); err == nil {
 		s.Streams, s.Messages = c.Streams, c.Wire
 	} else {
-		s.Problems = append(s.Problems, line(sandboxes.Explain(r, err).Error()))
+		s.Problems = append(s.Problems, operator.Line(sandboxes.Explain(r, err).Error()))
 	}
 	s.Problems = append(s.Problems, sortedErrors(info.Errors)...)
 	return s
 }
 
 // printStats prints what is used now; before is nil, or what was used earlier.
-func (t *operator) printStats(before *stats, now stats) error {
-	if t.json {
-		return printJSON(t.Stdout, now)
+func (t *tool) printStats(before *stats, now stats) error {
+	if t.JSON {
+		return operator.PrintJSON(t.Stdout, now)
 	}
-	out := newTable(t.Stdout, "PROCESS", "PID", "STATE", "MEMORY", "CPU", "CPU NOW")
+	out := operator.NewTable(t.Stdout, "PROCESS", "PID", "STATE", "MEMORY", "CPU", "CPU NOW")
 	for i, p := range now.Processes {
 		state := p.State
 		if state == sandboxes.Gone {
@@ -124,21 +125,21 @@ func (t *operator) printStats(before *stats, now stats) error {
 		if before != nil && i < len(before.Processes) {
 			rate = fmt.Sprintf("%.1f %%", 100*float64(p.CPUNanoseconds-before.Processes[i].CPUNanoseconds)/float64(now.At.Sub(before.At)))
 		}
-		out.row(p.Name, fmt.Sprint(p.PID), state, mebibytes(p.PSSBytes), span(time.Duration(p.CPUNanoseconds)), rate)
+		out.Row(p.Name, fmt.Sprint(p.PID), state, operator.Mebibytes(p.PSSBytes), operator.Span(time.Duration(p.CPUNanoseconds)), rate)
 	}
-	if err := out.flush(); err != nil {
+	if err := out.Flush(); err != nil {
 		return err
 	}
 	if g := now.Guest; g != nil {
-		fmt.Fprintf(t.Stdout, "\nguest: %s of %s available, agent %s\n", mebibytes(int64(g.MemAvailable)), mebibytes(int64(g.MemTotal)), mebibytes(int64(g.AgentRSS)))
+		fmt.Fprintf(t.Stdout, "\nguest: %s of %s available, agent %s\n", operator.Mebibytes(int64(g.MemAvailable)), operator.Mebibytes(int64(g.MemTotal)), operator.Mebibytes(int64(g.AgentRSS)))
 	}
 	fmt.Fprintln(t.Stdout)
-	out = newTable(t.Stdout, "INTERFACE", "RX BYTES", "RX PACKETS", "RX ERRORS", "RX DROPPED", "TX BYTES", "TX PACKETS", "TX ERRORS", "TX DROPPED")
+	out = operator.NewTable(t.Stdout, "INTERFACE", "RX BYTES", "RX PACKETS", "RX ERRORS", "RX DROPPED", "TX BYTES", "TX PACKETS", "TX ERRORS", "TX DROPPED")
 	for _, n := range now.Interfaces {
-		out.row(line(n.Name), fmt.Sprint(n.RXBytes), fmt.Sprint(n.RXPackets), fmt.Sprint(n.RXErrors), fmt.Sprint(n.RXDropped),
+		out.Row(operator.Line(n.Name), fmt.Sprint(n.RXBytes), fmt.Sprint(n.RXPackets), fmt.Sprint(n.RXErrors), fmt.Sprint(n.RXDropped),
 			fmt.Sprint(n.TXBytes), fmt.Sprint(n.TXPackets), fmt.Sprint(n.TXErrors), fmt.Sprint(n.TXDropped))
 	}
-	if err := errors.Join(out.flush(), printCounters(t.Stdout, now)); err != nil {
+	if err := errors.Join(out.Flush(), printCounters(t.Stdout, now)); err != nil {
 		return err
 	}
 	for _, problem := range now.Problems {

@@ -16,8 +16,9 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/watch"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
@@ -27,7 +28,7 @@ var hostFiles = []string{
 	"/proc/pressure/cpu", "/proc/pressure/memory", "/proc/pressure/io", "/sys/module/kvm_intel/parameters/nested", "/sys/module/kvm_amd/parameters/nested",
 }
 
-func supportCommand(t *operator) *cli.Command {
+func supportCommand(t *tool) *cli.Command {
 	var out string
 	var tasks bool
 	return &cli.Command{
@@ -41,7 +42,7 @@ func supportCommand(t *operator) *cli.Command {
 		Action: func(ctx context.Context, c *cli.Command) error {
 			var chosen []sandboxes.Record
 			for _, name := range c.Args().Slice() {
-				r, err := sandboxes.Find(t.stateDir, name)
+				r, err := sandboxes.Find(t.StateDir, name)
 				if err != nil {
 					return err
 				}
@@ -49,7 +50,7 @@ func supportCommand(t *operator) *cli.Command {
 			}
 			if len(chosen) == 0 {
 				var err error
-				if chosen, err = sandboxes.All(t.stateDir); err != nil {
+				if chosen, err = sandboxes.All(t.StateDir); err != nil {
 					return err
 				}
 			}
@@ -85,7 +86,7 @@ func (a *archive) addJSON(name string, v any, err error) error {
 		return a.add(name+".error.txt", []byte(err.Error()+"\n"))
 	}
 	var text bytes.Buffer
-	if err := printJSON(&text, v); err != nil {
+	if err := operator.PrintJSON(&text, v); err != nil {
 		return err
 	}
 	return a.add(name+".json", text.Bytes())
@@ -104,7 +105,7 @@ func (a *archive) addFile(name, path string) error {
 }
 
 // collect writes an archive, which only its owner can read.
-func (t *operator) collect(ctx context.Context, path string, chosen []sandboxes.Record, named, tasks bool) (err error) {
+func (t *tool) collect(ctx context.Context, path string, chosen []sandboxes.Record, named, tasks bool) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the archive: %w", err)
@@ -119,17 +120,17 @@ func (t *operator) collect(ctx context.Context, path string, chosen []sandboxes.
 	return err
 }
 
-func (t *operator) fill(ctx context.Context, a *archive, chosen []sandboxes.Record, named, tasks bool) error {
+func (t *tool) fill(ctx context.Context, a *archive, chosen []sandboxes.Record, named, tasks bool) error {
 	if err := a.add("version.txt", []byte("ccv2 "+t.Version+"\nactivity "+sandboxes.Activity()+"\n")); err != nil {
 		return err
 	}
-	drop, _ := filepath.Glob(sandboxes.Escape(t.config) + ".d/*.toml") // none is what it mostly is
-	for _, path := range append(append(hostFiles, t.config), drop...) {
+	drop, _ := filepath.Glob(sandboxes.Escape(t.Config) + ".d/*.toml") // none is what it mostly is
+	for _, path := range append(append(hostFiles, t.Config), drop...) {
 		if err := a.addFile("host"+path, path); err != nil {
 			return err
 		}
 	}
-	ended, err := store.Ended(t.stateDir)
+	ended, err := store.Ended(t.StateDir)
 	if named {
 		ended = sandboxes.JournalsOf(chosen, ended)
 	}
@@ -150,21 +151,20 @@ func (t *operator) fill(ctx context.Context, a *archive, chosen []sandboxes.Reco
 }
 
 // describe adds what is known of a sandbox; what does not answer is said.
-func (t *operator) describe(ctx context.Context, a *archive, r sandboxes.Record, tasks bool) error {
+func (t *tool) describe(ctx context.Context, a *archive, r sandboxes.Record, tasks bool) error {
 	dir := "sandboxes/" + cmp.Or(r.Saved.ID, filepath.Base(r.Dir.Path())) + "/" // of a long id the directory is a hash
 	errs := []error{a.addJSON(dir+"record", r.Saved, r.Err)}
 	if r.Err != nil {
 		return errors.Join(errs...)
 	}
-	errs = append(errs, a.addJSON(dir+"sandbox", viewOne(ctx, r, t.limit), nil))
+	errs = append(errs, a.addJSON(dir+"sandbox", viewOne(ctx, r, t.Limit), nil))
 	if !r.Saved.Shim.Alive() {
 		return errors.Join(append(errs, a.addFile(dir+store.JournalFile, filepath.Join(r.Dir.Path(), store.JournalFile)))...)
 	}
 	errs = append(errs, a.addJSON(dir+"stats", t.getStats(ctx, r), nil))
-	for name, log := range logs {
+	for _, name := range watch.Logs() {
 		var text bytes.Buffer
-		quiet := &operator{Options: Options{Stdout: &text, Stderr: &text}, limit: t.limit}
-		if err := quiet.follow(ctx, r, &debugapi.LogRequest{Activity: sandboxes.Activity()}, log.open, log.format); err != nil {
+		if err := watch.Print(ctx, &text, r, name, t.Limit); err != nil {
 			fmt.Fprintln(&text, sandboxes.Explain(r, err))
 		}
 		errs = append(errs, a.add(dir+name+".txt", text.Bytes()))

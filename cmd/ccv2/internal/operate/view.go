@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
@@ -77,11 +77,11 @@ func viewAll(ctx context.Context, all []sandboxes.Record, limit time.Duration) [
 // viewOne looks at one.
 func viewOne(ctx context.Context, r sandboxes.Record, limit time.Duration) view {
 	if r.Err != nil {
-		return view{State: stateUnknown, Dir: r.Dir.Path(), Problems: []string{line(r.Err.Error())}}
+		return view{State: stateUnknown, Dir: r.Dir.Path(), Problems: []string{operator.Line(r.Err.Error())}}
 	}
 	s := r.Saved
 	v := view{
-		Namespace: s.Namespace, ID: s.ID, PodNamespace: line(s.About.PodNamespace), Pod: line(s.About.Pod), Created: s.Created, Dir: r.Dir.Path(),
+		Namespace: s.Namespace, ID: s.ID, PodNamespace: operator.Line(s.About.PodNamespace), Pod: operator.Line(s.About.Pod), Created: s.Created, Dir: r.Dir.Path(),
 		VM: vmView{CPUs: s.About.CPUs, MemoryMiB: s.About.MemoryMiB, Accelerator: s.About.Accelerator, Source: s.About.Source},
 	}
 	for _, p := range append([]store.Process{s.Shim}, s.Processes...) {
@@ -114,10 +114,10 @@ func viewOne(ctx context.Context, r sandboxes.Record, limit time.Duration) view 
 		v.State += ",paused"
 	}
 	if info.Unhealthy != "" {
-		v.Problems = append(v.Problems, line(info.Unhealthy))
+		v.Problems = append(v.Problems, operator.Line(info.Unhealthy))
 	}
 	if info.Lost != "" {
-		v.Problems = append(v.Problems, line(info.Lost))
+		v.Problems = append(v.Problems, operator.Line(info.Lost))
 	}
 	for _, c := range info.Containers {
 		v.Containers = append(v.Containers, container{ID: c.ID, Name: c.Name, State: c.State})
@@ -139,14 +139,14 @@ func viewEnded(stateDir string) ([]view, error) {
 			continue // it was just removed
 		}
 		v := view{
-			Namespace: j.Sandbox.Namespace, ID: j.Sandbox.ID, PodNamespace: line(j.Sandbox.PodNamespace), Pod: line(j.Sandbox.Pod),
+			Namespace: j.Sandbox.Namespace, ID: j.Sandbox.ID, PodNamespace: operator.Line(j.Sandbox.PodNamespace), Pod: operator.Line(j.Sandbox.Pod),
 			State: stateEnded, Created: j.Sandbox.Created, Dir: path,
 		}
 		switch {
 		case j.Counters == nil:
 			v.Problems = []string{"its shim has died"}
 		case j.Counters.Failure != "":
-			v.Problems = []string{"it has ended because of " + line(j.Counters.Failure)}
+			v.Problems = []string{"it has ended because of " + operator.Line(j.Counters.Failure)}
 		}
 		views = append(views, v)
 	}
@@ -165,6 +165,3 @@ func stuck(info debugapi.Info) (problems []string) {
 	}
 	return problems
 }
-
-// line makes text fit for a terminal.
-func line(s string) string { return printable.Line(s, printable.MaxText) }

@@ -1,4 +1,4 @@
-package operate
+package watch
 
 import (
 	"bufio"
@@ -21,7 +21,7 @@ import (
 
 // tracer prints messages, and writes them to a file.
 type tracer struct {
-	*operator
+	*tool
 
 	filter trace.Filter
 	file   *trace.Writer // nil for none
@@ -42,7 +42,7 @@ func (t *tracer) show(m wiretap.Message) error {
 	switch {
 	case t.file != nil:
 		err = t.file.Write(m)
-	case t.json:
+	case t.JSON:
 		err = json.NewEncoder(t.Stdout).Encode(trace.EntryOf(m)) // a line each
 	default:
 		_, err = fmt.Fprintln(t.Stdout, line)
@@ -72,8 +72,8 @@ func (t *tracer) check() error {
 	return nil
 }
 
-func traceCommand(t *operator) *cli.Command {
-	w := &tracer{operator: t}
+func traceCommand(t *tool) *cli.Command {
+	w := &tracer{tool: t}
 	var path string
 	var secrets bool
 	return &cli.Command{
@@ -86,7 +86,7 @@ func traceCommand(t *operator) *cli.Command {
 			&cli.BoolFlag{Name: "secrets", Usage: "messages as they are", Destination: &secrets},
 		),
 		Action: func(ctx context.Context, c *cli.Command) (err error) {
-			r, err := t.one(c)
+			r, err := t.One(c)
 			if err == nil {
 				err = w.check()
 			}
@@ -110,7 +110,7 @@ func traceCommand(t *operator) *cli.Command {
 
 // watch shows what passes until there is no more, or the operator has seen enough.
 func (t *tracer) watch(ctx context.Context, r sandboxes.Record, request *debugapi.TraceRequest) error {
-	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.operator.limit); err != nil { // one that hangs is found soon
+	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.Limit); err != nil { // one that hangs is found soon
 		return err
 	}
 	c, err := sandboxes.Connect(ctx, r)
@@ -139,8 +139,8 @@ func (t *tracer) watch(ctx context.Context, r sandboxes.Record, request *debugap
 	return err
 }
 
-func decodeCommand(t *operator) *cli.Command {
-	w := &tracer{operator: t}
+func decodeCommand(t *tool) *cli.Command {
+	w := &tracer{tool: t}
 	return &cli.Command{
 		Name: "decode", Usage: "print a file that ccv2 trace has written", ArgsUsage: "FILE",
 		Flags: w.filterFlags(),
@@ -174,36 +174,4 @@ func (t *tracer) decode(path string, from io.Reader) error {
 		return nil
 	}
 	return fmt.Errorf("read the trace: %s: %w", path, err)
-}
-
-func logLevelCommand(t *operator) *cli.Command {
-	return &cli.Command{
-		Name: "log-level", Usage: "say or change how much a shim logs", ArgsUsage: "ID|POD [trace|debug|info|warn|error]",
-		Description: "Of a shim that runs; debug has each call of containerd with its activity. Those that are started later have the level of containerd.",
-		Action: func(ctx context.Context, c *cli.Command) error {
-			if n := c.Args().Len(); n != 1 && n != 2 {
-				return sandboxes.UsageError("want the id of one sandbox, or the name of its pod: ccv2 %s %s", c.Name, c.ArgsUsage)
-			}
-			r, err := sandboxes.Find(t.stateDir, c.Args().First())
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(ctx, t.limit)
-			defer cancel()
-			conn, err := sandboxes.Connect(ctx, r)
-			if err != nil {
-				return sandboxes.Explain(r, err)
-			}
-			defer conn.Close()
-			answer, err := conn.LogLevel(ctx, &debugapi.LogLevelRequest{Level: c.Args().Get(1), By: caller(), Activity: sandboxes.Activity()})
-			if err != nil {
-				return sandboxes.Explain(r, err)
-			}
-			if t.json {
-				return printJSON(t.Stdout, map[string]string{"before": line(answer.GetBefore())})
-			}
-			_, err = fmt.Fprintln(t.Stdout, line(answer.GetBefore()))
-			return err
-		},
-	}
 }

@@ -1,4 +1,4 @@
-package operate
+package watch
 
 import (
 	"context"
@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/containerd/ttrpc"
 	"github.com/urfave/cli/v3"
 
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 )
@@ -33,35 +36,46 @@ var logs = map[string]entryLog{
 		open: func(ctx context.Context, c *sandboxes.Connection, r *debugapi.LogRequest) (receiver, error) {
 			return c.Console(ctx, r)
 		},
-		format: func(e *debugapi.Entry) string { return stamp(time.Unix(0, e.GetTime())) + "  " + line(e.GetText()) },
+		format: func(e *debugapi.Entry) string {
+			return operator.Stamp(time.Unix(0, e.GetTime())) + "  " + operator.Line(e.GetText())
+		},
 	},
 	"events": {
 		open: func(ctx context.Context, c *sandboxes.Connection, r *debugapi.LogRequest) (receiver, error) {
 			return c.Events(ctx, r)
 		},
 		format: func(e *debugapi.Entry) string {
-			who := short(e.GetContainer())
+			who := operator.Short(e.GetContainer())
 			if e.GetProcess() != "" {
 				who += "/" + e.GetProcess()
 			}
-			return fmt.Sprintf("%s  %-11s %-14s %s", stamp(time.Unix(0, e.GetTime())), e.GetKind(), line(who), line(e.GetText()))
+			return fmt.Sprintf("%s  %-11s %-14s %s", operator.Stamp(time.Unix(0, e.GetTime())), e.GetKind(), operator.Line(who), operator.Line(e.GetText()))
 		},
 	},
 }
 
-func consoleCommand(t *operator) *cli.Command {
+func consoleCommand(t *tool) *cli.Command {
 	return t.logCommand("console", "print what the guest has written to its console",
 		"The shim keeps the last 1024 lines, with their times. Errors and panics of the guest's kernel are there in any case; all its messages are "+
 			"with console = true in [guest].")
 }
 
-func eventsCommand(t *operator) *cli.Command {
+func eventsCommand(t *tool) *cli.Command {
 	return t.logCommand("events", "print what has happened in a sandbox",
 		"The shim keeps the last 256 events. Those of a sandbox whose shim is dead, and of the last 64 that have ended, are read from the journal that they have left.")
 }
 
+// Logs are the names of the logs of a shim.
+func Logs() []string { return slices.Sorted(maps.Keys(logs)) }
+
+// Print prints what there is of a log of a shim.
+func Print(ctx context.Context, out io.Writer, r sandboxes.Record, name string, limit time.Duration) error {
+	t := &tool{&operator.Operator{Options: operator.Options{Stdout: out, Stderr: out}, Limit: limit}}
+	return t.follow(ctx, r, &debugapi.LogRequest{Activity: sandboxes.Activity()}, logs[name].open, logs[name].format)
+}
+
 // logCommand is a command that prints entries.
-func (t *operator) logCommand(name, usage, description string) *cli.Command {
+func (t *tool) logCommand(name, usage, description string) *cli.Command {
 	var since string
 	var follow bool
 	return &cli.Command{
@@ -75,7 +89,7 @@ func (t *operator) logCommand(name, usage, description string) *cli.Command {
 			if err != nil {
 				return err
 			}
-			r, err := t.one(c)
+			r, err := t.One(c)
 			if name == "events" && (sandboxes.StatusOf(err) == sandboxes.StatusNotFound || err == nil && !r.Saved.Shim.Alive()) {
 				if pastErr := t.past(c.Args().First(), from); !errors.Is(pastErr, fs.ErrNotExist) { // a shim of an older release leaves none
 					return pastErr
@@ -94,8 +108,8 @@ func (t *operator) logCommand(name, usage, description string) *cli.Command {
 }
 
 // past prints the events of a sandbox whose shim is gone, and how it has ended.
-func (t *operator) past(name string, from time.Time) error {
-	j, err := sandboxes.FindJournal(t.stateDir, name)
+func (t *tool) past(name string, from time.Time) error {
+	j, err := sandboxes.FindJournal(t.StateDir, name)
 	if err != nil {
 		return err
 	}
@@ -110,17 +124,17 @@ func (t *operator) past(name string, from time.Time) error {
 	}
 	switch c := j.Counters; {
 	case c == nil:
-		fmt.Fprintf(t.Stderr, "ccv2: the shim of sandbox %s has died; this is what it has left\n", line(j.Sandbox.ID))
+		fmt.Fprintf(t.Stderr, "ccv2: the shim of sandbox %s has died; this is what it has left\n", operator.Line(j.Sandbox.ID))
 	case c.Failure != "":
-		fmt.Fprintf(t.Stderr, "ccv2: sandbox %s has ended: %s\n", line(j.Sandbox.ID), line(c.Failure))
+		fmt.Fprintf(t.Stderr, "ccv2: sandbox %s has ended: %s\n", operator.Line(j.Sandbox.ID), operator.Line(c.Failure))
 	default:
-		fmt.Fprintf(t.Stderr, "ccv2: sandbox %s has ended\n", line(j.Sandbox.ID))
+		fmt.Fprintf(t.Stderr, "ccv2: sandbox %s has ended\n", operator.Line(j.Sandbox.ID))
 	}
 	return nil
 }
 
 // follow prints entries until there are no more.
-func (t *operator) follow(
+func (t *tool) follow(
 	ctx context.Context, r sandboxes.Record, request *debugapi.LogRequest,
 	open func(context.Context, *sandboxes.Connection, *debugapi.LogRequest) (receiver, error), format func(*debugapi.Entry) string,
 ) error {
@@ -133,10 +147,10 @@ func (t *operator) follow(
 	defer cancel(nil)
 	// A shim that hangs takes the connection, and does not answer. With --follow nothing may
 	// have happened yet, so that one is asked something else first.
-	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.limit); err != nil {
+	if _, _, err := sandboxes.AskInfo(ctx, r, false, t.Limit); err != nil {
 		return err
 	}
-	silent := time.AfterFunc(t.limit, func() { cancel(context.DeadlineExceeded) })
+	silent := time.AfterFunc(t.Limit, func() { cancel(context.DeadlineExceeded) })
 	if request.GetFollow() {
 		silent.Stop()
 	}
@@ -154,7 +168,7 @@ func (t *operator) follow(
 		case err != nil:
 			return err
 		}
-		silent.Reset(t.limit)
+		silent.Reset(t.Limit)
 		if request.GetFollow() {
 			silent.Stop()
 		}
@@ -164,8 +178,8 @@ func (t *operator) follow(
 	}
 }
 
-func (t *operator) printEntry(e *debugapi.Entry, format func(*debugapi.Entry) string) error {
-	if t.json {
+func (t *tool) printEntry(e *debugapi.Entry, format func(*debugapi.Entry) string) error {
+	if t.JSON {
 		return json.NewEncoder(t.Stdout).Encode(map[string]any{ // a line each
 			"time": time.Unix(0, e.GetTime()), "kind": e.GetKind(), "container": e.GetContainer(), "process": e.GetProcess(),
 			"status": e.GetStatus(), "text": e.GetText(), "lost": e.GetLost(),
