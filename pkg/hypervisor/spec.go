@@ -46,16 +46,25 @@ type Spec struct {
 	// it needs SharedMemory.
 	Snapshot *Snapshot `json:"-"`
 
-	Kernel string // path of a bzImage or of an ELF with a PVH note
-	Initrd string // path, may be ""
-	// KernelArgs are added to those that the driver needs.
-	KernelArgs []string
+	// Parked has the VMM outlive this process, so that another one can take it over; see
+	// [Parker]. Until it is parked nothing ends it but its owner.
+	Parked bool
+
+	Image
 
 	// Ports are the names of virtio-serial ports, as the guest sees them and as
 	// they are dialled.
 	Ports []string
 	// Shares9P are 9p exports that exist from boot on (9p cannot be plugged).
 	Shares9P []Share9P
+}
+
+// Image is what a VM boots.
+type Image struct {
+	Kernel string // path of a bzImage or of an ELF with a PVH note
+	Initrd string // path, may be ""
+	// KernelArgs are added to those that the driver needs.
+	KernelArgs []string
 }
 
 // Size is how large a VM is.

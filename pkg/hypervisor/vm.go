@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/history"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 )
 
@@ -84,6 +85,28 @@ type Resizer interface {
 	Grown() Size
 }
 
+// Parker is a VM that can be left to another process. It was started with Spec.Parked.
+type Parker interface {
+	// Park stops the vCPUs and lets go of the VM, which waits for an [Adopter]. Done is
+	// closed when this process has nothing to do with it any more. After an error the VM is
+	// still this process's.
+	Park(ctx context.Context) error
+}
+
+// Adopter is a driver that takes over VMs which other processes have parked.
+type Adopter interface {
+	// Adopt takes over a VM from its Dir, where it was parked, and starts its vCPUs. On
+	// error the VM has ended.
+	Adopt(ctx context.Context, spec Spec, process hostproc.Process) (VM, error)
+}
+
+// Adopted is a VM that may not be a child of this process.
+type Adopted interface {
+	// Adopted reports whether another process has started it: it is in that one's cgroup,
+	// and has no network namespace but its own.
+	Adopted() bool
+}
+
 // Observable is a VM that can be looked at while it runs. None of it changes the VM.
 type Observable interface {
 	// Console is what the guest has written to its console.
@@ -145,9 +168,11 @@ var ErrNotResized = errors.New("it could not be made larger")
 
 // Exit says how a VMM process ended.
 type Exit struct {
-	Code   int    // exit code, or 0 when killed by a signal
-	Signal int    // signal number, or 0
-	Stderr string // last lines of the VMM's own error output
+	Code   int // exit code, or 0 when killed by a signal
+	Signal int // signal number, or 0
+	// Unknown is set where nobody can say how: another process was its parent.
+	Unknown bool
+	Stderr  string // last lines of the VMM's own error output
 }
 
 // Killed reports whether somebody killed it, which says nothing of what it did.
@@ -156,7 +181,10 @@ func (e Exit) Killed() bool { return e.Signal == int(syscall.SIGKILL) }
 // String says the same in one line, to follow the name of the program.
 func (e Exit) String() string {
 	how := fmt.Sprintf("exited with code %d", e.Code)
-	if e.Signal != 0 {
+	switch {
+	case e.Unknown:
+		how = "ended (how is not known: another process has started it)"
+	case e.Signal != 0:
 		how = "died of signal " + syscall.Signal(e.Signal).String()
 	}
 	if e.Stderr != "" {

@@ -39,9 +39,7 @@ func Of(c config.Config, accel hypervisor.Accelerator) (podvm.Config, error) {
 			Accelerator:  accel,
 			Size:         hypervisor.Size{CPUs: c.VM.VCPUs, MemoryMiB: c.VM.MemoryMiB},
 			SharedMemory: c.Share.Type == "virtiofs", // virtiofsd maps the guest's memory
-			Kernel:       c.Guest.Kernel,
-			Initrd:       c.Guest.Image,
-			KernelArgs:   args,
+			Image:        hypervisor.Image{Kernel: c.Guest.Kernel, Initrd: c.Guest.Image, KernelArgs: args},
 		},
 		ShareType:     c.Share.Type,
 		VirtioFSD:     c.Share.VirtioFSD,

@@ -27,8 +27,10 @@ func TestOf(t *testing.T) {
 	want := podvm.Config{
 		Spec: hypervisor.Spec{
 			Binary: c.Hypervisor.Path, Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
-			Size: hypervisor.Size{CPUs: 1, MemoryMiB: 512}, Kernel: c.Guest.Kernel, Initrd: c.Guest.Image,
-			KernelArgs: []string{"a", "loglevel=7"},
+			Size: hypervisor.Size{CPUs: 1, MemoryMiB: 512}, Image: hypervisor.Image{
+				Kernel: c.Guest.Kernel, Initrd: c.Guest.Image,
+				KernelArgs: []string{"a", "loglevel=7"},
+			},
 		},
 		ShareType: "9p", VirtioFSD: c.Share.VirtioFSD, HostMemoryMiB: 512, Dialect: hyperstart.DialectHyperhq,
 		BootTimeout: time.Minute, CallTimeout: time.Minute, ProxySocket: true,

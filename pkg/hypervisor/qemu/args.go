@@ -43,7 +43,7 @@ func commandLine(spec hypervisor.Spec, host hostFacts) []string {
 	a.processors(spec)
 	a.memory(spec)
 	a.kernel(spec, host)
-	a.monitor()
+	a.monitor(spec)
 	a.devices(spec)
 	if spec.Snapshot != nil && spec.Snapshot.Devices != nil {
 		a.add("-incoming", "defer")
@@ -142,9 +142,13 @@ func kernelArgs(spec hypervisor.Spec, host hostFacts) []string {
 	return args
 }
 
-func (a *argv) monitor() {
+func (a *argv) monitor(spec hypervisor.Spec) {
 	a.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorFD))
 	a.add("-mon", "chardev=monitor,mode=control")
+	if spec.Parked { // for who takes it over
+		a.add("-chardev", "socket,id=adopter,server=on,wait=off,path="+escape(monitorSocket(spec)))
+		a.add("-mon", "chardev=adopter,mode=control")
+	}
 	a.add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", consoleFD))
 	a.add("-serial", "chardev:console")
 }
@@ -203,6 +207,11 @@ func hotplugSlots(spec hypervisor.Spec) int {
 
 // escape doubles commas, as QEMU's option lists want it.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+// monitorSocket and consoleSocket are the paths of what a machine that is parked has, where
+// others have what they inherit.
+func monitorSocket(spec hypervisor.Spec) string { return filepath.Join(spec.Dir, "monitor.sock") }
+func consoleSocket(spec hypervisor.Spec) string { return filepath.Join(spec.Dir, "console.sock") }
 
 // portSocket is the path of the socket that QEMU makes for a port.
 func portSocket(spec hypervisor.Spec, n int) string {

@@ -19,8 +19,8 @@ func goldenSpec() hypervisor.Spec {
 	return hypervisor.Spec{
 		ID: "pod-1", Binary: "/usr/bin/qemu-system-x86_64", Dir: "/run/ccv2/pod-1",
 		Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelKVM,
-		Size:   hypervisor.Size{CPUs: 2, MemoryMiB: 512},
-		Kernel: "/usr/share/ccv2/vmlinux", Initrd: "/usr/share/ccv2/initrd",
+		Size:  hypervisor.Size{CPUs: 2, MemoryMiB: 512},
+		Image: hypervisor.Image{Kernel: "/usr/share/ccv2/vmlinux", Initrd: "/usr/share/ccv2/initrd"},
 		Ports: []string{"sh.hyper.channel.0", "sh.hyper.channel.1"},
 	}
 }

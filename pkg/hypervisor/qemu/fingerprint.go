@@ -19,7 +19,7 @@ func (*Driver) Fingerprint(spec hypervisor.Spec) (string, error) {
 	if err := validate(spec); err != nil {
 		return "", fmt.Errorf("fingerprint of a vm: %w", err)
 	}
-	spec.ID, spec.Dir, spec.NetNS, spec.Snapshot = "vm", "/", nil, nil
+	spec.ID, spec.Dir, spec.NetNS, spec.Snapshot, spec.Parked = "vm", "/", nil, nil, false
 	// The frequency of the time stamp counter is measured anew each time. That of the
 	// saved VM is the same processor's.
 	lines := commandLine(spec, hostFacts{})

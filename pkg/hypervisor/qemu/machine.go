@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,20 +17,23 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/internal/child"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/internal/console"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp"
 )
 
 // machine is one running QEMU.
 type machine struct {
 	observer
+	parker
 
 	spec    hypervisor.Spec
 	proc    *child.Process
 	monitor *qmp.Client
-	console *console
+	console *console.Console
 	slots   *slotTable
 	grown   grown
 	done    chan struct{} // closed when the process is reaped and all goroutines have ended
+	parked  atomic.Bool   // another process may take it over: its end is no business of this one
 
 	mu       sync.Mutex // guards what follows
 	timeline hypervisor.Timeline
@@ -61,36 +65,46 @@ func start(ctx context.Context, spec hypervisor.Spec, args []string) (_ *machine
 	if spec.Snapshot != nil {
 		files = append(files, spec.Snapshot.Memory)
 	}
-	proc, err := child.Start(child.Options{NetNS: spec.NetNS}, spec.Binary, args, files...)
+	proc, err := child.Start(child.Options{NetNS: spec.NetNS, Outlives: spec.Parked}, spec.Binary, args, files...)
 	if err != nil {
 		return nil, errors.Join(err, monitor.Close(), tty.Close())
 	}
 	// From here on the peers must be QEMU's alone, or its end goes unnoticed.
 	_, _ = monitorPeer.Close(), ttyPeer.Close()
 
+	m := newMachine(spec, proc)
+	return watch(ctx, m, tty, func() error { return m.run(ctx, monitor) })
+}
+
+func newMachine(spec hypervisor.Spec, proc *child.Process) *machine {
 	m := &machine{
-		spec: spec, proc: proc, console: newConsole(),
+		spec: spec, proc: proc, console: console.New(),
 		slots: newSlotTable(hotplugSlots(spec)), done: make(chan struct{}),
 	}
-	m.observer = observer{m}
+	m.observer, m.parker = observer{m}, parker{m}
 	m.timeline.Exec = proc.Started()
+	return m
+}
+
+// watch has a machine run, and watches it until it ends. When it does not run it is ended.
+func watch(ctx context.Context, m *machine, tty net.Conn, run func() error) (*machine, error) {
 	consoleDone := make(chan struct{})
 	go func() {
 		defer close(consoleDone)
 		defer tty.Close()
 		_, _ = io.Copy(m.console, tty) // until QEMU's end is closed
 	}()
-	if err := m.run(ctx, monitor); err != nil {
+	if err := run(); err != nil {
 		if errors.Is(err, qmp.ErrClosed) { // it ends by itself: how it does tells why
 			select {
-			case <-proc.Done():
+			case <-m.proc.Done():
 			case <-time.After(endGrace):
 			}
 		}
-		_ = proc.Kill()
-		<-proc.Done()
+		_ = m.proc.Kill()
+		<-m.proc.Done()
 		<-consoleDone
-		removeSockets(spec)
+		removeSockets(m.spec)
 		return nil, m.explain(ctx, err)
 	}
 	events := m.monitor.Subscribe(eventQueue, isDeviceDeleted)
@@ -156,6 +170,11 @@ func (m *machine) reap(events *qmp.Subscription, consoleDone <-chan struct{}) {
 	for ev := range events.C {
 		m.slots.deleted(ev)
 	}
+	if m.parked.Load() {
+		<-consoleDone
+		close(m.done)
+		return
+	}
 	// The monitor closes first when QEMU ends by itself. A machine that lives
 	// on without one cannot be managed, so it must not live on.
 	timer := time.NewTimer(exitGrace)
@@ -189,7 +208,7 @@ func (m *machine) Exit() hypervisor.Exit {
 }
 
 // ConsoleTail implements [hypervisor.VM].
-func (m *machine) ConsoleTail(n int) []string { return m.console.tail(n) }
+func (m *machine) ConsoleTail(n int) []string { return m.console.Tail(n) }
 
 // Timeline implements [hypervisor.VM].
 func (m *machine) Timeline() hypervisor.Timeline {
@@ -234,6 +253,9 @@ func (m *machine) Resume(ctx context.Context) error {
 
 // Kill implements [hypervisor.VM].
 func (m *machine) Kill(ctx context.Context) error {
+	if m.parked.Load() {
+		return nil // it is who adopts it that ends it
+	}
 	if err := m.proc.Kill(); err != nil {
 		return fmt.Errorf("kill qemu %d: %w", m.proc.PID(), err)
 	}
@@ -282,5 +304,8 @@ func socketpair(name string) (net.Conn, *os.File, error) {
 func removeSockets(spec hypervisor.Spec) {
 	for i := range spec.Ports {
 		_ = os.Remove(portSocket(spec, i))
+	}
+	if spec.Parked {
+		_ = errors.Join(os.Remove(monitorSocket(spec)), os.Remove(consoleSocket(spec)))
 	}
 }

@@ -20,7 +20,7 @@ import (
 type observer struct{ m *machine }
 
 // Console implements [hypervisor.Observable].
-func (o observer) Console() *history.Log[hypervisor.ConsoleLine] { return o.m.console.lines }
+func (o observer) Console() *history.Log[hypervisor.ConsoleLine] { return o.m.console.Lines() }
 
 // Devices implements [hypervisor.Observable].
 func (o observer) Devices() []string { return o.m.slots.ids() }

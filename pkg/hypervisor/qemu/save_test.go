@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 )
 
 // memory is a new file for a VM's RAM.
@@ -114,7 +115,7 @@ func TestSaveWithoutFile(t *testing.T) {
 func TestFingerprint(t *testing.T) {
 	spec := hypervisor.Spec{
 		ID: "a", Binary: fakeBinary(t, "exit 0"), Dir: "/run/a", Machine: hypervisor.MachineQ35,
-		Accelerator: hypervisor.AccelTCG, Size: hypervisor.Size{CPUs: 1, MemoryMiB: 256}, SharedMemory: true, Kernel: fakeKernel(t),
+		Accelerator: hypervisor.AccelTCG, Size: hypervisor.Size{CPUs: 1, MemoryMiB: 256}, SharedMemory: true, Image: hypervisor.Image{Kernel: fakeKernel(t)},
 	}
 	of := func(spec hypervisor.Spec) string {
 		t.Helper()
@@ -181,7 +182,7 @@ func TestFingerprintOfBundle(t *testing.T) {
 	fingerprint := func() string {
 		s, err := New().Fingerprint(hypervisor.Spec{
 			ID: "vm", Binary: binary, Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
-			Size: hypervisor.Size{CPUs: 1, MemoryMiB: 512}, SharedMemory: true, Kernel: kernel, Initrd: initrd, Dir: root,
+			Size: hypervisor.Size{CPUs: 1, MemoryMiB: 512}, SharedMemory: true, Image: hypervisor.Image{Kernel: kernel, Initrd: initrd}, Dir: root,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -217,5 +218,57 @@ func TestFingerprintOfKVM(t *testing.T) {
 	want := []string{filepath.Join(modules, "kvm/parameters/nested") + ": Y", filepath.Join(modules, "kvm_amd/parameters/nested") + ": 0"}
 	if diff := cmp.Diff(want, parameters(modules)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestPark: a VM that one process has parked goes on in the hands of another one, as it was,
+// from a directory that was renamed.
+func TestPark(t *testing.T) {
+	spec := testSpec(t)
+	spec.Parked = true
+	vm := boot(t, spec)
+	sh := open(t, vm)
+	sh.run("mine=before; echo kept >/dev/kept")
+	_ = sh.conn.Close()
+	if err := vm.Park(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-vm.Done():
+	default:
+		t.Fatal("the VM is still this process's")
+	}
+	process, err := hostproc.Of("qemu", vm.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := spec
+	moved.ID, moved.Dir = "adopted", filepath.Join(t.TempDir(), "moved")
+	if err := os.Rename(spec.Dir, moved.Dir); err != nil {
+		t.Fatal(err)
+	}
+	adopted, err := New().Adopt(t.Context(), moved, process)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = adopted.Kill(context.WithoutCancel(t.Context())) })
+	conn, err := adopted.Dial(t.Context(), "test.shell")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	again := attach(t, conn)
+	if got := again.run("echo $mine; cat /dev/kept"); got != "before\nkept" {
+		t.Errorf("the guest says %q", got)
+	}
+	if err := adopted.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-vm.proc.Done() // here its parent lives
+	if exit := adopted.Exit(); !exit.Unknown || process.Alive() {
+		t.Errorf("%v, alive: %v", exit, process.Alive())
+	}
+	if left, err := os.ReadDir(moved.Dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,53 +24,6 @@ func TestMain(m *testing.M) {
 }
 
 func makeFIFO(path string) error { return unix.Mkfifo(path, 0o600) }
-
-func TestConsole(t *testing.T) {
-	tests := []struct {
-		name, in string
-		want     []string
-	}{
-		{"nothing", "", []string{}},
-		{"lines", "a\r\nb\n", []string{"a", "b"}},
-		{"unfinished", "a\nb", []string{"a", "b"}},
-		{"escape sequences", "\x1bc\x1b[?7l\x1b[2J\x1b[1;31mred\x1b[0m\n", []string{"red"}},
-		{"sequence without end", "\x1b[1\nnext\n", []string{"", "next"}},
-		{"control characters", "a\x00\x07\x08\tb\x7f\n", []string{"a b"}},
-		{"not ASCII", "\xff\xc3\xa4\n", []string{"???"}},
-		{"long line", strings.Repeat("x", 10*consoleLineLen) + "\ny\n", []string{strings.Repeat("x", consoleLineLen), "y"}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			c := newConsole()
-			for _, b := range []byte(tt.in) { // the smallest pieces
-				if _, err := c.Write([]byte{b}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if diff := cmp.Diff(tt.want, c.tail(100)); diff != "" {
-				t.Errorf("lines (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestConsoleTail(t *testing.T) {
-	c := newConsole()
-	const more = consoleLines + 7
-	for i := range more {
-		fmt.Fprintln(c, i)
-	}
-	if got, want := c.tail(2), []string{fmt.Sprint(more - 2), fmt.Sprint(more - 1)}; !slices.Equal(got, want) {
-		t.Errorf("tail %q, want %q", got, want)
-	}
-	all := c.tail(1 << 20)
-	if len(all) != consoleLines || all[0] != "7" {
-		t.Errorf("%d lines from %q", len(all), all[0])
-	}
-	if got := c.tail(-1); len(got) != 0 {
-		t.Errorf("tail(-1) = %q", got)
-	}
-}
 
 func TestResolve(t *testing.T) {
 	dir := t.TempDir()

@@ -40,7 +40,7 @@ func testSpec(t *testing.T) hypervisor.Spec {
 		ID: "test", Binary: qemuBinary, Dir: dir,
 		Machine: hypervisor.MachineQ35, Accelerator: hypervisor.AccelTCG,
 		Size: hypervisor.Size{CPUs: 1, MemoryMiB: 256}, SharedMemory: true,
-		Kernel: kernel, Initrd: initrd,
+		Image: hypervisor.Image{Kernel: kernel, Initrd: initrd},
 		Ports: []string{"test.shell"},
 	}
 }

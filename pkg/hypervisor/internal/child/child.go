@@ -28,6 +28,8 @@ type Process struct {
 	done    chan struct{} // closed after exit is set and the process is reaped
 	exit    hypervisor.Exit
 
+	adopted *os.File // pidfd of a process that is no child; nil for a child
+
 	mu     sync.Mutex // guards what follows, and keeps pid from being reused
 	reaped bool
 }
@@ -37,6 +39,8 @@ type Options struct {
 	NetNS *os.File // its network namespace; nil for this process's
 	// KeepCaps leaves the child its capabilities when it changes its user id.
 	KeepCaps bool
+	// Outlives leaves the child running when this process ends.
+	Outlives bool
 }
 
 // Start runs binary with args. PATH is not searched. files become its descriptors
@@ -69,6 +73,9 @@ func Start(opts Options, binary string, args []string, files ...*os.File) (*Proc
 			Stderr:      stderr.child,
 			ExtraFiles:  files,
 			SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+		}
+		if opts.Outlives {
+			cmd.SysProcAttr.Pdeathsig = 0
 		}
 		err = cmd.Start()
 		stderr.childHasIt()
@@ -119,6 +126,9 @@ func (p *Process) Kill() error {
 	defer p.mu.Unlock()
 	if p.reaped { // the number may be someone else's
 		return nil
+	}
+	if p.adopted != nil {
+		return signalAdopted(p)
 	}
 	if err := unix.Kill(-p.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process group %d: %w", p.pid, err)

@@ -1,4 +1,4 @@
-package qemu
+package console
 
 import (
 	"strings"
@@ -9,16 +9,16 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/history"
 )
 
-// Limits of what is kept of the console. The guest writes it, so they bound
-// what a hostile one can make the shim hold: 512 KiB.
+// Limits of what is kept. The guest writes it, so they bound what a hostile one can make
+// the shim hold: 512 KiB.
 const (
-	consoleLines   = 1024
-	consoleLineLen = 512
+	maxLines   = 1024
+	maxLineLen = 512
 )
 
-// console keeps the last lines of a stream, made printable. It is an
+// Console keeps the last lines of a stream, made printable. It is an
 // io.Writer that never fails and never blocks.
-type console struct {
+type Console struct {
 	lines *history.Log[hypervisor.ConsoleLine]
 
 	mu   sync.Mutex // guards what follows; held while a line is added
@@ -26,9 +26,11 @@ type console struct {
 	esc  escState
 }
 
-func newConsole() *console {
-	return &console{lines: history.New[hypervisor.ConsoleLine](consoleLines)}
-}
+// New returns a console without lines.
+func New() *Console { return &Console{lines: history.New[hypervisor.ConsoleLine](maxLines)} }
+
+// Lines are those that are complete.
+func (c *Console) Lines() *history.Log[hypervisor.ConsoleLine] { return c.lines }
 
 // escState is where the stream is in a terminal's escape sequence.
 type escState int
@@ -40,7 +42,7 @@ const (
 )
 
 // Write implements io.Writer.
-func (c *console) Write(p []byte) (int, error) {
+func (c *Console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, b := range p {
@@ -51,7 +53,7 @@ func (c *console) Write(p []byte) (int, error) {
 
 // put takes one byte. Escape sequences and control characters are left out and
 // what is not ASCII becomes '?': the lines end up in logs and in error messages.
-func (c *console) put(b byte) {
+func (c *Console) put(b byte) {
 	switch c.esc {
 	case escStart:
 		c.esc = escNone
@@ -74,7 +76,7 @@ func (c *console) put(b byte) {
 		c.push()
 	case b == 0x1b:
 		c.esc = escStart
-	case len(c.line) >= consoleLineLen:
+	case len(c.line) >= maxLineLen:
 	case b == '\t':
 		c.line = append(c.line, ' ')
 	case b < 0x20 || b == 0x7f:
@@ -85,14 +87,14 @@ func (c *console) put(b byte) {
 	}
 }
 
-func (c *console) push() {
+func (c *Console) push() {
 	line := strings.TrimRight(string(c.line), " ")
 	c.line = c.line[:0]
 	c.lines.Add(hypervisor.ConsoleLine{Time: time.Now().UnixNano(), Text: line})
 }
 
-// tail returns up to n last lines, oldest first, with an unfinished one.
-func (c *console) tail(n int) []string {
+// Tail returns up to n last lines, oldest first, with an unfinished one.
+func (c *Console) Tail(n int) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lines, _ := c.lines.From(0)
