@@ -21,8 +21,8 @@ func main() {
 	switch filepath.Base(os.Args[0]) {
 	case "modprobe":
 		os.Exit(machine.Modprobe(os.Args[1:]))
-	case agent.ForwardName:
-		os.Exit(agent.Forward(os.Args[1:]))
+	case machine.ForwardName:
+		os.Exit(machine.Forward(os.Args[1:]))
 	case machine.ReceiveName:
 		os.Exit(machine.Receive(os.Args[1:]))
 	}

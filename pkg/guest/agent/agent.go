@@ -176,6 +176,7 @@ func (a *Agent) handlers() map[hyperstart.Code]commands.Handler {
 		hyperstart.DropCaches:      commands.Command(dropCaches),
 		hyperstart.Quiesce:         a.whenReady(commands.Action(a.machine.Quiesce)),
 		hyperstart.Reseed:          commands.Command(reseed),
+		hyperstart.WarmUp:          a.whenReady(commands.Action(a.warmUp)),
 		hyperstart.RefreshVolume:   commands.Command(s.shared.RefreshVolume),
 		hyperstart.ReadFile:        files{s.find}.readFile,
 		hyperstart.WriteFile:       files{s.find}.writeFile,

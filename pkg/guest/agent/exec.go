@@ -53,7 +53,7 @@ func (s *containers) exec(ctx context.Context, req original.ExecCmd) error {
 // limits.
 func (s *containers) connect(id string, req *hyperstart.Process) error {
 	return s.launch(id, req, false, func(c *container, p *process) (*ociruntime.Child, error) {
-		child, err := s.runtime.Spawn(c.cgroup, []string{ForwardName, strconv.Itoa(int(req.Port))}, p.io)
+		child, err := s.runtime.Spawn(c.cgroup, []string{machine.ForwardName, strconv.Itoa(int(req.Port))}, p.io)
 		if err != nil {
 			return nil, fmt.Errorf("connect to port %d: %w", req.Port, err)
 		}

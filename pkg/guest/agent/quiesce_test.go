@@ -5,7 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 )
 
 // TestQuiesce: what is free afterwards is zeros, and containers run as before.
@@ -34,5 +37,21 @@ func TestQuiesceReserve(t *testing.T) {
 	p := v.run("after", spec("sh", "-c", "read ratio rest </proc/sys/vm/lowmem_reserve_ratio; echo $ratio"))
 	if p.wait(); p.stdout.String() != "1\n" {
 		t.Errorf("the kernel has the ratio %q afterwards, want 1", p.stdout.String())
+	}
+}
+
+// TestWarmUp: a container that nobody has asked for leaves nothing, and can be run again.
+func TestWarmUp(t *testing.T) {
+	v := boot(t)
+	v.call(hyperstart.WarmUp, nil)
+	v.call(hyperstart.WarmUp, nil)
+	v.call(hyperstart.StartPod, hyperstart.StartPodRequest{Hostname: "pod"})
+	look := spec("sh", "-c", "ls -d /agent/oci /agent/*warm* /agent/oci/*warm* /groups/*warm*; grep warm /proc/1/mountinfo; true")
+	for from, to := range map[string]string{layout.RunDir: "/agent", layout.CgroupBase: "/groups"} {
+		look.Mounts = append(look.Mounts, specs.Mount{Destination: to, Type: "bind", Source: from, Options: []string{"rbind"}})
+	}
+	p := v.run("look", look)
+	if p.wait(); p.stdout.String() != "/agent/oci\n" {
+		t.Errorf("there is:\n%s", p.stdout.String())
 	}
 }

@@ -6,18 +6,18 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 )
 
-// MayQuiesce reports whether a guest that the configuration says to speak a dialect, or
-// nothing of, may be one that others can go on from.
-func MayQuiesce(dialect hyperstart.Dialect) bool {
-	return dialect == hyperstart.DialectUnknown || dialect == hyperstart.DialectCCv2
-}
-
 // snapshots are the abilities of a guest that others can go on from.
 type snapshots struct{ caller *caller }
 
 // Quiesce prepares the guest, in which no pod was started, for being saved.
 func (s snapshots) Quiesce(ctx context.Context) error {
 	_, err := s.caller.call(ctx, "quiesce", "", nil)
+	return err
+}
+
+// WarmUp has the guest, in which no pod was started, run a container, so that a pod's start faster.
+func (s snapshots) WarmUp(ctx context.Context) error {
+	_, err := s.caller.call(ctx, "warmup", "", nil)
 	return err
 }
 

@@ -72,6 +72,7 @@ const (
 	Quiesce         Code = 80 // no payload
 	Reseed          Code = 81 // [ReseedRequest]
 	RefreshVolume   Code = 82 // [RefreshVolumeRequest]
+	WarmUp          Code = 83 // no payload
 )
 
 type codeRow struct {
@@ -139,6 +140,7 @@ var ccv2Codes = []codeRow{
 	{Quiesce, "QUIESCE", "quiesce"},
 	{Reseed, "RESEED", "reseed"},
 	{RefreshVolume, "REFRESHVOLUME", "refreshvolume"},
+	{WarmUp, "WARMUP", "warmup"},
 }
 
 // String returns the name of a common or ccv2 code, or "CODE(n)" for a code

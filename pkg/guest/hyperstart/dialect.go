@@ -92,6 +92,10 @@ func (d Dialect) tables() [][]codeRow {
 	return [][]codeRow{commonCodes}
 }
 
+// MayQuiesce reports whether a guest that the configuration says to speak a dialect, or
+// nothing of, may be one that others can go on from.
+func (d Dialect) MayQuiesce() bool { return d == DialectUnknown || d == DialectCCv2 }
+
 // CodeOf returns the code for a hyperName of the proxy protocol. ok is false
 // where the dialect has no such command.
 func (d Dialect) CodeOf(hyperName string) (code Code, ok bool) {

@@ -23,7 +23,7 @@ func (s *Store) lock() (unlock func(), err error) {
 		return nil, err
 	}
 	path := filepath.Join(s.Dir, lockFile)
-	f, err := lockFileAt(path)
+	f, err := LockFile(path, "makes a template")
 	if err != nil {
 		return nil, err
 	}
@@ -38,8 +38,9 @@ func (s *Store) lock() (unlock func(), err error) {
 	}, nil
 }
 
-// lockFileAt locks the file that has a path then: it may have been removed meanwhile.
-func lockFileAt(path string) (*os.File, error) {
+// LockFile locks the file that has a path then: it may have been removed meanwhile. When another
+// process has it, which does something, it is errdefs.ErrUnavailable. Closing the file unlocks it.
+func LockFile(path, does string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
@@ -47,7 +48,7 @@ func lockFileAt(path string) (*os.File, error) {
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			_ = f.Close()
-			return nil, fmt.Errorf("lock %s: another process makes a template: %w: %w", path, err, errdefs.ErrUnavailable)
+			return nil, fmt.Errorf("lock %s: another process %s: %w: %w", path, does, err, errdefs.ErrUnavailable)
 		}
 		ours, err := f.Stat()
 		if err != nil {

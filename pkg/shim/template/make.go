@@ -48,7 +48,7 @@ func (vm VM) Fits() error {
 		return fmt.Errorf("a machine of type %s takes no devices later: %w", vm.Spec.Machine, errdefs.ErrNotImplemented)
 	case !vm.Spec.SharedMemory || len(vm.Spec.Shares9P) > 0:
 		return fmt.Errorf("a share of type 9p is there from the boot on: %w", errdefs.ErrNotImplemented)
-	case !client.MayQuiesce(vm.Dialect):
+	case !vm.Dialect.MayQuiesce():
 		return fmt.Errorf("a guest of dialect %s cannot be prepared for it: %w", vm.Dialect, errdefs.ErrNotImplemented)
 	}
 	return nil
@@ -57,7 +57,7 @@ func (vm VM) Fits() error {
 // facts are all that a template of the VM depends on.
 func (vm VM) facts() (string, error) {
 	spec := vm.template()
-	spec.Ports = ports()
+	spec.Ports = Ports()
 	spec.ID, spec.Dir = "template", "/"
 	fingerprint, err := vm.Driver.Fingerprint(spec)
 	if err != nil {
@@ -72,7 +72,8 @@ func (vm VM) Key() (Key, error) {
 	return KeyOf(facts), err
 }
 
-func ports() []string { return []string{layout.CtlPort, layout.TTYPort} }
+// Ports are those of a VM.
+func Ports() []string { return []string{layout.CtlPort, layout.TTYPort} }
 
 // Wanted reports whether there is no template for the VM, one can be made, and nobody does.
 // When that has failed not long ago, failed is why.
@@ -127,7 +128,7 @@ func (s *Store) Make(ctx context.Context, vm VM) (*Template, error) {
 
 func (s *Store) make(ctx context.Context, vm VM, key Key, facts string) (err error) {
 	spec := vm.template()
-	if err := errors.Join(s.sweep(), hasRoom(spec.MemoryMiB, "/proc/meminfo")); err != nil {
+	if err := errors.Join(s.sweep(), HasRoom(spec.MemoryMiB)); err != nil {
 		return err
 	}
 	part := s.path(key) + partSuffix
@@ -141,7 +142,7 @@ func (s *Store) make(ctx context.Context, vm VM, key Key, facts string) (err err
 		return err
 	}
 	defer memory.Close()
-	spec.ID, spec.Dir, spec.Ports = "template", dir, ports()
+	spec.ID, spec.Dir, spec.Ports = "template", dir, Ports()
 	spec.Snapshot = &hypervisor.Snapshot{Memory: memory}
 	devices, err := bootAndSave(ctx, vm, spec)
 	if err != nil {
@@ -170,6 +171,9 @@ const (
 	makerMiB       = 1024
 	makerPartOfMiB = 64
 )
+
+// HasRoom is why the host has no room for a VM with some MiB of memory; nil when it has.
+func HasRoom(mib int) error { return hasRoom(mib, "/proc/meminfo") }
 
 // hasRoom finds out whether the host has the memory that a maker needs for a while. It may
 // be half of what is available, so that nothing else on the host is ended for it.
@@ -223,7 +227,7 @@ func bootAndSave(ctx context.Context, vm VM, spec hypervisor.Spec) (devices []by
 // quiesce waits for the guest, and has it prepare itself.
 func quiesce(ctx context.Context, vm hypervisor.VM, dialect hyperstart.Dialect) (err error) {
 	var conns [2]net.Conn
-	for i, port := range ports() {
+	for i, port := range Ports() {
 		if conns[i], err = vm.Dial(ctx, port); err != nil {
 			return err // the VM ends, and its connections
 		}

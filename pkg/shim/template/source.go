@@ -90,17 +90,56 @@ func (s *Source) restore(ctx context.Context, t *Template, spec hypervisor.Spec)
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/restorePart)
 		defer cancel()
 	}
+	to := spec.Size
+	vm, err := s.start(ctx, t, s.Spec(spec))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Grow(ctx, vm, to); err != nil {
+		return nil, err
+	}
+	return vm, nil
+}
+
+// Spec is a spec with the size of the template's VM.
+func (s *Source) Spec(spec hypervisor.Spec) hypervisor.Spec {
+	from := s.VM.template()
+	spec.Size, spec.Max = from.Size, from.Max
+	return spec
+}
+
+// start starts a VM of the template's size that goes on from it.
+func (s *Source) start(ctx context.Context, t *Template, spec hypervisor.Spec) (hypervisor.VM, error) {
 	snapshot, release, err := t.snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer release() // the VMM has it
 	spec.Snapshot = snapshot
-	to, from := spec.Size, s.VM.template()
-	spec.Size, spec.Max = from.Size, from.Max
-	vm, err := s.VM.Driver.Start(ctx, spec)
-	if err != nil || !s.resizes() {
-		return vm, err
+	return s.VM.Driver.Start(ctx, spec)
+}
+
+// Restore starts a VM that goes on from the template, with its size. to has what is not the
+// template's: ID, Dir, NetNS, Ports and Parked. Without a template it is
+// errdefs.ErrNotFound.
+func (s *Source) Restore(ctx context.Context, to hypervisor.Spec) (hypervisor.VM, error) {
+	key, err := s.VM.Key()
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.Store.Open(key)
+	if err != nil {
+		return nil, err
+	}
+	spec := s.Spec(s.VM.Spec)
+	spec.ID, spec.Dir, spec.NetNS, spec.Ports, spec.Parked = to.ID, to.Dir, to.NetNS, to.Ports, to.Parked
+	return s.start(ctx, t, spec)
+}
+
+// Grow makes a VM of the template's size as large as a pod's is to be. After an error it has ended.
+func (s *Source) Grow(ctx context.Context, vm hypervisor.VM, to hypervisor.Size) (err error) {
+	if !s.resizes() {
+		return nil
 	}
 	resizer, ok := vm.(hypervisor.Resizer)
 	if !ok {
@@ -108,12 +147,12 @@ func (s *Source) restore(ctx context.Context, t *Template, spec hypervisor.Spec)
 	} else {
 		err = resizer.Resize(ctx, to)
 	}
-	if err != nil {
-		kind := hypervisor.ErrNotResized
-		if ctx.Err() != nil { // the host is slow: others may become larger
-			kind = errNotCopied
-		}
-		return nil, errors.Join(fmt.Errorf("%w: %w", kind, err), vm.Kill(context.WithoutCancel(ctx)))
+	if err == nil {
+		return nil
 	}
-	return vm, nil
+	kind := hypervisor.ErrNotResized
+	if ctx.Err() != nil { // the host is slow: others may become larger
+		kind = errNotCopied
+	}
+	return errors.Join(fmt.Errorf("%w: %w", kind, err), vm.Kill(context.WithoutCancel(ctx)))
 }
