@@ -79,6 +79,8 @@ type Template struct {
 	Background bool   `toml:"background"`
 	Dir        string `toml:"dir"`
 	MaxMiB     int    `toml:"max_mib"` // of all templates
+	// Spare is how many VMs are kept ready, paused, for the pods to come.
+	Spare int `toml:"spare"`
 }
 
 // Proxy is the sandbox's own socket for proxy frames.

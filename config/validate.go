@@ -22,6 +22,7 @@ const (
 	maxStateDir = 64
 	// Below it is a key of 32, and the directory of the VM that becomes a template.
 	maxTemplateDir = 54
+	maxSpare       = 16
 	// The kernel cuts its command line off at 2048 bytes, of which the driver
 	// needs less than half.
 	maxKernelArgs = 1024
@@ -83,6 +84,7 @@ func (c Config) problems() []problem {
 	v.absolute("template.dir", c.Template.Dir)
 	v.atMost("template.dir", len(c.Template.Dir), maxTemplateDir)
 	v.within("template.max_mib", c.Template.MaxMiB, 1, maxMemoryMiB)
+	v.within("template.spare", c.Template.Spare, 0, maxSpare)
 	for _, name := range c.Annotations.Allow {
 		if _, ok := annotationKey(name); !ok {
 			v.bad("annotations.allow", "%q cannot be set by a container; %s", name, settableHelp())

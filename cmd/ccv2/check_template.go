@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
+	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
@@ -29,12 +30,12 @@ func (c *checker) templates() (*template.Source, finding) {
 	if err := s.VM.Fits(); err != nil {
 		return nil, ok("none, each pod boots: %v", err)
 	}
-	return s, checkTemplates(s, c.path)
+	return s, checkTemplates(s, c.path, spareText(c.config))
 }
 
 // checkTemplates says whether there is a template for pods of the usual size, and what to do
 // where there is none.
-func checkTemplates(s *template.Source, config string) finding {
+func checkTemplates(s *template.Source, config, spares string) finding {
 	key, err := s.VM.Key()
 	if err != nil {
 		return warn(fmt.Sprintf("cannot be looked at, each pod boots: %v", err), "see above")
@@ -50,8 +51,8 @@ func checkTemplates(s *template.Source, config string) finding {
 	case err == nil && failed != "":
 		return warn("larger pods boot, as one did not become larger: "+failed, build+" once the cause is away; it is tried again within an hour")
 	case err == nil:
-		return ok("%s of %d in %s, made %s, used %s: pods go on from it", key, len(all), s.Store.Dir,
-			t.Index.Made.Local().Format(time.DateTime), t.Used.Local().Format(time.DateTime))
+		return ok("%s of %d in %s, made %s, used %s: pods go on from it%s", key, len(all), s.Store.Dir,
+			t.Index.Made.Local().Format(time.DateTime), t.Used.Local().Format(time.DateTime), spares)
 	case failed != "":
 		return warn("the one for pods of the usual size could not be made, they boot: "+failed, build+" once the cause is away")
 	case !errors.Is(err, errdefs.ErrNotFound):
@@ -59,6 +60,18 @@ func checkTemplates(s *template.Source, config string) finding {
 	default:
 		return warn("none for pods of the usual size in "+s.Store.Dir+": the next one boots", build+", or let the next pod have it made")
 	}
+}
+
+// spareText says how many VMs are kept ready; "" when none are to be.
+func spareText(c config.Config) string {
+	if c.Template.Spare == 0 {
+		return ""
+	}
+	all, err := vmconfig.SparePool(c).List()
+	if err != nil {
+		return "; spare VMs: " + err.Error()
+	}
+	return fmt.Sprintf("; %d spare VMs are ready ([template] spare = %d)", len(all), c.Template.Spare)
 }
 
 // noted is a source of VMs that notes whether the last one need not boot.

@@ -188,7 +188,13 @@ func (i *installer) makeTemplate(ctx context.Context) error {
 	if err != nil || !c.Template.Enabled {
 		return err
 	}
-	t, err := buildTemplate(ctx, c, bundle.Limits{})
+	source, err := templateSource(c, bundle.Limits{})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, makeLimit)
+	defer cancel()
+	t, err := source.Store.Make(ctx, source.VM)
 	if errdefs.IsNotImplemented(err) || errdefs.IsUnavailable(err) || errdefs.IsResourceExhausted(err) {
 		fmt.Fprintf(i.stdout, "pods boot: %v\n", err)
 		return nil

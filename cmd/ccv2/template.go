@@ -14,11 +14,14 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
@@ -91,16 +94,30 @@ func (c *templateCommand) build(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	t, err := buildTemplate(ctx, c.config, limits)
+	source, err := templateSource(c.config, limits)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, makeLimit)
+	defer cancel()
+	t, err := source.Store.Make(ctx, source.VM)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(c.out, "%s  %d MiB, %d vCPUs: %d MiB on disk\n", t.Key, t.Index.MemoryMiB, t.Index.CPUs, t.Index.Bytes()>>20)
-	return nil
+	if c.config.Template.Spare == 0 {
+		return nil
+	}
+	return vmconfig.SparePool(c.config).Fill(ctx, source, c.config.Template.Spare, func(pid int) {
+		fmt.Fprintf(c.out, "%s  a spare VM, pid %d\n", t.Key, pid)
+	})
 }
 
-// buildTemplate makes the template for pods with some limits, unless there is one.
-func buildTemplate(ctx context.Context, c config.Config, limits bundle.Limits) (*template.Template, error) {
+// makeLimit bounds how long making a template takes, and what goes on from it.
+const makeLimit = 10 * time.Minute
+
+// templateSource is the source of VMs for pods with some limits.
+func templateSource(c config.Config, limits bundle.Limits) (*template.Source, error) {
 	accel, _, err := qemu.Resolve(hypervisor.Accelerator(c.Hypervisor.Accelerator), qemu.LocalHost())
 	if err != nil {
 		return nil, err
@@ -111,9 +128,7 @@ func buildTemplate(ctx context.Context, c config.Config, limits bundle.Limits) (
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*vm.BootTimeout)
-	defer cancel()
-	return vmconfig.TemplateStore(c).Make(ctx, vmconfig.TemplateVM(c, vm, qemu.New(), version))
+	return &template.Source{Store: vmconfig.TemplateStore(c), VM: vmconfig.TemplateVM(c, vm, qemu.New(), version)}, nil
 }
 
 func positive(s string) (n int64, err error) {
@@ -141,6 +156,13 @@ func (c *templateCommand) list(args []string) error {
 	}
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	spares, err := vmconfig.SparePool(c.config).List()
+	if err != nil {
+		return err
+	}
+	for _, vm := range spares {
+		fmt.Fprintf(c.out, "%s has a spare VM, pid %d, made %s\n", vm.Key, vm.Process.PID, vm.Made.Local().Format(time.DateTime))
 	}
 	failed, err := c.store.Failures()
 	for _, key := range slices.Sorted(maps.Keys(failed)) {
@@ -179,6 +201,16 @@ func (c *templateCommand) remove(args []string) error {
 		if err := c.store.Remove(template.Key(key)); err != nil {
 			return err
 		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), makeLimit)
+	defer cancel()
+	return vmconfig.SparePool(c.config).Remove(ctx, func(key template.Key) bool { return *all || slices.Contains(keys, string(key)) })
+}
+
+// sweepSpares ends the spare VMs that no sandbox can have any more. Who makes some has done it.
+func sweepSpares(ctx context.Context, stateDir string) error {
+	if err := spare.PoolOf(stateDir).Sweep(ctx); !errors.Is(err, errdefs.ErrUnavailable) {
+		return err
 	}
 	return nil
 }

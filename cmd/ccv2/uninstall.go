@@ -11,6 +11,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/install"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
 	"github.com/ccv2/containerd-shim-ccv2/config"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
@@ -43,6 +44,9 @@ func (i *installer) uninstall() error {
 		if err := templates.EndMaker(ctx); err != nil {
 			return fmt.Errorf("%w; nothing was changed", err)
 		}
+		if err := i.spares().RemoveAll(ctx); err != nil {
+			return fmt.Errorf("%w; nothing else was changed", err)
+		}
 	}
 	return install.Uninstall(i.host, false, i.stdout, func() error {
 		if err := templates.RemoveAll(); err != nil {
@@ -63,6 +67,15 @@ func (i *installer) sameProcesses() bool {
 	}
 	host, err := os.Readlink(filepath.Join(i.host.Root, "proc/1/ns/pid"))
 	return err == nil && self == host
+}
+
+// spares are the VMs that the host keeps ready.
+func (i *installer) spares() *spare.Pool {
+	c, err := config.Load(i.host.Resolve(i.host.Config), nil)
+	if err != nil && c.StateDir == "" {
+		c = config.Defaults()
+	}
+	return spare.PoolOf(i.host.Resolve(c.StateDir))
 }
 
 // templates is the store of the host's templates; nil when there is none.

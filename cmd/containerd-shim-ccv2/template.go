@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,6 +23,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
@@ -43,19 +48,32 @@ func source(ctx context.Context, c config.Config, vm podvm.Config) podvm.Source 
 		return podvm.Cold{Driver: driver}
 	}
 	s := &template.Source{Store: vmconfig.TemplateStore(c), VM: vmconfig.TemplateVM(c, vm, driver, version.Version)}
+	with := &spare.Source{Template: s}
+	pool := vmconfig.SparePool(c)
+	key, err := s.VM.Key()
+	if err == nil && s.VM.Fits() == nil {
+		with.Claimed = pool.Claim(key) // before others are wanted
+	}
 	if !c.Template.Background {
-		return s
+		return with
 	}
 	wanted, failed := s.Store.Wanted(s.VM)
 	if failed != "" {
 		log.G(ctx).WithField("reason", failed).Warn("make a template: it has failed, and is tried again within an hour: VMs boot")
+	}
+	if !wanted && failed == "" && s.VM.Fits() == nil {
+		wanted, failed = pool.Wanted(key, c.Template.Spare)
+		if failed != "" {
+			log.G(ctx).WithField("reason", failed).Warn("make a spare VM: it has failed, and is tried again within some minutes: VMs go on from the template")
+			wanted = false
+		}
 	}
 	if wanted {
 		if err := startMaker(templateJob{Config: c, VM: vm}); err != nil {
 			log.G(ctx).WithError(err).Warn("make a template: VMs boot until there is one")
 		}
 	}
-	return s
+	return with
 }
 
 // startMaker starts the process, which outlives this one.
@@ -77,6 +95,10 @@ func startMaker(job templateJob) error {
 		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Stdin: stdin,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
 	// A process has the priority of the thread that starts it.
 	err = osthread.Run(func() error {
 		const lowest = 19
@@ -85,8 +107,30 @@ func startMaker(job templateJob) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = cmd.Wait() }() // what it has to say is in the store
+	go func() {
+		made, _ := io.ReadAll(out)
+		_ = cmd.Wait() // what it has to say is in the store
+		reap(strings.Fields(string(made)))
+	}()
 	return nil
+}
+
+// reap waits for the VMMs that a maker has left: they are this process's children now, as it
+// is a subreaper. Where it is none they are not, and that is no error.
+func reap(pids []string) {
+	for _, text := range pids {
+		pid, err := strconv.Atoi(text)
+		if err != nil {
+			continue
+		}
+		go func() {
+			for {
+				if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
+					return
+				}
+			}
+		}()
+	}
 }
 
 // runMaker makes the template.
@@ -95,12 +139,16 @@ func runMaker(ctx context.Context) error {
 	if err := json.NewDecoder(os.Stdin).Decode(&job); err != nil {
 		return fmt.Errorf("%s: %w", makeTemplate, err)
 	}
+	signal.Ignore(unix.SIGPIPE) // who has started it may have ended
 	// It is the first to go when the host has no memory left.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0o600); err != nil {
 		return fmt.Errorf("%s: %w", makeTemplate, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
-	_, err := vmconfig.TemplateStore(job.Config).Make(ctx, vmconfig.TemplateVM(job.Config, job.VM, qemu.New(), version.Version))
-	return err
+	s := &template.Source{Store: vmconfig.TemplateStore(job.Config), VM: vmconfig.TemplateVM(job.Config, job.VM, qemu.New(), version.Version)}
+	if _, err := s.Store.Make(ctx, s.VM); err != nil || job.Config.Template.Spare == 0 {
+		return err
+	}
+	return vmconfig.SparePool(job.Config).Fill(ctx, s, job.Config.Template.Spare, func(pid int) { fmt.Println(pid) })
 }

@@ -52,13 +52,7 @@ func TestTemplateClones(t *testing.T) {
 	if out, err := ccv2(t, "template", "build"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	program := filepath.Join(t.TempDir(), "clone")
-	build := exec.Command("go", "build", "-o", program, "./testdata/clone")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	mount := []string{"--privileged", "--mount", "type=bind,src=" + program + ",dst=/clone,options=rbind:ro"}
+	mount := withClone(t)
 	c := &clones{seen: map[string]string{}, isns: map[string][3]isn{}}
 	t.Run("clones", func(t *testing.T) {
 		for i := range 20 {
@@ -74,13 +68,7 @@ func TestTemplateClones(t *testing.T) {
 			})
 		}
 	})
-	for a, x := range c.isns {
-		for b, y := range c.isns {
-			if a < b && same(x, y) {
-				t.Errorf("%s and %s have the same secret for TCP's sequence numbers: %v, %v", a, b, x, y)
-			}
-		}
-	}
+	c.wantSecrets(t)
 	twice := &clones{seen: map[string]string{}, isns: map[string][3]isn{}}
 	first, second, _ := strings.Cut(from(t, "template", "twice", append(slices.Clone(mount), "sh", "-c", "/clone; echo; /clone")...), "\n\n")
 	twice.add(t, "first", first, 0)
@@ -91,6 +79,30 @@ func TestTemplateClones(t *testing.T) {
 	log := shared.CtrOK(t, "run", "--rm", "--privileged", harness.ImageName, "after", "dmesg")
 	if !strings.Contains(log, "Linux version") || strings.Contains(log, "clone") {
 		t.Errorf("the kernel's log has the past of other pods:\n%s", log)
+	}
+}
+
+// withClone are the arguments with which a container can run cloneScript.
+func withClone(t *testing.T) []string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "clone")
+	build := exec.Command("go", "build", "-o", program, "./testdata/clone")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return []string{"--privileged", "--mount", "type=bind,src=" + program + ",dst=/clone,options=rbind:ro"}
+}
+
+// wantSecrets fails when two clones have the same secret for TCP's sequence numbers.
+func (c *clones) wantSecrets(t *testing.T) {
+	t.Helper()
+	for a, x := range c.isns {
+		for b, y := range c.isns {
+			if a < b && same(x, y) {
+				t.Errorf("%s and %s have the same secret for TCP's sequence numbers: %v, %v", a, b, x, y)
+			}
+		}
 	}
 }
 

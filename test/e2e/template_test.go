@@ -59,7 +59,7 @@ func templates(t *testing.T, background bool) (dir string) {
 // ccv2 runs the operator's tool.
 func ccv2(t testing.TB, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute) // at the end of the test, too
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(shared.Bin, "ccv2"), args...)
 	cmd.Env = shared.Env()

@@ -89,7 +89,7 @@ var rules = []rule{
 			"github.com/containerd/containerd/api/...", "github.com/containerd/ttrpc/...", "github.com/vishvananda/netlink/...",
 			module + "pkg/hypervisor/...", module + "pkg/guest/proxy/...", module + "pkg/guest/proxyv1/...", module + "pkg/guest/guestconn/...",
 			module + "pkg/shim/podvm/...", module + "pkg/shim/podnet/...", module + "pkg/shim/network/...", module + "pkg/shim/portforward/...", module + "pkg/shim/dnsrelay/...", module + "pkg/shim/guestclock/...", module + "pkg/shim/sharelimit/...", module + "pkg/shim/livevolume/...", module + "pkg/shim/blockdev/...",
-			module + "pkg/shim/hostcgroup/...", module + "pkg/shim/store/...", module + "pkg/shim/reclaim/...", module + "pkg/shim/template/...",
+			module + "pkg/shim/hostcgroup/...", module + "pkg/shim/store/...", module + "pkg/shim/reclaim/...", module + "pkg/shim/template/...", module + "pkg/shim/spare/...",
 			module + "pkg/shim/task/...", module + "pkg/shim/events/...", module + "pkg/shim/manager/...", module + "pkg/shim/debug/...",
 		},
 		// containerd's core/mount, which mounts root file systems, knows them.
@@ -98,7 +98,7 @@ var rules = []rule{
 	},
 	shimPackage("bootstrap"), shimPackage("bundle"), shimPackage("guestspec", "bundle", "share"), shimPackage("share"), shimPackage("nsjoin", "bundle"), shimPackage("validate", "bundle"), shimPackage("hooks", "bundle"), shimPackage("memoryvolume", "share"), shimPackage("exposure", "bundle", "guestspec", "memoryvolume", "placeholder", "share"), shimPackage("stdio"), shimPackage("streams", "stdio"),
 	shimPackage("network"), shimPackage("podnet", "bundle", "network"), shimPackage("portforward"), shimPackage("dnsrelay"), shimPackage("guestclock"), shimPackage("sharelimit"), shimPackage("resident"), shimPackage("livevolume", "share"), shimPackage("blockdev"), shimPackage("placeholder"), shimPackage("hostcgroup"),
-	shimPackage("template"), shimPackage("store"), shimPackage("reclaim", "store", "hostcgroup", "network"),
+	shimPackage("template"), shimPackage("spare", "network", "store", "template"), shimPackage("store"), shimPackage("reclaim", "store", "hostcgroup", "network"),
 	shimPackage("podvm", "blockdev", "bundle", "dnsrelay", "guestclock", "hostcgroup", "livevolume", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "sharelimit", "store"),
 	{
 		from: "pkg/shim/debug/...",

@@ -5,6 +5,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
@@ -12,6 +13,9 @@ import (
 func TemplateStore(c config.Config) *template.Store {
 	return &template.Store{Dir: c.Template.Dir, MaxBytes: int64(c.Template.MaxMiB) << 20}
 }
+
+// SparePool has the VMs that are kept ready.
+func SparePool(c config.Config) *spare.Pool { return spare.PoolOf(c.StateDir) }
 
 // TemplateVM is what a template for a VM is made of. c is the host's configuration, which has
 // the usual size; version is ccv2's.

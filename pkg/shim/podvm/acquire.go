@@ -172,6 +172,12 @@ func (b *boot) startVM(ctx context.Context) error {
 	return acquireVM(ctx, b, limit)
 }
 
+// adopted reports whether another process has started a VM.
+func adopted(vm hypervisor.VM) bool {
+	a, ok := vm.(hypervisor.Adopted)
+	return ok && a.Adopted()
+}
+
 // acquireVM is startVM with a limit of the memory, for the source.
 func acquireVM(ctx context.Context, b *boot, limit int) error {
 	spec := b.opts.Config.Spec
@@ -189,6 +195,11 @@ func acquireVM(ctx context.Context, b *boot, limit int) error {
 	b.refuse = refuse
 	b.vm.set(vm)
 	b.undo.Add(vm.Kill)
+	if adopted(vm) && b.cgroup.Group != nil { // what was started here is there
+		if err := b.cgroup.Add(vm.PID()); err != nil {
+			return err
+		}
+	}
 	if err := b.recordProcess("qemu", vm.PID()); err != nil {
 		return err
 	}

@@ -137,10 +137,14 @@ func vmEnded(vm hypervisor.VM) error {
 
 // originOf is where the VM comes from.
 func originOf(b *boot) string {
-	if b.refuse != nil {
+	switch {
+	case b.refuse == nil:
+		return "boot"
+	case adopted(b.running()):
+		return "spare"
+	default:
 		return "template"
 	}
-	return "boot"
 }
 
 // logTiming writes the phases of the boot as one line.

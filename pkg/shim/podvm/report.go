@@ -55,7 +55,7 @@ func (p *progress) reached(guest client.Guest, source string) {
 // Report is what is known of a machine at a moment, in any state.
 type Report struct {
 	Config Config
-	Source string // "boot" or "template"; "" before the boot has succeeded
+	Source string // "boot", "template" or "spare"; "" before the boot has succeeded
 	Phases []Phase
 	Paused bool
 	Lost   error // why the VM has ended; nil as long as it has not

@@ -34,7 +34,11 @@ func Sandbox(ctx context.Context, d store.Dir) error {
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		errs = append(errs, err) // mounts and files are found without the record
 	}
-	for _, p := range state.Processes {
+	processes := state.Processes
+	if spare, ok := d.Spare(); ok {
+		processes = append(processes, spare)
+	}
+	for _, p := range processes {
 		errs = append(errs, p.Kill(ctx))
 	}
 	if state.Cgroup != "" {

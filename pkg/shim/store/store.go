@@ -59,7 +59,7 @@ type About struct {
 	CPUs         int    `json:"cpus,omitempty"`
 	MemoryMiB    int    `json:"memory_mib,omitempty"`
 	Accelerator  string `json:"accelerator,omitempty"`
-	Source       string `json:"source,omitempty"` // "boot" or "template"; "" before there is a VM
+	Source       string `json:"source,omitempty"` // "boot", "template" or "spare"; "" before there is a VM
 }
 
 // Dir is the directory of one sandbox.
@@ -88,6 +88,19 @@ func (d Dir) Path() string { return d.path }
 
 // VM is where the VMM's sockets are.
 func (d Dir) VM() string { return filepath.Join(d.path, "vm") }
+
+// SpareDir is where, below VM, a VM is that was made before there was a sandbox, and SpareRecord
+// the file there with its process: it is known before the sandbox's own record has it.
+const (
+	SpareDir    = "spare"
+	SpareRecord = "process.json"
+)
+
+// Spare is the process of such a VM.
+func (d Dir) Spare() (p hostproc.Process, ok bool) {
+	err := jsonfile.Read(filepath.Join(d.VM(), SpareDir, SpareRecord), &p)
+	return p, err == nil
+}
 
 // Files is what the guest sees, where the shim changes it. The guest must never
 // be given this directory: who can rename or link in it decides where the shim's

@@ -39,6 +39,7 @@ type Settings struct {
 	Templates   string // where they are
 	NoTemplates bool   // every VM boots
 	Background  bool   // shims have templates made that are missing
+	Spare       int    // VMs that are kept ready
 
 	Extra string // lines that follow, in the table [share]
 	Raw   string // instead of all of the above, when not ""
@@ -179,12 +180,13 @@ call_timeout = %s
 [template]
 enabled = %t
 background = %t
+spare = %d
 dir = %s
 [share]
 virtiofsd = %s
 %s
 `, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image), args,
-			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), !s.NoTemplates, s.Background, strconv.Quote(s.Templates),
+			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), !s.NoTemplates, s.Background, s.Spare, strconv.Quote(s.Templates),
 			strconv.Quote(s.VirtioFSD), s.Extra)
 	}
 	return os.WriteFile(h.ConfigPath(), []byte(text), 0o600)

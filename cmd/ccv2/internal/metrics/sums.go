@@ -67,7 +67,7 @@ func newSums() *sums {
 		failures: map[string]uint64{}, calls: map[string]*histogram{}, callFailures: map[operationCode]uint64{}, events: map[string]uint64{},
 		messages: map[messageKind]uint64{}, messageBytes: map[messageKind]uint64{},
 	}
-	for _, source := range []string{"boot", "template"} { // a rate needs a zero to begin with
+	for _, source := range []string{"boot", "template", "spare"} { // a rate needs a zero to begin with
 		s.starts[startResult{source, "success"}] = 0
 	}
 	s.starts[startResult{"", "failure"}] = 0

@@ -56,6 +56,9 @@ func gcCommand(t *tool) *cli.Command {
 					found = append(found, l)
 				}
 			}
+			if remove && t.SweepSpares != nil {
+				errs = append(errs, t.SweepSpares(ctx, t.StateDir))
+			}
 			return errors.Join(t.printLeftovers(found, remove), errors.Join(errs...))
 		},
 	}

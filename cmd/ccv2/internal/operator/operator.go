@@ -21,6 +21,8 @@ type Options struct {
 	Stdout, Stderr io.Writer
 	// Others are commands of the tool that are none of this package's, for completion.
 	Others []Other
+	// SweepSpares, when set, ends the spare VMs that no sandbox can have any more.
+	SweepSpares func(ctx context.Context, stateDir string) error
 }
 
 // Other is a command that is elsewhere.

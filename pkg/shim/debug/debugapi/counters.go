@@ -8,7 +8,7 @@ type Counters struct {
 	ID        string `json:"id"`
 	State     string `json:"state"`
 	Paused    bool   `json:"paused,omitempty"`
-	// Source is "boot" or "template"; "" before the start has succeeded.
+	// Source is "boot", "template" or "spare"; "" before the start has succeeded.
 	Source string `json:"source,omitempty"`
 	// Failure is why the VM has ended, a word for counters; "" as long as it has not, and when it
 	// was to end. FailedPhase is the step that a start has failed in.

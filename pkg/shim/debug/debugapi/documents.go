@@ -38,7 +38,7 @@ type Shim struct {
 // VM is the virtual machine.
 type VM struct {
 	PID     int      `json:"pid"`
-	Source  string   `json:"source,omitempty"` // "boot" or "template"; "" before the boot has succeeded
+	Source  string   `json:"source,omitempty"` // "boot", "template" or "spare"; "" before the boot has succeeded
 	Version string   `json:"version,omitempty"`
 	Status  string   `json:"status,omitempty"` // as the VMM calls it; "" when it was not asked
 	Devices []string `json:"devices,omitempty"`

@@ -1,0 +1,146 @@
+package spare
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/jsonfile"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
+)
+
+// needMiB is what a VM needs until it has a pod.
+const needMiB = 256
+
+// Fill makes VMs from the template of a source until there are n, and reports the pid of
+// each VMM, which outlives this process. Those of other templates end. When another
+// process makes some it does nothing. Why it has failed is kept for [Pool.Wanted].
+func (p *Pool) Fill(ctx context.Context, source *template.Source, n int, made func(pid int)) error {
+	key, err := source.VM.Key()
+	if err != nil {
+		return fmt.Errorf("make spare vms: %w", err)
+	}
+	unlock, err := p.lock()
+	if errors.Is(err, errdefs.ErrUnavailable) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make spare vms: %w", err)
+	}
+	defer unlock()
+	err = p.fill(ctx, source, key, n, made)
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		p.setFailed(err)
+	}
+	if err != nil {
+		return fmt.Errorf("make spare vms: %w", err)
+	}
+	return nil
+}
+
+func (p *Pool) fill(ctx context.Context, source *template.Source, key template.Key, n int, made func(pid int)) error {
+	if err := p.clean(ctx, func(vm *VM) bool { return vm.Key != key }); err != nil {
+		return err
+	}
+	for number := range n {
+		dir := filepath.Join(p.Dir, fmt.Sprintf("%s.%d", key, number))
+		if _, err := os.Stat(dir); err == nil {
+			continue
+		}
+		if err := template.HasRoom(needMiB); err != nil {
+			return err
+		}
+		pid, err := makeOne(ctx, source, dir)
+		if err != nil {
+			return err
+		}
+		made(pid)
+	}
+	return nil
+}
+
+// makeOne makes a VM in a directory.
+func makeOne(ctx context.Context, source *template.Source, dir string) (pid int, err error) {
+	part := dir + ".part"
+	if err := os.Mkdir(part, 0o700); err != nil {
+		return 0, err
+	}
+	ns, err := network.New() // an empty one: nothing of the host's network is in its reach
+	if err != nil {
+		return 0, errors.Join(err, os.Remove(part))
+	}
+	defer ns.Close()
+	vm, err := source.Restore(ctx, hypervisor.Spec{ID: "spare", Dir: part, Ports: template.Ports(), NetNS: ns.File(), Parked: true})
+	if err != nil {
+		return 0, errors.Join(err, os.RemoveAll(part))
+	}
+	if err := park(ctx, vm, source, part); err != nil {
+		return 0, errors.Join(err, vm.Kill(context.WithoutCancel(ctx)), os.RemoveAll(part))
+	}
+	return vm.PID(), os.Rename(part, dir)
+}
+
+// park records a VM, prepares its guest, and lets go of it.
+func park(ctx context.Context, vm hypervisor.VM, source *template.Source, dir string) error {
+	parker, ok := vm.(hypervisor.Parker)
+	if !ok {
+		return errors.New("this kind of vm cannot be left to another process")
+	}
+	process, err := hostproc.Of("qemu", vm.PID())
+	if err != nil {
+		return err
+	}
+	if err := jsonfile.Write(filepath.Join(dir, store.SpareRecord), process); err != nil {
+		return err
+	}
+	if err := prepare(ctx, vm, source); err != nil {
+		return fmt.Errorf("prepare guest: %w", err)
+	}
+	return parker.Park(ctx)
+}
+
+// guest is what a guest can that goes on from another one.
+type guest interface {
+	Reseed(ctx context.Context, entropy []byte) error
+	WarmUp(ctx context.Context) error
+}
+
+// prepare gives the guest random numbers of its own, and has it run a container.
+func prepare(ctx context.Context, vm hypervisor.VM, source *template.Source) (err error) {
+	var conns [2]net.Conn
+	for i, port := range []string{layout.CtlPort, layout.TTYPort} {
+		if conns[i], err = vm.Dial(ctx, port); err != nil {
+			return err // the VM ends, and its connections
+		}
+	}
+	server := proxy.NewServer(proxy.Options{Dialect: source.VM.Dialect, Restored: true})
+	defer server.Close()
+	g, err := client.Dial(ctx, client.Options{Server: server, VM: "spare", Ctl: conns[0], TTY: conns[1]})
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	able, ok := g.(guest)
+	if !ok {
+		return fmt.Errorf("a guest of dialect %s takes no random numbers", g.Dialect())
+	}
+	entropy := make([]byte, 64)
+	_, _ = rand.Read(entropy) // never fails
+	if err := able.Reseed(ctx, entropy); err != nil {
+		return err
+	}
+	return able.WarmUp(ctx)
+}

@@ -1,0 +1,227 @@
+//go:build e2e
+
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
+)
+
+// spares configures a pool with some VMs for a test, and makes them. At the end the pool is
+// removed.
+func spares(t *testing.T, n int, background bool) {
+	t.Helper()
+	templates(t, false)
+	shared.Configure(t, func(s *harness.Settings) { s.NoTemplates, s.Background, s.Spare = false, background, n })
+	t.Cleanup(func() {
+		harness.Until(t, "the end of what makes spare VMs", func() bool { return len(makersOf(t)) == 0 })
+		if err := removeSpares(t); err != nil {
+			t.Error(err)
+		}
+	})
+	if out, err := ccv2(t, "template", "build"); err != nil || strings.Count(out, "a spare VM") != n {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// removeSpares ends the spare VMs, which are of this test's templates alone.
+func removeSpares(t *testing.T) error {
+	t.Helper()
+	if out, err := ccv2(t, "template", "remove", "-all"); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	left, err := os.ReadDir(filepath.Join(shared.StateDir(), ".spare"))
+	for _, e := range left {
+		if e.Name() != "lock" && e.Name() != "failed" {
+			err = fmt.Errorf("%s is left", e.Name())
+		}
+	}
+	if pids := spareVMMs(t); len(pids) > 0 {
+		err = fmt.Errorf("VMMs of spare VMs live: %v", pids)
+	}
+	return err
+}
+
+// makersOf are the processes that make spare VMs.
+func makersOf(t *testing.T) []int {
+	t.Helper()
+	return processesWith(t, func(args []string) bool { return len(args) > 1 && args[1] == "make-template" })
+}
+
+// spareVMMs are the processes of VMs that were started as spare ones of this test's host, those of pods included.
+func spareVMMs(t *testing.T) []int {
+	t.Helper()
+	return processesWith(t, func(args []string) bool {
+		return slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, shared.StateDir()+"/.spare/") })
+	})
+}
+
+func processesWith(t *testing.T, match func(args []string) bool) (pids []int) {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		line, err := os.ReadFile(path)
+		if err != nil || !match(strings.Split(string(line), "\x00")) {
+			continue // it has ended
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// spareReady waits until one is ready, and returns the pid of its VMM.
+func spareReady(t *testing.T) (pid int) {
+	t.Helper()
+	harness.Until(t, "a spare VM", func() bool {
+		out, err := ccv2(t, "template", "list")
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		_, after, found := strings.Cut(out, "has a spare VM, pid ")
+		if found {
+			_, err = fmt.Sscanf(after, "%d", &pid)
+		}
+		return found && err == nil
+	})
+	return pid
+}
+
+// TestSpare: pods get the VMs that were made for them, which are replaced, and have random
+// numbers, addresses and secrets of their own, and the host's time.
+func TestSpare(t *testing.T) {
+	spares(t, 1, true)
+	mount := withClone(t)
+	c := &clones{seen: map[string]string{}, isns: map[string][3]isn{}}
+	for i := range 3 {
+		pid, id, before := spareReady(t), fmt.Sprintf("spare%d", i), time.Now().Unix()
+		c.add(t, id, from(t, "spare", id, append(slices.Clone(mount), "sh", "-c", cloneScript)...), before)
+		harness.Until(t, "the end of the VM", func() bool { return unix.Kill(pid, 0) != nil })
+	}
+	c.wantSecrets(t)
+	spareReady(t)
+	if out, _ := ccv2(t, "check"); !strings.Contains(out, "1 spare VMs are ready ([template] spare = 1)") {
+		t.Errorf("ccv2 check says nothing of it:\n%s", out)
+	}
+}
+
+// TestSparePlace: the VMM is in the pod's cgroup, with the priority of any other, in no
+// network but its own, and the kernel ends it before the shim.
+func TestSparePlace(t *testing.T) {
+	spares(t, 1, false)
+	pid := spareReady(t)
+	task := shared.Running(t, "place", harness.Streams{}, []string{"/bin/sleep", "1000000"})
+	if got := sources(shared.Log())["place"]; got != "spare" {
+		t.Fatalf("the VM is from %q", got)
+	}
+	shim := shared.Find(harness.Shim, "place")[0].PID
+	read := func(pid int, name string) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if got, want := read(pid, "cgroup"), read(shim, "cgroup"); got != want {
+		t.Errorf("the VMM is in\n%s\nwant, as the shim,\n%s", got, want)
+	}
+	if got := strings.Count(read(pid, "net/dev"), ":"); got != 1 {
+		t.Errorf("the VMM has %d interfaces, want its loopback alone:\n%s", got, read(pid, "net/dev"))
+	}
+	for _, tid := range entries(t, fmt.Sprintf("/proc/%d/task", pid)) {
+		if got, err := unix.Getpriority(unix.PRIO_PROCESS, tid); got != 20 || err != nil { // 20 less the nice value
+			t.Errorf("thread %d has the nice value %d, %v", tid, 20-got, err)
+		}
+	}
+	var ofVMM, ofShim int
+	for pid, score := range map[int]*int{pid: &ofVMM, shim: &ofShim} {
+		if _, err := fmt.Sscan(read(pid, "oom_score_adj"), score); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ofVMM <= ofShim || ofVMM == 1000 {
+		t.Errorf("the VMM's score is %d, the shim's %d", ofVMM, ofShim)
+	}
+	if out, status := shared.Output(t, task, "more", "echo", "runs"); out != "runs\n" || status != 0 {
+		t.Errorf("%q, %d", out, status)
+	}
+	// One that has died is no pod's.
+	if out, err := ccv2(t, "template", "build"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	next := spareReady(t)
+	if err := unix.Kill(next, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	from(t, "template", "after", "true")
+}
+
+// entries are the numbers that a directory has.
+func entries(t *testing.T, dir string) (all []int) {
+	t.Helper()
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range names {
+		if n, err := strconv.Atoi(e.Name()); err == nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// TestSpareShimKilled: nothing is left of a VM whose shim, which is not its parent, is killed.
+func TestSpareShimKilled(t *testing.T) {
+	spares(t, 1, false)
+	pid := spareReady(t)
+	shared.Running(t, "killed", harness.Streams{}, []string{"/bin/sleep", "1000000"})
+	if err := unix.Kill(shared.Find(harness.Shim, "killed")[0].PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	harness.Until(t, "the end of the VM", func() bool { return unix.Kill(pid, 0) != nil })
+}
+
+// TestSpareMakerKilled: whatever a maker has made when it is killed, gc ends what is no VM that a
+// pod can have.
+func TestSpareMakerKilled(t *testing.T) {
+	spares(t, 0, false)
+	shared.Configure(t, func(s *harness.Settings) { s.NoTemplates, s.Background, s.Spare = false, true, 2 })
+	for i := range 4 {
+		shared.CtrOK(t, "run", "--rm", harness.ImageName, fmt.Sprintf("makes%d", i), "true")
+		if i > 0 { // at another time each
+			harness.Until(t, "VM that is made", func() bool { return len(spareVMMs(t)) > i/2 || len(makersOf(t)) == 0 })
+		}
+		for _, pid := range makersOf(t) {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				t.Fatal(err)
+			}
+			harness.Until(t, "end of the maker", func() bool { return unix.Kill(pid, 0) != nil })
+		}
+		if out, err := ccv2(t, "gc", "--remove"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		out, err := ccv2(t, "template", "list")
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if pids, ready := spareVMMs(t), strings.Count(out, "has a spare VM"); len(pids) != ready {
+			t.Errorf("%d VMMs %v, and %d spare VMs", len(pids), pids, ready)
+		}
+	}
+}
