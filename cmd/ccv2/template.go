@@ -25,7 +25,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
-const templateUsage = "usage: ccv2 template build [-config FILE] [-cpus N] [-memory MIB] | list [-config FILE] | remove [-config FILE] [-all] [KEY...]"
+const templateUsage = "usage: ccv2 template build [-config FILE] [-cpus N] [-memory MIB] | list [-config FILE] | remove [-config FILE] [-all | -spare | KEY...]"
 
 // templateCommand is what the subcommands of `ccv2 template` have in common.
 type templateCommand struct {
@@ -171,14 +171,16 @@ func (c *templateCommand) list(args []string) error {
 	return err
 }
 
-// remove removes some templates, or all. VMs that go on from them are not concerned.
+// remove removes some templates, or all, with the VMs that are kept ready, or those alone. Pods
+// are not concerned.
 func (c *templateCommand) remove(args []string) error {
-	all := c.flags.Bool("all", false, "remove all templates")
+	all := c.flags.Bool("all", false, "remove all templates, and the VMs that are kept ready")
+	spares := c.flags.Bool("spare", false, "end the VMs that are kept ready, and keep the templates")
 	if err := c.load(args); err != nil {
 		return err
 	}
 	keys := c.flags.Args()
-	if *all == (len(keys) > 0) {
+	if *all && *spares || (*all || *spares) == (len(keys) > 0) {
 		return errors.New(templateUsage)
 	}
 	there, err := c.store.List()
@@ -204,7 +206,11 @@ func (c *templateCommand) remove(args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), makeLimit)
 	defer cancel()
-	return vmconfig.SparePool(c.config).Remove(ctx, func(key template.Key) bool { return *all || slices.Contains(keys, string(key)) })
+	pool := vmconfig.SparePool(c.config)
+	if *all || *spares {
+		return pool.RemoveAll(ctx)
+	}
+	return pool.Remove(ctx, func(key template.Key) bool { return slices.Contains(keys, string(key)) })
 }
 
 // sweepSpares ends the spare VMs that no sandbox can have any more. Who makes some has done it.

@@ -39,17 +39,19 @@ var starts = []struct {
 }{
 	{"boot", "boot", nil},
 	{"template", "template", nil},
+	{"spare", "spare", nil},
 	{"larger-boot", "boot", larger},
 	{"larger-template", "template", larger},
 }
 
 var larger = []string{"--memory-limit", fmt.Sprint(2 << 30), "--cpu-quota", "200000", "--cpu-period", "100000"}
 
-// BenchmarkStart compares `ctr run … true`, in a VM that boots and in one from a template, with
+// BenchmarkStart compares `ctr run … true`, in a VM that boots, in one from a template and in a spare one, with
 // a bare boot of the same kernel in the same machine to an init that powers off, and with runc,
 // one after the other, and splits the runs into their phases.
 func BenchmarkStart(b *testing.B) {
 	shared.Watch(b)
+	b.Cleanup(func() { shared.EndSpares(b) })
 	initrd := harness.BareInitrd(b)
 	if out, err := ccv2(b, "template", "build", "-cpus", "2"); err != nil { // emulated, those have one of their own
 		b.Fatalf("%v: %s", err, out)
@@ -62,7 +64,11 @@ func BenchmarkStart(b *testing.B) {
 		shared.CtrOK(b, "run", "--rm", "--runtime", harness.Runc, harness.ImageName, fmt.Sprintf("bench-runc-%d", i), "/bin/true")
 		runc = append(runc, harness.Millis(time.Since(begin)))
 		for _, s := range starts {
-			shared.Configure(b, func(c *harness.Settings) { c.NoTemplates = s.source == "boot" })
+			shared.Configure(b, func(c *harness.Settings) { c.NoTemplates, c.Spare = s.source == "boot", 0 })
+			if s.source == "spare" {
+				shared.Configure(b, func(c *harness.Settings) { c.NoTemplates, c.Spare = false, 1 })
+				shared.MakeSpare(b)
+			}
 			id := fmt.Sprintf("bench-start-%s-%d", s.name, i)
 			begin := time.Now()
 			shared.CtrOK(b, slices.Concat([]string{"run", "--rm"}, s.args, []string{harness.ImageName, id, "/bin/true"})...)

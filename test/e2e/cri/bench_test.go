@@ -12,23 +12,28 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
-// from makes the VMs of a benchmark boot, or go on from a template.
+// from makes the VMs of a benchmark boot, or go on from a template, or the next one be a spare one.
 func from(b *testing.B, source string) {
 	b.Helper()
-	shared.Configure(b, func(s *harness.Settings) { s.NoTemplates = source == "boot" })
+	shared.Configure(b, func(s *harness.Settings) { s.NoTemplates, s.Spare = source == "boot", 0 })
+	if source == "spare" {
+		shared.Configure(b, func(s *harness.Settings) { s.NoTemplates, s.Spare = false, 1 })
+		shared.MakeSpare(b)
+	}
 }
 
-// BenchmarkPod runs a pod with two containers, in a VM that boots and in one from a template: from
+// BenchmarkPod runs a pod with two containers, in a VM that boots, in one from a template and in a spare one: from
 // RunPodSandbox to the first one running, and from CreateContainer to the second one running. A
 // bare boot of the same kernel comes in turns.
 func BenchmarkPod(b *testing.B) {
 	shared.Watch(b)
+	b.Cleanup(func() { shared.EndSpares(b) })
 	initrd := harness.BareInitrd(b)
 	var bare []float64
 	took := map[string][]float64{}
 	for i := range b.N {
 		bare = append(bare, harness.Millis(harness.BareBoot(b, initrd)))
-		for _, source := range []string{"boot", "template"} {
+		for _, source := range []string{"boot", "template", "spare"} {
 			from(b, source)
 			note := func(what string, begin time.Time) {
 				took[source+"-"+what] = append(took[source+"-"+what], harness.Millis(time.Since(begin)))
@@ -48,7 +53,7 @@ func BenchmarkPod(b *testing.B) {
 	for name, all := range took {
 		b.ReportMetric(harness.Median(all), name+"-ms")
 	}
-	for _, source := range []string{"boot", "template"} {
+	for _, source := range []string{"boot", "template", "spare"} {
 		b.ReportMetric(harness.Median(took[source+"-first"])/harness.Median(bare), source+"-first/bare")
 		b.ReportMetric(harness.Median(took[source+"-second"])/harness.Median(took[source+"-first"]), source+"-second/first")
 	}

@@ -84,6 +84,21 @@ func NewHost() (*Host, error) {
 // size or of the least.
 var noTemplates = os.Getenv("CCV2_TEMPLATES") == "off"
 
+// MakeSpare makes a spare VM of the usual size, unless there is one. The configuration asks for one.
+func (h *Host) MakeSpare(tb testing.TB) { h.template(tb, "build") }
+
+// EndSpares ends the VMs that are kept ready.
+func (h *Host) EndSpares(tb testing.TB) { h.template(tb, "remove", "-spare") }
+
+func (h *Host) template(tb testing.TB, args ...string) {
+	tb.Helper()
+	cmd := exec.Command(filepath.Join(h.Bin, "ccv2"), append([]string{"template"}, args...)...) //nolint:noctx // it has a limit of its own
+	cmd.Env = h.Env()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("ccv2 template %s: %v: %s", args[0], err, out)
+	}
+}
+
 // makeTemplate makes the templates, unless they are there from an earlier run.
 func (h *Host) makeTemplate() error {
 	if noTemplates {
