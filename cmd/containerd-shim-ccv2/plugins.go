@@ -137,7 +137,7 @@ func newDebug(ic *plugin.InitContext) (any, error) {
 		return nil, err
 	}
 	p.debug = debug.New(debug.Options{
-		Namespace: namespace, Version: version.Version, Sandbox: p.Sandbox, Machine: p.vm, History: to.history,
+		Namespace: namespace, Version: version.Version, Sandbox: p.Sandbox, Machine: p.vm, Disks: podvm.DisksOf(p.vm), History: to.history,
 		Heartbeat: p.beat, Tap: p.tap, Calls: p.calls, Spans: p.spans,
 	})
 	return p.debug, nil

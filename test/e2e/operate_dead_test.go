@@ -36,6 +36,9 @@ func TestOperateDead(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s%s", command, r.Code, r.Stdout, r.Stderr)
 		}
 	}
+	if r := c.CCV2(t, "disk", "attach", "dead", "/dev/null"); r.Code != 5 || !strings.Contains(r.Stderr, "is dead") {
+		t.Errorf("disk: exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
 	if text := c.CCV2OK(t, "gc"); !strings.Contains(text, "nothing was removed") {
 		t.Errorf("gc: %s", text)
 	}

@@ -11,5 +11,7 @@
 // next container that comes or goes. Table.mu is a leaf, and not held while a device is opened,
 // plugged or unplugged. The package has no goroutines.
 //
+// An operator attaches others by their paths ([Table.Attach]), which no container has.
+//
 // It must not know sandboxes, what runs in the guest, and how it finds the disk.
 package blockdev

@@ -29,10 +29,11 @@ const retryLimit = 2 * time.Second
 type Table struct {
 	unplugLimit time.Duration
 
-	mu    sync.Mutex // guards what follows
-	disks map[key]*disk
-	stuck []string // serials of those that could not be unplugged
-	count int      // of disks so far, for their serials
+	mu       sync.Mutex // guards what follows
+	disks    map[key]*disk
+	attached []*byHand
+	stuck    []string // serials of those that could not be unplugged
+	count    int      // of disks so far, for their serials
 }
 
 // key is what containers have one disk of.

@@ -132,6 +132,18 @@ func (s *guarded) End(ctx context.Context, r *debugapi.EndRequest) (_ *debugapi.
 	return s.Service.End(ctx, r)
 }
 
+// AttachDisk implements [debugapi.DebugService].
+func (s *guarded) AttachDisk(ctx context.Context, r *debugapi.AttachDiskRequest) (_ *debugapi.AttachDiskReply, err error) {
+	defer func() { err = boundary(ctx, "AttachDisk", r, err, recover()) }()
+	return s.Service.AttachDisk(ctx, r)
+}
+
+// DetachDisk implements [debugapi.DebugService].
+func (s *guarded) DetachDisk(ctx context.Context, r *debugapi.DetachDiskRequest) (_ *debugapi.DetachDiskReply, err error) {
+	defer func() { err = boundary(ctx, "DetachDisk", r, err, recover()) }()
+	return s.Service.DetachDisk(ctx, r)
+}
+
 // Counters implements [debugapi.DebugService].
 func (s *guarded) Counters(ctx context.Context, r *debugapi.CountersRequest) (_ *debugapi.Document, err error) {
 	defer func() { err = boundary(ctx, "Counters", r, err, recover()) }()

@@ -15,6 +15,8 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/wiretap"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/history"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/blockdev"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/calls"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapi"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
@@ -36,12 +38,19 @@ type Machine interface {
 	Kill(ctx context.Context, cause error)
 }
 
+// Disks are those that an operator attaches to it; a [podvm.Disks] has them.
+type Disks interface {
+	Attach(ctx context.Context, path string, readOnly bool) (blockdev.Attached, error)
+	Detach(ctx context.Context, name string) error
+}
+
 // Options are what a Service is made with.
 type Options struct {
 	Namespace string
 	Version   string // of the shim
 	Sandbox   Sandbox
 	Machine   Machine
+	Disks     Disks
 	History   *History
 	Heartbeat Heartbeat
 	// Tap and Calls, when set, have what is counted, and Spans what is traced.
@@ -84,6 +93,9 @@ func (s *Service) describe(ctx context.Context, ask bool) debugapi.Info {
 	}
 	if vm := report.VM; vm != nil {
 		info.VM = &debugapi.VM{PID: vm.PID(), Source: report.Source}
+		for _, d := range report.Attached {
+			info.VM.Attached = append(info.VM.Attached, debugapi.Attached{ID: d.ID, Path: printable.Line(d.Path, printable.MaxText), ReadOnly: d.ReadOnly})
+		}
 	}
 	if !ask {
 		return info

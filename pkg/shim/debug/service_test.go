@@ -165,7 +165,7 @@ func newFixtureThatBeats(t *testing.T, beat debug.Heartbeat, console ...string) 
 		t.Fatal(err)
 	}
 	f.end, err = debug.New(debug.Options{
-		Namespace: "test", Version: "v1", Sandbox: f.sandbox, Machine: f.machine, History: f.history, Heartbeat: beat, Tap: f.tap, Calls: f.calls,
+		Namespace: "test", Version: "v1", Sandbox: f.sandbox, Machine: f.machine, History: f.history, Disks: disks{f.machine}, Heartbeat: beat, Tap: f.tap, Calls: f.calls,
 	}).Listen(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)

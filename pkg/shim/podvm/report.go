@@ -10,6 +10,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/activity"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/blockdev"
 )
 
 // Phase is one step of the boot.
@@ -64,11 +65,13 @@ type Report struct {
 	// Guest is nil before the boot has succeeded, VM before there is one.
 	Guest client.Guest
 	VM    hypervisor.VM
+	// Attached are the disks that an operator has attached.
+	Attached []blockdev.Attached
 }
 
 // Report returns what is known of the machine. It waits for nothing.
 func (m *Machine) Report() Report {
-	r := Report{Config: m.opts.Config, Paused: m.Paused(), Lost: m.Err(), LostPart: m.loss.whose(), VM: m.running()}
+	r := Report{Config: m.opts.Config, Paused: m.Paused(), Lost: m.Err(), LostPart: m.loss.whose(), VM: m.running(), Attached: m.disks.Attached()}
 	m.progress.mu.Lock()
 	defer m.progress.mu.Unlock()
 	r.Source, r.Guest = m.progress.source, m.progress.guest

@@ -138,6 +138,9 @@ func (t *tool) printInfo(v view, info debugapi.Info) error {
 		vm.Status = cmp.Or(vm.Status, "which does not answer")
 		p("vm          qemu %s, pid %d, %d vCPUs, %d MiB, %s, from a %s, %s", vm.Version, vm.PID, v.VM.CPUs, v.VM.MemoryMiB, v.VM.Accelerator, v.VM.Source, vm.Status)
 		p("devices     %s", strings.Join(vm.Devices, ", "))
+		for _, d := range vm.Attached {
+			p("attached    %s is %s%s", operator.Line(d.ID), operator.Line(d.Path), map[bool]string{true: ", read-only"}[d.ReadOnly])
+		}
 		all, err := sandboxes.Links(vm.PID)
 		if err := printLinks(t.Stdout, all, err); err != nil {
 			return err

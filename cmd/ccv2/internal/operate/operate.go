@@ -74,7 +74,7 @@ func Tool(o Options) *cli.Command {
 		EnableShellCompletion: true, HideHelpCommand: true,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // Run says it
 		Commands: append([]*cli.Command{
-			psCommand(t), infoCommand(t), statsCommand(t), dumpCommand(t), execCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t), supportCommand(t), logLevelCommand(t),
+			psCommand(t), infoCommand(t), statsCommand(t), dumpCommand(t), execCommand(t), diskCommand(t), shutdownCommand(t), killCommand(t), gcCommand(t), supportCommand(t), logLevelCommand(t),
 		}, watch.Commands(t.Operator)...),
 	}
 	for _, c := range root.Commands {
@@ -82,7 +82,7 @@ func Tool(o Options) *cli.Command {
 			c.Before = t.Before
 		}
 		c.Flags = append(c.Flags, t.CommonFlags()...)
-		if strings.Contains(c.ArgsUsage, "ID|POD") {
+		if c.ShellComplete == nil && strings.Contains(c.ArgsUsage, "ID|POD") {
 			c.ShellComplete = t.Complete
 		}
 		c.OnUsageError = func(_ context.Context, _ *cli.Command, err error, _ bool) error {

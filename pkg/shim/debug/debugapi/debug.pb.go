@@ -1037,6 +1037,222 @@ func (x *LogLevelReply) GetBefore() string {
 	return ""
 }
 
+type AttachDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // on the host, absolute
+	ReadOnly      bool                   `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"` // who asks, for the event
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachDiskRequest) Reset() {
+	*x = AttachDiskRequest{}
+	mi := &file_debug_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachDiskRequest) ProtoMessage() {}
+
+func (x *AttachDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachDiskRequest.ProtoReflect.Descriptor instead.
+func (*AttachDiskRequest) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AttachDiskRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *AttachDiskRequest) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *AttachDiskRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *AttachDiskRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
+}
+
+type AttachDiskReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disk          string                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"` // its id, which is its serial in the guest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachDiskReply) Reset() {
+	*x = AttachDiskReply{}
+	mi := &file_debug_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachDiskReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachDiskReply) ProtoMessage() {}
+
+func (x *AttachDiskReply) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachDiskReply.ProtoReflect.Descriptor instead.
+func (*AttachDiskReply) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AttachDiskReply) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+type DetachDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disk          string                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`        // its id or its path
+	Timeout       int64                  `protobuf:"varint,2,opt,name=timeout,proto3" json:"timeout,omitempty"` // nanoseconds, for the guest
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachDiskRequest) Reset() {
+	*x = DetachDiskRequest{}
+	mi := &file_debug_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachDiskRequest) ProtoMessage() {}
+
+func (x *DetachDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachDiskRequest.ProtoReflect.Descriptor instead.
+func (*DetachDiskRequest) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DetachDiskRequest) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+func (x *DetachDiskRequest) GetTimeout() int64 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *DetachDiskRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *DetachDiskRequest) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
+}
+
+type DetachDiskReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachDiskReply) Reset() {
+	*x = DetachDiskReply{}
+	mi := &file_debug_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachDiskReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachDiskReply) ProtoMessage() {}
+
+func (x *DetachDiskReply) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachDiskReply.ProtoReflect.Descriptor instead.
+func (*DetachDiskReply) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{19}
+}
+
 var File_debug_proto protoreflect.FileDescriptor
 
 const file_debug_proto_rawDesc = "" +
@@ -1118,7 +1334,20 @@ const file_debug_proto_rawDesc = "" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
 	"\bactivity\x18\x0f \x01(\tR\bactivity\"'\n" +
 	"\rLogLevelReply\x12\x16\n" +
-	"\x06before\x18\x01 \x01(\tR\x06before2\xc5\x04\n" +
+	"\x06before\x18\x01 \x01(\tR\x06before\"p\n" +
+	"\x11AttachDiskRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1b\n" +
+	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"%\n" +
+	"\x0fAttachDiskReply\x12\x12\n" +
+	"\x04disk\x18\x01 \x01(\tR\x04disk\"m\n" +
+	"\x11DetachDiskRequest\x12\x12\n" +
+	"\x04disk\x18\x01 \x01(\tR\x04disk\x12\x18\n" +
+	"\atimeout\x18\x02 \x01(\x03R\atimeout\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"\x11\n" +
+	"\x0fDetachDiskReply2\xe5\x05\n" +
 	"\x05Debug\x12;\n" +
 	"\x04Info\x12\x1a.ccv2.debug.v1.InfoRequest\x1a\x17.ccv2.debug.v1.Document\x12<\n" +
 	"\aConsole\x12\x19.ccv2.debug.v1.LogRequest\x1a\x14.ccv2.debug.v1.Entry0\x01\x12;\n" +
@@ -1128,7 +1357,11 @@ const file_debug_proto_rawDesc = "" +
 	"\x03End\x12\x19.ccv2.debug.v1.EndRequest\x1a\x17.ccv2.debug.v1.EndReply\x12C\n" +
 	"\bCounters\x12\x1e.ccv2.debug.v1.CountersRequest\x1a\x17.ccv2.debug.v1.Document\x12>\n" +
 	"\x05Trace\x12\x1b.ccv2.debug.v1.TraceRequest\x1a\x16.ccv2.debug.v1.Message0\x01\x12H\n" +
-	"\bLogLevel\x12\x1e.ccv2.debug.v1.LogLevelRequest\x1a\x1c.ccv2.debug.v1.LogLevelReplyB>Z<github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapib\x06proto3"
+	"\bLogLevel\x12\x1e.ccv2.debug.v1.LogLevelRequest\x1a\x1c.ccv2.debug.v1.LogLevelReply\x12N\n" +
+	"\n" +
+	"AttachDisk\x12 .ccv2.debug.v1.AttachDiskRequest\x1a\x1e.ccv2.debug.v1.AttachDiskReply\x12N\n" +
+	"\n" +
+	"DetachDisk\x12 .ccv2.debug.v1.DetachDiskRequest\x1a\x1e.ccv2.debug.v1.DetachDiskReplyB>Z<github.com/ccv2/containerd-shim-ccv2/pkg/shim/debug/debugapib\x06proto3"
 
 var (
 	file_debug_proto_rawDescOnce sync.Once
@@ -1142,24 +1375,28 @@ func file_debug_proto_rawDescGZIP() []byte {
 	return file_debug_proto_rawDescData
 }
 
-var file_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_debug_proto_goTypes = []any{
-	(*InfoRequest)(nil),     // 0: ccv2.debug.v1.InfoRequest
-	(*Document)(nil),        // 1: ccv2.debug.v1.Document
-	(*LogRequest)(nil),      // 2: ccv2.debug.v1.LogRequest
-	(*Entry)(nil),           // 3: ccv2.debug.v1.Entry
-	(*DumpRequest)(nil),     // 4: ccv2.debug.v1.DumpRequest
-	(*Part)(nil),            // 5: ccv2.debug.v1.Part
-	(*ExecStart)(nil),       // 6: ccv2.debug.v1.ExecStart
-	(*ExecInput)(nil),       // 7: ccv2.debug.v1.ExecInput
-	(*ExecOutput)(nil),      // 8: ccv2.debug.v1.ExecOutput
-	(*EndRequest)(nil),      // 9: ccv2.debug.v1.EndRequest
-	(*EndReply)(nil),        // 10: ccv2.debug.v1.EndReply
-	(*CountersRequest)(nil), // 11: ccv2.debug.v1.CountersRequest
-	(*TraceRequest)(nil),    // 12: ccv2.debug.v1.TraceRequest
-	(*Message)(nil),         // 13: ccv2.debug.v1.Message
-	(*LogLevelRequest)(nil), // 14: ccv2.debug.v1.LogLevelRequest
-	(*LogLevelReply)(nil),   // 15: ccv2.debug.v1.LogLevelReply
+	(*InfoRequest)(nil),       // 0: ccv2.debug.v1.InfoRequest
+	(*Document)(nil),          // 1: ccv2.debug.v1.Document
+	(*LogRequest)(nil),        // 2: ccv2.debug.v1.LogRequest
+	(*Entry)(nil),             // 3: ccv2.debug.v1.Entry
+	(*DumpRequest)(nil),       // 4: ccv2.debug.v1.DumpRequest
+	(*Part)(nil),              // 5: ccv2.debug.v1.Part
+	(*ExecStart)(nil),         // 6: ccv2.debug.v1.ExecStart
+	(*ExecInput)(nil),         // 7: ccv2.debug.v1.ExecInput
+	(*ExecOutput)(nil),        // 8: ccv2.debug.v1.ExecOutput
+	(*EndRequest)(nil),        // 9: ccv2.debug.v1.EndRequest
+	(*EndReply)(nil),          // 10: ccv2.debug.v1.EndReply
+	(*CountersRequest)(nil),   // 11: ccv2.debug.v1.CountersRequest
+	(*TraceRequest)(nil),      // 12: ccv2.debug.v1.TraceRequest
+	(*Message)(nil),           // 13: ccv2.debug.v1.Message
+	(*LogLevelRequest)(nil),   // 14: ccv2.debug.v1.LogLevelRequest
+	(*LogLevelReply)(nil),     // 15: ccv2.debug.v1.LogLevelReply
+	(*AttachDiskRequest)(nil), // 16: ccv2.debug.v1.AttachDiskRequest
+	(*AttachDiskReply)(nil),   // 17: ccv2.debug.v1.AttachDiskReply
+	(*DetachDiskRequest)(nil), // 18: ccv2.debug.v1.DetachDiskRequest
+	(*DetachDiskReply)(nil),   // 19: ccv2.debug.v1.DetachDiskReply
 }
 var file_debug_proto_depIdxs = []int32{
 	6,  // 0: ccv2.debug.v1.ExecInput.start:type_name -> ccv2.debug.v1.ExecStart
@@ -1172,17 +1409,21 @@ var file_debug_proto_depIdxs = []int32{
 	11, // 7: ccv2.debug.v1.Debug.Counters:input_type -> ccv2.debug.v1.CountersRequest
 	12, // 8: ccv2.debug.v1.Debug.Trace:input_type -> ccv2.debug.v1.TraceRequest
 	14, // 9: ccv2.debug.v1.Debug.LogLevel:input_type -> ccv2.debug.v1.LogLevelRequest
-	1,  // 10: ccv2.debug.v1.Debug.Info:output_type -> ccv2.debug.v1.Document
-	3,  // 11: ccv2.debug.v1.Debug.Console:output_type -> ccv2.debug.v1.Entry
-	3,  // 12: ccv2.debug.v1.Debug.Events:output_type -> ccv2.debug.v1.Entry
-	5,  // 13: ccv2.debug.v1.Debug.Dump:output_type -> ccv2.debug.v1.Part
-	8,  // 14: ccv2.debug.v1.Debug.Exec:output_type -> ccv2.debug.v1.ExecOutput
-	10, // 15: ccv2.debug.v1.Debug.End:output_type -> ccv2.debug.v1.EndReply
-	1,  // 16: ccv2.debug.v1.Debug.Counters:output_type -> ccv2.debug.v1.Document
-	13, // 17: ccv2.debug.v1.Debug.Trace:output_type -> ccv2.debug.v1.Message
-	15, // 18: ccv2.debug.v1.Debug.LogLevel:output_type -> ccv2.debug.v1.LogLevelReply
-	10, // [10:19] is the sub-list for method output_type
-	1,  // [1:10] is the sub-list for method input_type
+	16, // 10: ccv2.debug.v1.Debug.AttachDisk:input_type -> ccv2.debug.v1.AttachDiskRequest
+	18, // 11: ccv2.debug.v1.Debug.DetachDisk:input_type -> ccv2.debug.v1.DetachDiskRequest
+	1,  // 12: ccv2.debug.v1.Debug.Info:output_type -> ccv2.debug.v1.Document
+	3,  // 13: ccv2.debug.v1.Debug.Console:output_type -> ccv2.debug.v1.Entry
+	3,  // 14: ccv2.debug.v1.Debug.Events:output_type -> ccv2.debug.v1.Entry
+	5,  // 15: ccv2.debug.v1.Debug.Dump:output_type -> ccv2.debug.v1.Part
+	8,  // 16: ccv2.debug.v1.Debug.Exec:output_type -> ccv2.debug.v1.ExecOutput
+	10, // 17: ccv2.debug.v1.Debug.End:output_type -> ccv2.debug.v1.EndReply
+	1,  // 18: ccv2.debug.v1.Debug.Counters:output_type -> ccv2.debug.v1.Document
+	13, // 19: ccv2.debug.v1.Debug.Trace:output_type -> ccv2.debug.v1.Message
+	15, // 20: ccv2.debug.v1.Debug.LogLevel:output_type -> ccv2.debug.v1.LogLevelReply
+	17, // 21: ccv2.debug.v1.Debug.AttachDisk:output_type -> ccv2.debug.v1.AttachDiskReply
+	19, // 22: ccv2.debug.v1.Debug.DetachDisk:output_type -> ccv2.debug.v1.DetachDiskReply
+	12, // [12:23] is the sub-list for method output_type
+	1,  // [1:12] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
 	1,  // [1:1] is the sub-list for extension extendee
 	0,  // [0:1] is the sub-list for field type_name
@@ -1199,7 +1440,7 @@ func file_debug_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_debug_proto_rawDesc), len(file_debug_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

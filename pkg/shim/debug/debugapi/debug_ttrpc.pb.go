@@ -17,6 +17,8 @@ type DebugService interface {
 	Counters(context.Context, *CountersRequest) (*Document, error)
 	Trace(context.Context, *TraceRequest, Debug_TraceServer) error
 	LogLevel(context.Context, *LogLevelRequest) (*LogLevelReply, error)
+	AttachDisk(context.Context, *AttachDiskRequest) (*AttachDiskReply, error)
+	DetachDisk(context.Context, *DetachDiskRequest) (*DetachDiskReply, error)
 }
 
 type Debug_ConsoleServer interface {
@@ -124,6 +126,20 @@ func RegisterDebugService(srv *ttrpc.Server, svc DebugService) {
 				}
 				return svc.LogLevel(ctx, &req)
 			},
+			"AttachDisk": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req AttachDiskRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.AttachDisk(ctx, &req)
+			},
+			"DetachDisk": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req DetachDiskRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.DetachDisk(ctx, &req)
+			},
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Console": {
@@ -191,6 +207,8 @@ type DebugClient interface {
 	Counters(context.Context, *CountersRequest) (*Document, error)
 	Trace(context.Context, *TraceRequest) (Debug_TraceClient, error)
 	LogLevel(context.Context, *LogLevelRequest) (*LogLevelReply, error)
+	AttachDisk(context.Context, *AttachDiskRequest) (*AttachDiskReply, error)
+	DetachDisk(context.Context, *DetachDiskRequest) (*DetachDiskReply, error)
 }
 
 type debugClient struct {
@@ -380,6 +398,22 @@ func (x *debugTraceClient) Recv() (*Message, error) {
 func (c *debugClient) LogLevel(ctx context.Context, req *LogLevelRequest) (*LogLevelReply, error) {
 	var resp LogLevelReply
 	if err := c.client.Call(ctx, "ccv2.debug.v1.Debug", "LogLevel", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *debugClient) AttachDisk(ctx context.Context, req *AttachDiskRequest) (*AttachDiskReply, error) {
+	var resp AttachDiskReply
+	if err := c.client.Call(ctx, "ccv2.debug.v1.Debug", "AttachDisk", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *debugClient) DetachDisk(ctx context.Context, req *DetachDiskRequest) (*DetachDiskReply, error) {
+	var resp DetachDiskReply
+	if err := c.client.Call(ctx, "ccv2.debug.v1.Debug", "DetachDisk", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

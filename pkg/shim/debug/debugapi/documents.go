@@ -43,6 +43,15 @@ type VM struct {
 	Status  string   `json:"status,omitempty"` // as the VMM calls it; "" when it was not asked
 	Devices []string `json:"devices,omitempty"`
 	Disks   []Disk   `json:"disks,omitempty"` // when the VMM was asked
+	// Attached are the disks that an operator has attached.
+	Attached []Attached `json:"attached,omitempty"`
+}
+
+// Attached is a disk that an operator has attached.
+type Attached struct {
+	ID       string `json:"id"`   // its serial in the guest
+	Path     string `json:"path"` // on the host
+	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
 // Disk is what the guest has done with a disk.
