@@ -67,7 +67,7 @@ guest-9p: deps build crun-static ## the same with a kernel that has 9p, for shar
 guest-kernel-debian: deps
 guest-kernel-source: $(BUILD)/kernel-source/lib
 
-$(BUILD)/kernel-source/lib: hack/build-kernel.sh hack/guest-kernel.config
+$(BUILD)/kernel-source/lib: hack/build-kernel.sh hack/guest-kernel.config $(wildcard hack/kernel-*.patch)
 	@$(STEP) "get what building a kernel needs from the distribution" hack/deps.sh kernel $(BUILD)
 	@$(STEP) "build the guest's own kernel" hack/build-kernel.sh $(BUILD)/kernel-source
 	@touch $@
@@ -83,7 +83,7 @@ virtiofsd: $(BUILD)/virtiofsd/virtiofsd ## build the file server
 virtiofsd-rust: virtiofsd
 virtiofsd-debian: deps
 
-$(BUILD)/virtiofsd/virtiofsd: hack/build-virtiofsd.sh hack/virtiofsd-own-mounts.patch hack/virtiofsd-keep-cache.patch
+$(BUILD)/virtiofsd/virtiofsd: hack/build-virtiofsd.sh $(wildcard hack/virtiofsd-*.patch)
 	@$(STEP) "get what building virtiofsd needs from the distribution" hack/deps.sh virtiofsd $(BUILD)
 	@$(STEP) "build virtiofsd" hack/build-virtiofsd.sh $(BUILD)/virtiofsd
 	@touch $@

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the guest's own kernel from the sources of the distribution's, which have
-# its fixes. The same sources, compiler and configuration make the same file.
+# its fixes, with the patches of this directory, kernel-*.patch in the order of their
+# names. The same sources, compiler and configuration make the same file.
 #
 # usage: hack/build-kernel.sh OUT-DIR
 #   OUT-DIR gets boot/vmlinuz-RELEASE and lib/modules/RELEASE, as a package has them, and
@@ -32,6 +33,10 @@ SOURCE_DATE_EPOCH=$(stat -c %Y "$work/package/usr/src/$package.tar.xz")
 version=$(dpkg-deb -f "$work/$package"_*.deb Version)
 tar -xf "$work/package/usr/src/$package.tar.xz" -C "$work/tree" --strip-components=1
 cp "$work/package/usr/share/doc/$package/copyright" "$out/copyright"
+for patch in "$here"/kernel-*.patch; do
+	patch -d "$work/tree" -p1 -s --no-backup-if-mismatch <"$patch" >"$work/log" 2>&1 ||
+		{ cat "$work/log" >&2; fail "$package $version does not take $patch: carry it to these sources (docs/decisions/0019)"; }
+done
 rm -rf "$work/package"
 
 # build ARGUMENT... runs the kernel's make. It says nothing unless it fails.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the file server, the virtiofsd in Rust, from its crate with the
 # dependencies that it was released with and one option more, which
-# virtiofsd-own-mounts.patch and virtiofsd-keep-cache.patch explain. Needs what `hack/deps.sh virtiofsd` installs
+# the patches virtiofsd-*.patch explain. Needs what `hack/deps.sh virtiofsd` installs
 # and the network that cargo uses; changes nothing outside of the output directory and
 # cargo's cache.
 #
@@ -35,6 +35,7 @@ build() {
 		mv "$work/vendor/virtiofsd" "$work/virtiofsd" &&
 		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-own-mounts.patch" &&
 		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-keep-cache.patch" &&
+		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-own-files.patch" &&
 		rm -r "$work/Cargo.toml" "$work/vendor" && # cargo would take the package's for the root of a workspace
 		cargo build --quiet --release --locked --manifest-path "$work/virtiofsd/Cargo.toml" --target-dir "$work/target"
 }

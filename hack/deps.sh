@@ -188,6 +188,7 @@ kernel)
 	need gcc have gcc
 	need libc6-dev header /usr/include/stdio.h
 	need make have make
+	need patch have patch
 	need binutils have strip
 	need bc have bc
 	need bison have bison

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
@@ -140,6 +143,7 @@ func written(t *testing.T, root string, ask func(string) string) {
 // replaced changes names, sizes and modes, of which the guest looks again after a while.
 func replaced(t *testing.T, root string, ask func(string) string) {
 	ask("mkdir -p /dir/a; echo old >/dir/a/file; cat /dir/a/file /dir/a/file | sort -u")
+	ask("mkdir /dir/fresh; test -e /dir/fresh/file; mkdir /dir/fresh/below; chmod 755 /dir/fresh; test -e /dir/fresh/below/file; echo made")
 	for _, step := range []struct{ change, ask, want string }{
 		{"echo new >dir/new && mv dir/new dir/a/file", "cat /dir/a/file", "new"},
 		{"rm dir/a/file && echo made again >dir/a/file", "cat /dir/a/file", "made again"},
@@ -157,6 +161,62 @@ func replaced(t *testing.T, root string, ask func(string) string) {
 		}
 		harness.Until(t, step.change, func() bool { return ask("{ "+step.ask+" || :; echo; } 2>/dev/null | head -n 1") == step.want })
 	}
+}
+
+// TestSeenOutside: what a container writes piece by piece into a file that stays open is
+// soon in the file that the host sees, all of it.
+func TestSeenOutside(t *testing.T) {
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		const lines = 300
+		task := shared.RunningOn(t, runtime, id, harness.Streams{}, []string{
+			"sh", "-c",
+			fmt.Sprintf("exec 3>/file; for i in $(seq %d); do echo line $i >&3; done; touch /done; exec sleep 1000", lines),
+		})
+		defer shared.KillTask(t, task)
+		var want strings.Builder
+		for i := range lines {
+			fmt.Fprintln(&want, "line", i+1)
+		}
+		root := fmt.Sprintf("/proc/%d/root", task.Pid())
+		harness.Until(t, "the container to have written all", func() bool {
+			_, err := os.Stat(root + "/done")
+			return err == nil
+		})
+		written := time.Now()
+		harness.Until(t, "the host to see it", func() bool {
+			got, err := os.ReadFile(root + "/file")
+			return err == nil && string(got) == want.String()
+		})
+		t.Logf("%s: seen %v after it was written", runtime, time.Since(written).Round(time.Millisecond))
+	})
+}
+
+// TestPieces: a file that is written in small pieces, and meanwhile read, mapped, cut,
+// renamed and written by others, is at each moment what it must be; the host sees the
+// same when it is closed.
+func TestPieces(t *testing.T) {
+	dir := testProgram(t, "pieces")
+	volume := t.TempDir()
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		task := shared.RunningOn(t, runtime, id, harness.Streams{}, []string{"sleep", "1000"},
+			oci.WithMounts([]specs.Mount{bind(dir, "/bin/pieces.d", "ro"), bind(volume, "/v")}))
+		defer shared.KillTask(t, task)
+		for file, host := range map[string]string{"/file": fmt.Sprintf("/proc/%d/root/file", task.Pid()), "/v/file": filepath.Join(volume, "file")} {
+			for seed := range 3 {
+				out, status := shared.Output(t, task, fmt.Sprintf("pieces-%d-%d", strings.Count(file, "/"), seed), "/bin/pieces.d/pieces", file, fmt.Sprint(seed))
+				if status != 0 {
+					t.Fatalf("%s, seed %d: status %d: %s", file, seed, status, out)
+				}
+				got, err := os.ReadFile(host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if sum := fmt.Sprintf("%x\n", sha256.Sum256(got)); sum != out {
+					t.Errorf("%s, seed %d: the host sees %d bytes with sum %s, the program wrote those of %s", file, seed, len(got), sum, out)
+				}
+			}
+		}
+	})
 }
 
 // TestReadOnce: what a guest has read of its root file system it does not read again

@@ -2,7 +2,7 @@
 // comes of it, a line for each.
 //
 // usage: attrs DIRECTORY... | attrs as COMMAND FILE | attrs refused DIRECTORY |
-// attrs lists DIRECTORY | attrs label FILE
+// attrs lists DIRECTORY | attrs label FILE | attrs wait FILE ATTRIBUTE
 package main
 
 import (
@@ -35,6 +35,10 @@ func main() {
 		try{filepath.Base(os.Args[2]), filepath.Join(os.Args[2], "file"), os.Args[2]}.lists()
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == "wait" {
+		wait(os.Args[2], os.Args[3])
+		return
+	}
 	if len(os.Args) == 3 && os.Args[1] == "label" {
 		label(os.Args[2])
 		return
@@ -53,6 +57,7 @@ func main() {
 		t.values()
 		t.capabilities()
 		t.setUserID()
+		t.same()
 		_ = os.RemoveAll(d)
 	}
 }
