@@ -20,8 +20,8 @@ const xattrMap = ":prefix:all:trusted.:user.virtiofs.:" +
 	":unsupported:all:security.selinux:security.selinux:" +
 	":unsupported:all:security.SMACK64:security.SMACK64:"
 
-// noLists refuses access control lists, which would be kept and not be obeyed: the
-// guest's kernel looks at them in the root of a device, not in what it mounts below.
+// noLists refuses access control lists, which would be kept and not be obeyed: without
+// hack/kernel-3-submounts.patch the guest's kernel looks at them in the root of a device, not in what it mounts below.
 const (
 	noLists = ":unsupported:all:system.posix_acl_:system.posix_acl_:"
 	theRest = ":ok:all:::"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +15,9 @@ import (
 func (t try) same() {
 	second := t.file + "2"
 	for _, name := range []string{t.file, second, t.dir} {
-		what := strings.TrimRight(filepath.Base(name), "01345678")
+		what := "directory"
 		if name != t.dir {
+			what = filepath.Base(name)
 			t.say("make "+what, os.WriteFile(name, nil, 0o644))
 		}
 		t.changes("same mode of "+what, name, func() error { return os.Chmod(name, modeOf(name)) })
