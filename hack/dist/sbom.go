@@ -129,7 +129,7 @@ func (b *bundle) builtKernel(dir string) (component, error) {
 	}
 	name, version, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
 	b.add("licenses/"+name, filepath.Join(dir, "copyright"), 0o644)
-	return component{Name: name, Version: version, Origin: "built from the distribution's source with hack/guest-kernel.config: share/ccv2/vmlinux"}, nil
+	return component{Name: name, Version: version, Origin: "built from the distribution's source with hack/guest-kernel.config and the patches hack/kernel-*.patch: share/ccv2/vmlinux"}, nil
 }
 
 // unpackedKernel is one of hack/deps.sh.
