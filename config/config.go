@@ -64,6 +64,8 @@ type Guest struct {
 	CallTimeout Duration `toml:"call_timeout"`
 	// Console keeps the guest's messages coming, for debugging.
 	Console bool `toml:"console"`
+	// ConsoleInput has an operator type on the console, where a shell answers that is in the image.
+	ConsoleInput bool `toml:"console_input"`
 }
 
 // Share is how files of the host reach the guest.

@@ -123,6 +123,16 @@ type Observable interface {
 	Disks(ctx context.Context) ([]DiskStats, error)
 }
 
+// Terminal is a VM whose console can be typed on.
+type Terminal interface {
+	// Type gives the guest's console input. What a guest does not read the VMM keeps, some of it; then it is
+	// errdefs.ErrUnavailable.
+	Type(input []byte) error
+	// Watch has what the guest writes, as it does: harmless for a terminal, and bounded. It begins with the line that is
+	// being written; from is the number of the first piece. stop ends it.
+	Watch() (pieces *history.Log[string], from uint64, begin string, stop func())
+}
+
 // DiskStats is what a guest has done with a disk.
 type DiskStats struct {
 	ID                  string // of the device

@@ -69,7 +69,7 @@ var rules = []rule{
 		except: []string{module + "pkg/guest/agent/internal/..."},
 		why:    "every package of the agent uses them",
 	},
-	agentPackage("streams"), agentPackage("netconf"), agentPackage("cgroups"), agentPackage("machine"), agentPackage("ociruntime"), agentPackage("shared"), agentPackage("dnsrelay"), agentPackage("original"), agentPackage("commands"), agentPackage("rlimits"),
+	agentPackage("streams"), agentPackage("netconf"), agentPackage("cgroups"), agentPackage("machine"), agentPackage("ociruntime"), agentPackage("shared"), agentPackage("dnsrelay"), agentPackage("original"), agentPackage("commands"), agentPackage("rlimits"), agentPackage("shell"),
 	{
 		from: "pkg/guest/proxy/...", not: []string{module + "pkg/guest/client/..."},
 		why: "client and server share the frames alone",

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 )
@@ -32,6 +33,9 @@ func Of(c config.Config, accel hypervisor.Accelerator) (podvm.Config, error) {
 	if c.Guest.Console {
 		args = append(args, "loglevel=7")
 	}
+	if c.Guest.ConsoleInput {
+		args = append(args, layout.ShellArg+"="+layout.Shell)
+	}
 	return podvm.Config{
 		Spec: hypervisor.Spec{
 			Binary:       c.Hypervisor.Path,
@@ -48,5 +52,6 @@ func Of(c config.Config, accel hypervisor.Accelerator) (podvm.Config, error) {
 		BootTimeout:   time.Duration(c.Guest.BootTimeout) * factor,
 		CallTimeout:   time.Duration(c.Guest.CallTimeout) * factor,
 		ProxySocket:   c.Proxy.Socket,
+		ConsoleInput:  c.Guest.ConsoleInput,
 	}, nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/ociruntime"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/rlimits"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/shared"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/shell"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/agent/streams"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
@@ -88,6 +90,7 @@ func Run(ctx context.Context, cfg Config) error {
 	go func() { defer console.Guard(); reaper.Run(nil) }()
 	go func() { defer console.Guard(); a.prepare(oci) }()
 	go func() { defer console.Guard(); m.LoadShare() }()
+	go func() { defer console.Guard(); <-a.booted; shell.Serve(reaper.Finish) }()
 	go func() { defer console.Guard(); console.Fatal(a.containers.tty.Serve()) }()
 	a.ctl.Send(hyperstart.Ready, nil)
 	mux := commands.New(a.ctl, a.handlers(), console.PowerOff)
@@ -105,11 +108,8 @@ func (a *Agent) prepare(oci *ociruntime.Runtime) {
 		return
 	}
 	a.containers.oom.AddGuest(layout.CgroupBase)
-	if err := rlimits.Raise(); err != nil {
-		console.Logf("%v", err) // less for containers with a user namespace
-	}
-	if err := oci.Seal(); err != nil {
-		console.Logf("%v", err) // slower, but it works
+	if err := errors.Join(rlimits.Raise(), oci.Seal()); err != nil {
+		console.Logf("%v", err) // less for containers with a user namespace, or slower, but it works
 	}
 }
 

@@ -13,6 +13,7 @@
 //	rlimits     limits that a specification need not have
 //	shared      the share, made safe to mount
 //	original    what hosts of an original dialect ask for, as an OCI specification
+//	shell       a shell on the console, where there is to be one
 //	ociruntime  invocations of the OCI runtime, and the reaper; below it, a fake
 //
 // A new command is a row of [Agent]'s handlers and a method of what it is about.

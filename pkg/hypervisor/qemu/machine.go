@@ -30,6 +30,7 @@ type machine struct {
 	proc    *child.Process
 	monitor *qmp.Client
 	console *console.Console
+	tty     net.Conn // of the console; set before it runs
 	slots   *slotTable
 	grown   grown
 	done    chan struct{} // closed when the process is reaped and all goroutines have ended
@@ -46,6 +47,7 @@ var (
 	_ hypervisor.Resizer = (*machine)(nil)
 
 	_ hypervisor.Observable = (*machine)(nil)
+	_ hypervisor.Terminal   = (*machine)(nil)
 )
 
 // start runs QEMU with args and returns when the guest runs.
@@ -88,6 +90,7 @@ func newMachine(spec hypervisor.Spec, proc *child.Process) *machine {
 
 // watch has a machine run, and watches it until it ends. When it does not run it is ended.
 func watch(ctx context.Context, m *machine, tty net.Conn, run func() error) (*machine, error) {
+	m.tty = tty
 	consoleDone := make(chan struct{})
 	go func() {
 		defer close(consoleDone)

@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qmp"
@@ -21,6 +24,29 @@ type observer struct{ m *machine }
 
 // Console implements [hypervisor.Observable].
 func (o observer) Console() *history.Log[hypervisor.ConsoleLine] { return o.m.console.Lines() }
+
+// Watch implements [hypervisor.Terminal].
+func (o observer) Watch() (pieces *history.Log[string], from uint64, begin string, stop func()) {
+	return o.m.console.Watch()
+}
+
+// typeLimit is how long QEMU may take input for a guest that does not read.
+const typeLimit = time.Second
+
+// Type implements [hypervisor.Terminal].
+func (o observer) Type(input []byte) error {
+	err := o.m.tty.SetWriteDeadline(time.Now().Add(typeLimit))
+	if err == nil {
+		_, err = o.m.tty.Write(input)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("type on the console: the guest does not read what was typed before: %w", errdefs.ErrUnavailable)
+	}
+	if err != nil {
+		return fmt.Errorf("type on the console: %w: %w", err, errdefs.ErrUnavailable)
+	}
+	return nil
+}
 
 // Devices implements [hypervisor.Observable].
 func (o observer) Devices() []string { return o.m.slots.ids() }

@@ -57,6 +57,13 @@ func (l *Log[T]) From(n uint64) (entries []T, lost uint64) {
 	return entries, lost
 }
 
+// Count is how many entries were ever added: the number of the next one.
+func (l *Log[T]) Count() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}
+
 // Wait waits until there is an entry with number n.
 func (l *Log[T]) Wait(ctx context.Context, n uint64) error {
 	for {

@@ -192,6 +192,18 @@ func (s *guarded) Exec(ctx context.Context, conn debugapi.Debug_ExecServer) (err
 	return s.runProgram(activity.With(ctx, activity.Activity{ID: start.GetActivity(), Verbose: log.GetLevel() >= log.DebugLevel}), start, conn)
 }
 
+// Attach implements [debugapi.DebugService].
+func (s *guarded) Attach(ctx context.Context, conn debugapi.Debug_AttachServer) (err error) {
+	var start *debugapi.AttachStart
+	defer func() { err = boundary(ctx, "Attach", start, err, recover()) }()
+	first, err := conn.Recv()
+	if err != nil {
+		return err
+	}
+	start = first.GetStart()
+	return s.attach(ctx, start, conn)
+}
+
 // boundary is where errors leave the shim: classes become codes, a panic becomes an error,
 // and each failure is one line in the log.
 func boundary(ctx context.Context, op string, request interface{ GetActivity() string }, err error, panicked any) error {

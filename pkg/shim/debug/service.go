@@ -63,6 +63,7 @@ type Options struct {
 type Service struct {
 	opts   Options
 	health health
+	seat   seat
 }
 
 // New returns a service that does not listen yet.

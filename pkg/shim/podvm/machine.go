@@ -37,6 +37,7 @@ type Config struct {
 	BootTimeout   time.Duration // VMM start to the start of the pod
 	CallTimeout   time.Duration // one command in the guest
 	ProxySocket   bool          // serve proxy frames on a socket of the sandbox
+	ConsoleInput  bool          // an operator may type on the guest's console
 }
 
 // Options are what a Machine is made with.

@@ -14,11 +14,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"golang.org/x/sys/unix"
-
-	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 )
 
 // ImageName is the image that every containerd has.

@@ -38,6 +38,7 @@ type Settings struct {
 
 	Templates   string // where they are
 	NoTemplates bool   // every VM boots
+	TypeConsole bool   // an operator may type on the console
 	Background  bool   // shims have templates made that are missing
 	Spare       int    // VMs that are kept ready
 
@@ -190,6 +191,7 @@ path = %s
 kernel = %s
 image = %s
 kernel_args = [%s]
+console_input = %t
 boot_timeout = %s
 call_timeout = %s
 [template]
@@ -200,7 +202,7 @@ dir = %s
 [share]
 virtiofsd = %s
 %s
-`, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image), args,
+`, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image), args, s.TypeConsole,
 			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), !s.NoTemplates, s.Background, s.Spare, strconv.Quote(s.Templates),
 			strconv.Quote(s.VirtioFSD), s.Extra)
 	}

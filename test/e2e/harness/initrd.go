@@ -28,6 +28,29 @@ func Initrd(tb testing.TB, path, program string) string {
 	return path
 }
 
+// WithShell writes an image that has a program as /bin/sh as well, and returns its path.
+func WithShell(tb testing.TB, path, image, program string) string {
+	tb.Helper()
+	before, err := os.ReadFile(image)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	shell, err := os.ReadFile(program)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b := bytes.NewBuffer(before) // the kernel unpacks one archive after the other
+	pad(b)
+	const executable, directory = 0o100755, 0o040755
+	cpio(b, "bin", directory, nil)
+	cpio(b, "bin/sh", executable, shell)
+	cpio(b, "TRAILER!!!", 0, nil)
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
 // cpio appends one member in the format newc.
 func cpio(b *bytes.Buffer, name string, mode int, data []byte) {
 	ino, uid, gid, links, mtime, devices, check := 0, 0, 0, 1, 0, 0, 0

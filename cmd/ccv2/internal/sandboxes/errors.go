@@ -57,6 +57,9 @@ func NeedRoot(euid int) error {
 
 // Explain says what an error of a request means.
 func Explain(r Record, err error) error {
+	if _, own := errors.AsType[*Error](err); own { // it has nothing to do with the shim
+		return err
+	}
 	switch {
 	case err == nil:
 		return nil

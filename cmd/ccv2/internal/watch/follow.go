@@ -55,9 +55,23 @@ var logs = map[string]entryLog{
 }
 
 func consoleCommand(t *tool) *cli.Command {
-	return t.logCommand("console", "print what the guest has written to its console",
+	var attach bool
+	c := t.logCommand("console", "print what the guest has written to its console",
 		"The shim keeps the last 1024 lines, with their times. Errors and panics of the guest's kernel are there in any case; all its messages are "+
-			"with console = true in [guest].")
+			"with console = true in [guest]. With --attach this terminal is the console until Ctrl-]; the pod must have started with console_input = true in [guest], and /bin/sh of its image answers.")
+	c.Flags = append(c.Flags, &cli.BoolFlag{Name: "attach", Aliases: []string{"a"}, Usage: "type on the console, where the configuration lets root; Ctrl-] detaches", Destination: &attach})
+	history := c.Action
+	c.Action = func(ctx context.Context, c *cli.Command) error {
+		if !attach {
+			return history(ctx, c)
+		}
+		r, err := t.One(c)
+		if err != nil {
+			return err
+		}
+		return sandboxes.Explain(r, t.attach(ctx, r))
+	}
+	return c
 }
 
 func eventsCommand(t *tool) *cli.Command {

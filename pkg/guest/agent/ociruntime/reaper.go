@@ -172,4 +172,13 @@ func (r *Reaper) Wait(c *exec.Cmd, ch chan runc.Exit) (int, error) {
 	return e.Status, nil
 }
 
+// Finish runs a command to its end, however that is.
+func (r *Reaper) Finish(c *exec.Cmd) error {
+	exit, err := r.Start(c)
+	if err == nil {
+		_, err = r.Wait(c, exit)
+	}
+	return err
+}
+
 var _ runc.ProcessMonitor = (*Reaper)(nil)

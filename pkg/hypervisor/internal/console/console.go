@@ -14,6 +14,9 @@ import (
 const (
 	maxLines   = 1024
 	maxLineLen = 512
+	// Of what those who watch have not read yet 64 KiB are kept.
+	maxPieces = 64
+	maxChunk  = 1 << 10
 )
 
 // Console keeps the last lines of a stream, made printable. It is an
@@ -24,6 +27,8 @@ type Console struct {
 	mu   sync.Mutex // guards what follows; held while a line is added
 	line []byte     // the line that is being written
 	esc  escState
+	live *history.Log[string] // what comes, while somebody watches; nil otherwise
+	seen int                  // how many do
 }
 
 // New returns a console without lines.
@@ -45,46 +50,86 @@ const (
 func (c *Console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var chunk []byte // of what those who watch get
 	for _, b := range p {
-		c.put(b)
+		if shown := c.put(b); shown != 0 && c.live != nil {
+			chunk = append(chunk, shown)
+		}
+		if len(chunk) == maxChunk {
+			c.live.Add(string(chunk))
+			chunk = chunk[:0]
+		}
+	}
+	if len(chunk) > 0 {
+		c.live.Add(string(chunk))
 	}
 	return len(p), nil
 }
 
-// put takes one byte. Escape sequences and control characters are left out and
-// what is not ASCII becomes '?': the lines end up in logs and in error messages.
-func (c *Console) put(b byte) {
+// Watch has what comes from now on, made harmless for a terminal but as it is written, in pieces of which the last ones are kept for a
+// reader that is slow. It begins with the line that is being written. stop ends it.
+func (c *Console) Watch() (pieces *history.Log[string], from uint64, begin string, stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live == nil {
+		c.live = history.New[string](maxPieces)
+	}
+	c.seen++
+	return c.live, c.live.Count(), string(c.line), sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.seen--; c.seen == 0 {
+			c.live = nil
+		}
+	})
+}
+
+// put takes one byte, and returns what a terminal may have of it, or 0. The lines end up in logs and in error messages: they
+// have no control characters at all.
+func (c *Console) put(b byte) (shown byte) {
+	shown = c.filter(b)
+	switch {
+	case shown == '\n':
+		c.push()
+	case len(c.line) >= maxLineLen:
+	case shown == '\t':
+		c.line = append(c.line, ' ')
+	case shown >= ' ':
+		c.line = append(c.line, shown)
+	}
+	return shown
+}
+
+// filter leaves out escape sequences and control characters, but for those that move to where something was written
+// before, and makes '?' of what is not ASCII.
+func (c *Console) filter(b byte) byte {
 	switch c.esc {
 	case escStart:
 		c.esc = escNone
 		if b == '[' {
 			c.esc = escCSI
 		}
-		return
+		return 0
 	case escCSI:
 		if b >= 0x40 && b <= 0x7e {
 			c.esc = escNone
 		}
 		if b != '\n' {
-			return
+			return 0
 		}
 		c.esc = escNone // no sequence spans lines
 	case escNone:
 	}
 	switch {
-	case b == '\n':
-		c.push()
 	case b == 0x1b:
 		c.esc = escStart
-	case len(c.line) >= maxLineLen:
-	case b == '\t':
-		c.line = append(c.line, ' ')
-	case b < 0x20 || b == 0x7f:
+		return 0
+	case b == '\n' || b == '\r' || b == '\t' || b == '\b' || b >= ' ' && b < 0x7f:
+		return b
 	case b > 0x7f:
-		c.line = append(c.line, '?')
-	default:
-		c.line = append(c.line, b)
+		return '?'
 	}
+	return 0
 }
 
 func (c *Console) push() {

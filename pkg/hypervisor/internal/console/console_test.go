@@ -55,3 +55,45 @@ func TestConsoleTail(t *testing.T) {
 		t.Errorf("tail(-1) = %q", got)
 	}
 }
+
+// TestWatch: what comes is there as it is written, without what a terminal would take for more; of a reader that is slow only the last pieces
+// are kept, and without one nothing.
+func TestWatch(t *testing.T) {
+	c := New()
+	write := func(s string) {
+		if _, err := c.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("before\n# ")
+	pieces, from, begin, stop := c.Watch()
+	other, _, _, stopOther := c.Watch()
+	write("a\x1b[31")
+	write("mb\x07\xff\b\tc\r\n")
+	all, _ := pieces.From(from)
+	if got := strings.Join(all, ""); got != "ab?\b\tc\r\n" || begin != "# " || other != pieces {
+		t.Errorf("got %q behind %q", got, begin)
+	}
+	if diff := cmp.Diff([]string{"before", "# ab? c"}, c.Tail(9)); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+	write(strings.Repeat("x", 10*maxPieces*maxChunk))
+	size := 0
+	all, lost := pieces.From(from)
+	for _, piece := range all {
+		size += len(piece)
+	}
+	if size > maxPieces*maxChunk || lost == 0 {
+		t.Errorf("%d bytes are kept, %d pieces are lost", size, lost)
+	}
+	stop()
+	stop()
+	before := pieces.Count()
+	if write("seen"); pieces.Count() != before+1 {
+		t.Error("the other one does not see it")
+	}
+	stopOther()
+	if write("unseen"); pieces.Count() != before+1 || c.live != nil {
+		t.Error("it is kept for nobody")
+	}
+}

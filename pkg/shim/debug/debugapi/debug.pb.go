@@ -1037,6 +1037,162 @@ func (x *LogLevelReply) GetBefore() string {
 	return ""
 }
 
+type ConsoleInput struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *AttachStart           `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"` // in the first message
+	Typed         []byte                 `protobuf:"bytes,2,opt,name=typed,proto3" json:"typed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleInput) Reset() {
+	*x = ConsoleInput{}
+	mi := &file_debug_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleInput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleInput) ProtoMessage() {}
+
+func (x *ConsoleInput) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleInput.ProtoReflect.Descriptor instead.
+func (*ConsoleInput) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ConsoleInput) GetStart() *AttachStart {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ConsoleInput) GetTyped() []byte {
+	if x != nil {
+		return x.Typed
+	}
+	return nil
+}
+
+type AttachStart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	By            string                 `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"` // who attaches, for the event and for the next one who wants to
+	Activity      string                 `protobuf:"bytes,15,opt,name=activity,proto3" json:"activity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachStart) Reset() {
+	*x = AttachStart{}
+	mi := &file_debug_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachStart) ProtoMessage() {}
+
+func (x *AttachStart) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
+func (*AttachStart) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AttachStart) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *AttachStart) GetActivity() string {
+	if x != nil {
+		return x.Activity
+	}
+	return ""
+}
+
+type ConsoleOutput struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`  // harmless for a terminal; empty at the begin
+	Lost          uint64                 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"` // pieces that came before it and are forgotten
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleOutput) Reset() {
+	*x = ConsoleOutput{}
+	mi := &file_debug_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleOutput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleOutput) ProtoMessage() {}
+
+func (x *ConsoleOutput) ProtoReflect() protoreflect.Message {
+	mi := &file_debug_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleOutput.ProtoReflect.Descriptor instead.
+func (*ConsoleOutput) Descriptor() ([]byte, []int) {
+	return file_debug_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ConsoleOutput) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ConsoleOutput) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
 type AttachDiskRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // on the host, absolute
@@ -1049,7 +1205,7 @@ type AttachDiskRequest struct {
 
 func (x *AttachDiskRequest) Reset() {
 	*x = AttachDiskRequest{}
-	mi := &file_debug_proto_msgTypes[16]
+	mi := &file_debug_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1217,7 @@ func (x *AttachDiskRequest) String() string {
 func (*AttachDiskRequest) ProtoMessage() {}
 
 func (x *AttachDiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_debug_proto_msgTypes[16]
+	mi := &file_debug_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1230,7 @@ func (x *AttachDiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachDiskRequest.ProtoReflect.Descriptor instead.
 func (*AttachDiskRequest) Descriptor() ([]byte, []int) {
-	return file_debug_proto_rawDescGZIP(), []int{16}
+	return file_debug_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AttachDiskRequest) GetPath() string {
@@ -1114,7 +1270,7 @@ type AttachDiskReply struct {
 
 func (x *AttachDiskReply) Reset() {
 	*x = AttachDiskReply{}
-	mi := &file_debug_proto_msgTypes[17]
+	mi := &file_debug_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1282,7 @@ func (x *AttachDiskReply) String() string {
 func (*AttachDiskReply) ProtoMessage() {}
 
 func (x *AttachDiskReply) ProtoReflect() protoreflect.Message {
-	mi := &file_debug_proto_msgTypes[17]
+	mi := &file_debug_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1295,7 @@ func (x *AttachDiskReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachDiskReply.ProtoReflect.Descriptor instead.
 func (*AttachDiskReply) Descriptor() ([]byte, []int) {
-	return file_debug_proto_rawDescGZIP(), []int{17}
+	return file_debug_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AttachDiskReply) GetDisk() string {
@@ -1161,7 +1317,7 @@ type DetachDiskRequest struct {
 
 func (x *DetachDiskRequest) Reset() {
 	*x = DetachDiskRequest{}
-	mi := &file_debug_proto_msgTypes[18]
+	mi := &file_debug_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1329,7 @@ func (x *DetachDiskRequest) String() string {
 func (*DetachDiskRequest) ProtoMessage() {}
 
 func (x *DetachDiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_debug_proto_msgTypes[18]
+	mi := &file_debug_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1342,7 @@ func (x *DetachDiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachDiskRequest.ProtoReflect.Descriptor instead.
 func (*DetachDiskRequest) Descriptor() ([]byte, []int) {
-	return file_debug_proto_rawDescGZIP(), []int{18}
+	return file_debug_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DetachDiskRequest) GetDisk() string {
@@ -1225,7 +1381,7 @@ type DetachDiskReply struct {
 
 func (x *DetachDiskReply) Reset() {
 	*x = DetachDiskReply{}
-	mi := &file_debug_proto_msgTypes[19]
+	mi := &file_debug_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1393,7 @@ func (x *DetachDiskReply) String() string {
 func (*DetachDiskReply) ProtoMessage() {}
 
 func (x *DetachDiskReply) ProtoReflect() protoreflect.Message {
-	mi := &file_debug_proto_msgTypes[19]
+	mi := &file_debug_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1406,7 @@ func (x *DetachDiskReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachDiskReply.ProtoReflect.Descriptor instead.
 func (*DetachDiskReply) Descriptor() ([]byte, []int) {
-	return file_debug_proto_rawDescGZIP(), []int{19}
+	return file_debug_proto_rawDescGZIP(), []int{22}
 }
 
 var File_debug_proto protoreflect.FileDescriptor
@@ -1334,7 +1490,16 @@ const file_debug_proto_rawDesc = "" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
 	"\bactivity\x18\x0f \x01(\tR\bactivity\"'\n" +
 	"\rLogLevelReply\x12\x16\n" +
-	"\x06before\x18\x01 \x01(\tR\x06before\"p\n" +
+	"\x06before\x18\x01 \x01(\tR\x06before\"V\n" +
+	"\fConsoleInput\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.ccv2.debug.v1.AttachStartR\x05start\x12\x14\n" +
+	"\x05typed\x18\x02 \x01(\fR\x05typed\"9\n" +
+	"\vAttachStart\x12\x0e\n" +
+	"\x02by\x18\x01 \x01(\tR\x02by\x12\x1a\n" +
+	"\bactivity\x18\x0f \x01(\tR\bactivity\"7\n" +
+	"\rConsoleOutput\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"p\n" +
 	"\x11AttachDiskRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1b\n" +
 	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12\x0e\n" +
@@ -1347,7 +1512,7 @@ const file_debug_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\x03R\atimeout\x12\x0e\n" +
 	"\x02by\x18\x03 \x01(\tR\x02by\x12\x1a\n" +
 	"\bactivity\x18\x0f \x01(\tR\bactivity\"\x11\n" +
-	"\x0fDetachDiskReply2\xe5\x05\n" +
+	"\x0fDetachDiskReply2\xae\x06\n" +
 	"\x05Debug\x12;\n" +
 	"\x04Info\x12\x1a.ccv2.debug.v1.InfoRequest\x1a\x17.ccv2.debug.v1.Document\x12<\n" +
 	"\aConsole\x12\x19.ccv2.debug.v1.LogRequest\x1a\x14.ccv2.debug.v1.Entry0\x01\x12;\n" +
@@ -1357,7 +1522,8 @@ const file_debug_proto_rawDesc = "" +
 	"\x03End\x12\x19.ccv2.debug.v1.EndRequest\x1a\x17.ccv2.debug.v1.EndReply\x12C\n" +
 	"\bCounters\x12\x1e.ccv2.debug.v1.CountersRequest\x1a\x17.ccv2.debug.v1.Document\x12>\n" +
 	"\x05Trace\x12\x1b.ccv2.debug.v1.TraceRequest\x1a\x16.ccv2.debug.v1.Message0\x01\x12H\n" +
-	"\bLogLevel\x12\x1e.ccv2.debug.v1.LogLevelRequest\x1a\x1c.ccv2.debug.v1.LogLevelReply\x12N\n" +
+	"\bLogLevel\x12\x1e.ccv2.debug.v1.LogLevelRequest\x1a\x1c.ccv2.debug.v1.LogLevelReply\x12G\n" +
+	"\x06Attach\x12\x1b.ccv2.debug.v1.ConsoleInput\x1a\x1c.ccv2.debug.v1.ConsoleOutput(\x010\x01\x12N\n" +
 	"\n" +
 	"AttachDisk\x12 .ccv2.debug.v1.AttachDiskRequest\x1a\x1e.ccv2.debug.v1.AttachDiskReply\x12N\n" +
 	"\n" +
@@ -1375,7 +1541,7 @@ func file_debug_proto_rawDescGZIP() []byte {
 	return file_debug_proto_rawDescData
 }
 
-var file_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_debug_proto_goTypes = []any{
 	(*InfoRequest)(nil),       // 0: ccv2.debug.v1.InfoRequest
 	(*Document)(nil),          // 1: ccv2.debug.v1.Document
@@ -1393,40 +1559,46 @@ var file_debug_proto_goTypes = []any{
 	(*Message)(nil),           // 13: ccv2.debug.v1.Message
 	(*LogLevelRequest)(nil),   // 14: ccv2.debug.v1.LogLevelRequest
 	(*LogLevelReply)(nil),     // 15: ccv2.debug.v1.LogLevelReply
-	(*AttachDiskRequest)(nil), // 16: ccv2.debug.v1.AttachDiskRequest
-	(*AttachDiskReply)(nil),   // 17: ccv2.debug.v1.AttachDiskReply
-	(*DetachDiskRequest)(nil), // 18: ccv2.debug.v1.DetachDiskRequest
-	(*DetachDiskReply)(nil),   // 19: ccv2.debug.v1.DetachDiskReply
+	(*ConsoleInput)(nil),      // 16: ccv2.debug.v1.ConsoleInput
+	(*AttachStart)(nil),       // 17: ccv2.debug.v1.AttachStart
+	(*ConsoleOutput)(nil),     // 18: ccv2.debug.v1.ConsoleOutput
+	(*AttachDiskRequest)(nil), // 19: ccv2.debug.v1.AttachDiskRequest
+	(*AttachDiskReply)(nil),   // 20: ccv2.debug.v1.AttachDiskReply
+	(*DetachDiskRequest)(nil), // 21: ccv2.debug.v1.DetachDiskRequest
+	(*DetachDiskReply)(nil),   // 22: ccv2.debug.v1.DetachDiskReply
 }
 var file_debug_proto_depIdxs = []int32{
 	6,  // 0: ccv2.debug.v1.ExecInput.start:type_name -> ccv2.debug.v1.ExecStart
-	0,  // 1: ccv2.debug.v1.Debug.Info:input_type -> ccv2.debug.v1.InfoRequest
-	2,  // 2: ccv2.debug.v1.Debug.Console:input_type -> ccv2.debug.v1.LogRequest
-	2,  // 3: ccv2.debug.v1.Debug.Events:input_type -> ccv2.debug.v1.LogRequest
-	4,  // 4: ccv2.debug.v1.Debug.Dump:input_type -> ccv2.debug.v1.DumpRequest
-	7,  // 5: ccv2.debug.v1.Debug.Exec:input_type -> ccv2.debug.v1.ExecInput
-	9,  // 6: ccv2.debug.v1.Debug.End:input_type -> ccv2.debug.v1.EndRequest
-	11, // 7: ccv2.debug.v1.Debug.Counters:input_type -> ccv2.debug.v1.CountersRequest
-	12, // 8: ccv2.debug.v1.Debug.Trace:input_type -> ccv2.debug.v1.TraceRequest
-	14, // 9: ccv2.debug.v1.Debug.LogLevel:input_type -> ccv2.debug.v1.LogLevelRequest
-	16, // 10: ccv2.debug.v1.Debug.AttachDisk:input_type -> ccv2.debug.v1.AttachDiskRequest
-	18, // 11: ccv2.debug.v1.Debug.DetachDisk:input_type -> ccv2.debug.v1.DetachDiskRequest
-	1,  // 12: ccv2.debug.v1.Debug.Info:output_type -> ccv2.debug.v1.Document
-	3,  // 13: ccv2.debug.v1.Debug.Console:output_type -> ccv2.debug.v1.Entry
-	3,  // 14: ccv2.debug.v1.Debug.Events:output_type -> ccv2.debug.v1.Entry
-	5,  // 15: ccv2.debug.v1.Debug.Dump:output_type -> ccv2.debug.v1.Part
-	8,  // 16: ccv2.debug.v1.Debug.Exec:output_type -> ccv2.debug.v1.ExecOutput
-	10, // 17: ccv2.debug.v1.Debug.End:output_type -> ccv2.debug.v1.EndReply
-	1,  // 18: ccv2.debug.v1.Debug.Counters:output_type -> ccv2.debug.v1.Document
-	13, // 19: ccv2.debug.v1.Debug.Trace:output_type -> ccv2.debug.v1.Message
-	15, // 20: ccv2.debug.v1.Debug.LogLevel:output_type -> ccv2.debug.v1.LogLevelReply
-	17, // 21: ccv2.debug.v1.Debug.AttachDisk:output_type -> ccv2.debug.v1.AttachDiskReply
-	19, // 22: ccv2.debug.v1.Debug.DetachDisk:output_type -> ccv2.debug.v1.DetachDiskReply
-	12, // [12:23] is the sub-list for method output_type
-	1,  // [1:12] is the sub-list for method input_type
-	1,  // [1:1] is the sub-list for extension type_name
-	1,  // [1:1] is the sub-list for extension extendee
-	0,  // [0:1] is the sub-list for field type_name
+	17, // 1: ccv2.debug.v1.ConsoleInput.start:type_name -> ccv2.debug.v1.AttachStart
+	0,  // 2: ccv2.debug.v1.Debug.Info:input_type -> ccv2.debug.v1.InfoRequest
+	2,  // 3: ccv2.debug.v1.Debug.Console:input_type -> ccv2.debug.v1.LogRequest
+	2,  // 4: ccv2.debug.v1.Debug.Events:input_type -> ccv2.debug.v1.LogRequest
+	4,  // 5: ccv2.debug.v1.Debug.Dump:input_type -> ccv2.debug.v1.DumpRequest
+	7,  // 6: ccv2.debug.v1.Debug.Exec:input_type -> ccv2.debug.v1.ExecInput
+	9,  // 7: ccv2.debug.v1.Debug.End:input_type -> ccv2.debug.v1.EndRequest
+	11, // 8: ccv2.debug.v1.Debug.Counters:input_type -> ccv2.debug.v1.CountersRequest
+	12, // 9: ccv2.debug.v1.Debug.Trace:input_type -> ccv2.debug.v1.TraceRequest
+	14, // 10: ccv2.debug.v1.Debug.LogLevel:input_type -> ccv2.debug.v1.LogLevelRequest
+	16, // 11: ccv2.debug.v1.Debug.Attach:input_type -> ccv2.debug.v1.ConsoleInput
+	19, // 12: ccv2.debug.v1.Debug.AttachDisk:input_type -> ccv2.debug.v1.AttachDiskRequest
+	21, // 13: ccv2.debug.v1.Debug.DetachDisk:input_type -> ccv2.debug.v1.DetachDiskRequest
+	1,  // 14: ccv2.debug.v1.Debug.Info:output_type -> ccv2.debug.v1.Document
+	3,  // 15: ccv2.debug.v1.Debug.Console:output_type -> ccv2.debug.v1.Entry
+	3,  // 16: ccv2.debug.v1.Debug.Events:output_type -> ccv2.debug.v1.Entry
+	5,  // 17: ccv2.debug.v1.Debug.Dump:output_type -> ccv2.debug.v1.Part
+	8,  // 18: ccv2.debug.v1.Debug.Exec:output_type -> ccv2.debug.v1.ExecOutput
+	10, // 19: ccv2.debug.v1.Debug.End:output_type -> ccv2.debug.v1.EndReply
+	1,  // 20: ccv2.debug.v1.Debug.Counters:output_type -> ccv2.debug.v1.Document
+	13, // 21: ccv2.debug.v1.Debug.Trace:output_type -> ccv2.debug.v1.Message
+	15, // 22: ccv2.debug.v1.Debug.LogLevel:output_type -> ccv2.debug.v1.LogLevelReply
+	18, // 23: ccv2.debug.v1.Debug.Attach:output_type -> ccv2.debug.v1.ConsoleOutput
+	20, // 24: ccv2.debug.v1.Debug.AttachDisk:output_type -> ccv2.debug.v1.AttachDiskReply
+	22, // 25: ccv2.debug.v1.Debug.DetachDisk:output_type -> ccv2.debug.v1.DetachDiskReply
+	14, // [14:26] is the sub-list for method output_type
+	2,  // [2:14] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_debug_proto_init() }
@@ -1440,7 +1612,7 @@ func file_debug_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_debug_proto_rawDesc), len(file_debug_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -17,6 +17,7 @@ type DebugService interface {
 	Counters(context.Context, *CountersRequest) (*Document, error)
 	Trace(context.Context, *TraceRequest, Debug_TraceServer) error
 	LogLevel(context.Context, *LogLevelRequest) (*LogLevelReply, error)
+	Attach(context.Context, Debug_AttachServer) error
 	AttachDisk(context.Context, *AttachDiskRequest) (*AttachDiskReply, error)
 	DetachDisk(context.Context, *DetachDiskRequest) (*DetachDiskReply, error)
 }
@@ -93,6 +94,28 @@ type debugTraceServer struct {
 
 func (x *debugTraceServer) Send(m *Message) error {
 	return x.StreamServer.SendMsg(m)
+}
+
+type Debug_AttachServer interface {
+	Send(*ConsoleOutput) error
+	Recv() (*ConsoleInput, error)
+	ttrpc.StreamServer
+}
+
+type debugAttachServer struct {
+	ttrpc.StreamServer
+}
+
+func (x *debugAttachServer) Send(m *ConsoleOutput) error {
+	return x.StreamServer.SendMsg(m)
+}
+
+func (x *debugAttachServer) Recv() (*ConsoleInput, error) {
+	m := new(ConsoleInput)
+	if err := x.StreamServer.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func RegisterDebugService(srv *ttrpc.Server, svc DebugService) {
@@ -193,6 +216,13 @@ func RegisterDebugService(srv *ttrpc.Server, svc DebugService) {
 				StreamingClient: false,
 				StreamingServer: true,
 			},
+			"Attach": {
+				Handler: func(ctx context.Context, stream ttrpc.StreamServer) (interface{}, error) {
+					return nil, svc.Attach(ctx, &debugAttachServer{stream})
+				},
+				StreamingClient: true,
+				StreamingServer: true,
+			},
 		},
 	})
 }
@@ -207,6 +237,7 @@ type DebugClient interface {
 	Counters(context.Context, *CountersRequest) (*Document, error)
 	Trace(context.Context, *TraceRequest) (Debug_TraceClient, error)
 	LogLevel(context.Context, *LogLevelRequest) (*LogLevelReply, error)
+	Attach(context.Context) (Debug_AttachClient, error)
 	AttachDisk(context.Context, *AttachDiskRequest) (*AttachDiskReply, error)
 	DetachDisk(context.Context, *DetachDiskRequest) (*DetachDiskReply, error)
 }
@@ -401,6 +432,40 @@ func (c *debugClient) LogLevel(ctx context.Context, req *LogLevelRequest) (*LogL
 		return nil, err
 	}
 	return &resp, nil
+}
+
+func (c *debugClient) Attach(ctx context.Context) (Debug_AttachClient, error) {
+	stream, err := c.client.NewStream(ctx, &ttrpc.StreamDesc{
+		StreamingClient: true,
+		StreamingServer: true,
+	}, "ccv2.debug.v1.Debug", "Attach", nil)
+	if err != nil {
+		return nil, err
+	}
+	x := &debugAttachClient{stream}
+	return x, nil
+}
+
+type Debug_AttachClient interface {
+	Send(*ConsoleInput) error
+	Recv() (*ConsoleOutput, error)
+	ttrpc.ClientStream
+}
+
+type debugAttachClient struct {
+	ttrpc.ClientStream
+}
+
+func (x *debugAttachClient) Send(m *ConsoleInput) error {
+	return x.ClientStream.SendMsg(m)
+}
+
+func (x *debugAttachClient) Recv() (*ConsoleOutput, error) {
+	m := new(ConsoleOutput)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func (c *debugClient) AttachDisk(ctx context.Context, req *AttachDiskRequest) (*AttachDiskReply, error) {
