@@ -87,24 +87,36 @@ func typeOn(from io.Reader, send func(*debugapi.ConsoleInput) error) {
 
 // showConsole prints what the guest writes. The shim has made it harmless, and so does this, for a shim is of any release.
 func (t *tool) showConsole(m *debugapi.ConsoleOutput, next func() (*debugapi.ConsoleOutput, error)) (err error) {
+	out := screen{out: t.Stdout}
 	for err == nil {
 		if m.GetLost() > 0 {
 			fmt.Fprintf(t.Stderr, "\n… %d pieces came too fast\n", m.GetLost())
 		}
-		if _, err = io.WriteString(t.Stdout, harmless(m.GetText())); err == nil {
+		if err = out.show(m.GetText()); err == nil {
 			m, err = next()
 		}
 	}
 	return err
 }
 
-// harmless leaves what is printable, and what moves within a line or to the next one, which this terminal begins itself.
-func harmless(s string) string {
-	s = strings.ReplaceAll(s, "\r\n", "\n")
-	return strings.Map(func(r rune) rune {
-		if r >= ' ' && r <= '~' || strings.ContainsRune("\n\r\t\b", r) {
-			return r
+// screen is this terminal, which goes to the begin of a line by itself when it begins one.
+type screen struct {
+	out io.Writer
+	cr  bool // a carriage return waits for what is behind it
+}
+
+// show shows what is printable, and what moves within a line or to the next one.
+func (s *screen) show(text string) error {
+	var b strings.Builder
+	for _, r := range text {
+		if s.cr && r != '\n' {
+			b.WriteByte('\r')
 		}
-		return -1
-	}, s)
+		s.cr = r == '\r'
+		if !s.cr && (r >= ' ' && r <= '~' || strings.ContainsRune("\n\t\b", r)) {
+			b.WriteRune(r)
+		}
+	}
+	_, err := io.WriteString(s.out, b.String())
+	return err
 }

@@ -34,14 +34,14 @@ func TestTypeOn(t *testing.T) {
 // TestShowConsole: whatever a shim passes on, no control character reaches the terminal but those that move in what was written.
 func TestShowConsole(t *testing.T) {
 	var out, errs bytes.Buffer
-	list := []*debugapi.ConsoleOutput{{Text: "begin"}, {Text: "a\x1b[2J\x07\u009b\tb\b \b\r\n", Lost: 3}}
+	list := []*debugapi.ConsoleOutput{{Text: "begin"}, {Text: "a\x1b[2J\x07\u009b\tb\b \b\r\n", Lost: 3}, {Text: "50%\r"}, {Text: "60%\r"}, {Text: "\n"}}
 	err := (&tool{&operator.Operator{Options: operator.Options{Stdout: &out, Stderr: &errs}}}).showConsole(list[0], func() (*debugapi.ConsoleOutput, error) {
 		if list = list[1:]; len(list) == 0 {
 			return nil, io.EOF
 		}
 		return list[0], nil
 	})
-	if diff := cmp.Diff("begina[2J\tb\b \b\n", out.String()); diff != "" || !errors.Is(err, io.EOF) || !strings.Contains(errs.String(), "3 pieces") {
+	if diff := cmp.Diff("begina[2J\tb\b \b\n50%\r60%\n", out.String()); diff != "" || !errors.Is(err, io.EOF) || !strings.Contains(errs.String(), "3 pieces") {
 		t.Errorf("%v, %s (-want +got):\n%s", err, errs.String(), diff)
 	}
 }
