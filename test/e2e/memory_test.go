@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -213,4 +214,27 @@ func TestMountsOutliveMemory(t *testing.T) {
 		}
 		shared.KillTask(t, task)
 	})
+}
+
+// TestMemoryGivenBack: what a container frees is the host's again, of a VM that has booted and of
+// one from a template.
+func TestMemoryGivenBack(t *testing.T) {
+	for _, source := range []string{"boot", "template"} {
+		t.Run(source, func(t *testing.T) {
+			shared.Configure(t, func(s *harness.Settings) { s.NoTemplates = source == "boot" })
+			id := "gives-back-" + source
+			task := shared.Running(t, id, harness.Streams{}, []string{"sleep", "1000000"})
+			vmm := shared.AwaitProcess(t, harness.QEMU, id)
+			const mib = 56 // of 64
+			before := vmm.PSS(t)
+			if out, status := shared.Output(t, task, "use", "sh", "-c", fmt.Sprintf("dd if=/dev/zero of=/dev/shm/file bs=1M count=%d", mib)); status != 0 {
+				t.Fatalf("%d: %s", status, out)
+			}
+			used := vmm.PSS(t)
+			if out, status := shared.Output(t, task, "free", "rm", "/dev/shm/file"); status != 0 {
+				t.Fatalf("%d: %s", status, out)
+			}
+			harness.Until(t, fmt.Sprintf("return of the memory (%.0f MiB before, %.0f with the file)", before, used), func() bool { return vmm.PSS(t) < used-mib*2/3 })
+		})
+	}
 }

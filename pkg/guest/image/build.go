@@ -33,7 +33,7 @@ var moduleSets = []struct {
 	{layout.PhaseMMIO, []string{"virtio_mmio"}},
 	{layout.PhaseShare, []string{"virtiofs", "9p", "9pnet_virtio"}},
 	{layout.PhaseNet, []string{"virtio_net"}},
-	{layout.PhaseLate, []string{"virtio_blk", "virtio_rng"}},
+	{layout.PhaseLate, []string{"virtio_blk", "virtio_rng", "virtio_balloon"}},
 	{layout.PhasePlug, []string{"virtio_mem"}},
 	{layout.PhaseDemand, []string{"overlay", "erofs", "ext4", "crc32c_generic", "af_packet"}},
 	{layout.PhaseDemand, []string{"bridge", "veth", "dummy", "tun"}},
