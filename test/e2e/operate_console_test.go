@@ -83,12 +83,12 @@ func TestOperateConsole(t *testing.T) {
 	if r := shared.CCV2TTY(t, "", "console", "--attach", "typed"); r.Code != 1 || !strings.Contains(r.Stdout, "is attached; --follow watches") {
 		t.Errorf("a second one: exit code %d: %s", r.Code, r.Stdout)
 	}
+	before := len(a.shown.String())
 	a.enter(t, "exit\n") // another shell comes
-	harness.Until(t, "another shell", func() bool {
-		a.enter(t, "echo again-$((1+1))\n")
-		return strings.Contains(a.shown.String(), "again-2")
-	})
-	a.enter(t, "\x1d")
+	harness.Until(t, "another shell", func() bool { return strings.Contains(a.shown.String()[before:], "Enter 'help'") })
+	a.enter(t, "echo again-$((1+1))\n")
+	a.see(t, "again-2")
+	a.enter(t, "while :; do echo busy; done\n\x1d") // with messages on their way
 	a.see(t, "detached")
 	if err := <-a.ended; err != nil {
 		t.Error(err)

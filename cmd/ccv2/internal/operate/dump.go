@@ -67,7 +67,7 @@ func (t *tool) getDump(ctx context.Context, r sandboxes.Record, tasks bool) ([]p
 		return nil, err
 	}
 	defer c.Close()
-	stream, err := c.Dump(ctx, &debugapi.DumpRequest{Tasks: tasks, Activity: sandboxes.Activity()})
+	stream, err := c.Dump(c.Stream(ctx), &debugapi.DumpRequest{Tasks: tasks, Activity: sandboxes.Activity()})
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func (t *tool) run(ctx context.Context, r sandboxes.Record, start *debugapi.Exec
 	defer c.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Exec(ctx)
+	stream, err := c.Exec(c.Stream(ctx))
 	if err != nil {
 		return 0, err
 	}
@@ -121,7 +121,11 @@ func (t *tool) run(ctx context.Context, r sandboxes.Record, start *debugapi.Exec
 	if start.GetTerminal() {
 		go sendSizes(ctx, send)
 	}
-	return t.receive(stream)
+	status, err := t.receive(stream)
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // the operator has seen enough
+	}
+	return status, err
 }
 
 // receive copies what the program writes, until it ends.

@@ -242,7 +242,10 @@ func TestGC(t *testing.T) {
 func TestSupport(t *testing.T) {
 	h := newHost(t)
 	h.listen(h.sandbox("hangs", true, store.About{}))
-	h.sandbox("died", false, store.About{})
+	traced := filepath.Join(h.sandbox("died", false, store.About{}).Path(), store.SpansFile)
+	if err := os.WriteFile(traced, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	out := filepath.Join(h.dir, "out.tar.gz")
 	status, stdout, stderr := h.run("support", "-o", out)
 	if status != 0 {
@@ -256,7 +259,7 @@ func TestSupport(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, list)
 	}
-	for _, name := range []string{"MANIFEST", "host/proc/meminfo", "sandboxes/died/record.json", "sandboxes/hangs/events.txt", "sandboxes/hangs/dump.error.txt"} {
+	for _, name := range []string{"MANIFEST", "host/proc/meminfo", "sandboxes/died/record.json", "sandboxes/died/spans.jsonl", "sandboxes/hangs/events.txt", "sandboxes/hangs/dump.error.txt"} {
 		if !strings.Contains(string(list), "ccv2-support/"+name+"\n") {
 			t.Errorf("there is no %s:\n%s", name, list)
 		}

@@ -158,6 +158,9 @@ func (t *tool) describe(ctx context.Context, a *archive, r sandboxes.Record, tas
 		return errors.Join(errs...)
 	}
 	errs = append(errs, a.addJSON(dir+"sandbox", viewOne(ctx, r, t.Limit), nil))
+	if path := filepath.Join(r.Dir.Path(), store.SpansFile); exists(path) {
+		errs = append(errs, a.addFile(dir+store.SpansFile, path))
+	}
 	if !r.Saved.Shim.Alive() {
 		return errors.Join(append(errs, a.addFile(dir+store.JournalFile, filepath.Join(r.Dir.Path(), store.JournalFile)))...)
 	}
@@ -181,4 +184,10 @@ func (t *tool) describe(ctx context.Context, a *archive, r sandboxes.Record, tas
 		errs = append(errs, a.add(dir+"dump.error.txt", []byte(sandboxes.Explain(r, err).Error()+"\n")))
 	}
 	return errors.Join(errs...)
+}
+
+// exists reports whether there is a file.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

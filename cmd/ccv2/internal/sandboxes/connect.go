@@ -47,6 +47,13 @@ func Connect(ctx context.Context, r Record) (*Connection, error) {
 	return &Connection{DebugClient: debugapi.NewDebugClient(client), client: client}, nil
 }
 
+// Stream is the context of a stream, which ends with the connection when ctx does. One that was canceled by itself the shim would not
+// hear of, and the library would say on the terminal that nobody takes its messages.
+func (c *Connection) Stream(ctx context.Context) context.Context {
+	context.AfterFunc(ctx, c.Close)
+	return context.WithoutCancel(ctx)
+}
+
 // Close closes the connection.
 func (c *Connection) Close() { _ = c.client.Close() } // nothing is left to be said
 

@@ -36,7 +36,7 @@ func (t *tool) attach(ctx context.Context, r sandboxes.Record) error {
 	defer c.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Attach(ctx)
+	stream, err := c.Attach(c.Stream(ctx))
 	if err == nil {
 		err = stream.Send(&debugapi.ConsoleInput{Start: &debugapi.AttachStart{By: operator.Caller(), Activity: sandboxes.Activity()}})
 	}

@@ -168,7 +168,7 @@ func (t *tool) follow(
 	if request.GetFollow() {
 		silent.Stop()
 	}
-	entries, err := open(ctx, c, request)
+	entries, err := open(c.Stream(ctx), c, request)
 	if err != nil {
 		return err
 	}

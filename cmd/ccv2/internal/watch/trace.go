@@ -118,7 +118,7 @@ func (t *tracer) watch(ctx context.Context, r sandboxes.Record, request *debugap
 		return err
 	}
 	defer c.Close()
-	messages, err := c.Trace(ctx, request)
+	messages, err := c.Trace(c.Stream(ctx), request)
 	for err == nil {
 		var m *debugapi.Message
 		if m, err = messages.Recv(); err != nil {
