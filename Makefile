@@ -8,9 +8,9 @@ GO      ?= go
 # The file server: rust is built from source, debian is the distribution's, which may be
 # the one in C. `make demo` takes what is there.
 VIRTIOFSD ?= rust
-# The guest's kernel: debian is the distribution's own; source is built from Debian 12's source with
-# hack/guest-kernel.config.
-KERNEL ?= debian
+# The guest's kernel: source is built from Debian 12's source with hack/guest-kernel.config;
+# debian is the distribution's own, which other distributions get. `make demo` takes what is there.
+KERNEL ?= $(if $(shell grep '^VERSION_CODENAME=bookworm' /etc/os-release 2>/dev/null),source,debian)
 # The containerds that tests run with beside the newest: the distribution's, and
 # those with a module in tools.
 OLDER    = debian 1.7 2.0 2.1 2.2 2.3
@@ -34,10 +34,10 @@ MAIN_LD := -s -w -X main.version=$(VERSION)
 
 ##@ See it run
 
-demo: deps build guest stack $(BUILD)/busybox.tar ## run a busybox container in a VM, through a private containerd
+demo: deps build guest-there stack $(BUILD)/busybox.tar ## run a busybox container in a VM, through a private containerd
 	@hack/demo.sh demo $(BUILD)
 
-shell: deps build guest stack $(BUILD)/busybox.tar ## the same with a shell on this terminal
+shell: deps build guest-there stack $(BUILD)/busybox.tar ## the same with a shell on this terminal
 	@hack/demo.sh shell $(BUILD)
 
 ##@ Build
@@ -57,14 +57,19 @@ binaries:
 	@$(GOBUILD) -tags urfave_cli_no_template -ldflags "$(MAIN_LD)" -o $(BIN)/ ./cmd/ccv2-agent ./cmd/ccv2 ./cmd/ccv2-exec
 	@ln -sf containerd-shim-ccv2 $(BIN)/containerd-shim-cc-v2
 
-guest: deps build crun-static guest-kernel-$(KERNEL) ## build the guest's kernel and image; KERNEL=source builds the kernel from Debian 12's source (10 minutes)
+guest: deps build crun-static guest-kernel-$(KERNEL) ## build the guest's kernel (10 minutes, once; KERNEL=debian takes the distribution's) and image
 	@$(STEP) "build the guest's kernel and image" hack/guest.sh $(BUILD) $(KERNEL)
 
 guest-9p: deps build crun-static ## the same with a kernel that has 9p, for share.type "9p"
 	@$(STEP) "get a kernel with 9p from the distribution" hack/deps.sh kernel-9p $(BUILD)
 	@$(STEP) "build the guest's kernel and image with 9p" hack/guest.sh $(BUILD) 9p
 
+# The same with a kernel that is there.
+guest-there:
+	@$(MAKE) --no-print-directory guest KERNEL=$(if $(filter file,$(origin KERNEL)),$(if $(wildcard $(BUILD)/kernel-source/lib),source,debian),$(KERNEL))
+
 guest-kernel-debian: deps
+	@$(if $(filter file,$(origin KERNEL)),echo "    the guest gets the distribution's kernel: its own is built from the source of Debian 12")
 guest-kernel-source: $(BUILD)/kernel-source/lib
 
 $(BUILD)/kernel-source/lib: hack/build-kernel.sh hack/guest-kernel.config $(wildcard hack/kernel-*.patch)
@@ -293,8 +298,8 @@ $(BIN)/golangci-lint $(BIN)/gofumpt: tools/lint/go.mod tools/lint/go.sum
 
 ##@ Install and remove
 
-install: virtiofsd-$(VIRTIOFSD) ## install below PREFIX what `make build guest` has made, the file server, and /etc/ccv2/config.toml
-	@hack/install.sh $(BUILD) "$(DESTDIR)" "$(PREFIX)"
+install: virtiofsd-$(VIRTIOFSD) guest-kernel-$(KERNEL) ## install below PREFIX what `make build guest` has made, with that KERNEL, the file server, and /etc/ccv2/config.toml
+	@hack/install.sh $(BUILD) "$(DESTDIR)" "$(PREFIX)" $(KERNEL)
 
 clean: ## remove everything that was built; keeps what was downloaded
 	rm -rf $(BIN) $(BUILD)/guest $(BUILD)/guest-9p $(BUILD)/demo $(BUILD)/busybox.tar
@@ -305,5 +310,5 @@ distclean: ## remove BUILD
 help: ## list targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: generate demo shell deps deps-test build binaries guest guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
+.PHONY: generate demo shell deps deps-test build binaries guest guest-there guest-kernel-debian guest-kernel-source guest-9p crun-static virtiofsd virtiofsd-rust virtiofsd-debian stack stack-test client-nerdctl client-docker \
 	test lint unit fuzz e2e e2e-full workloads e2e-containerds e2e-prometheus e2e-collector e2e-host distributions kind-node e2e-kind e2e-kind-conformance conformance bench bench-host dist dist-test dist-test-host dist-bench fmt install clean distclean help

@@ -2,12 +2,13 @@
 # Installs what was built. A configuration that is there already stays; the new
 # one is put beside it.
 #
-# usage: hack/install.sh BUILD-DIR DESTDIR PREFIX
+# usage: hack/install.sh BUILD-DIR DESTDIR PREFIX [KERNEL]
+#   KERNEL  the guest's, as of hack/guest.sh: its image is built anew if it has another
 set -eu
 
 build=${1:?usage: hack/install.sh BUILD-DIR DESTDIR PREFIX}
 dest=$2
-prefix=${3:?usage: hack/install.sh BUILD-DIR DESTDIR PREFIX}
+prefix=${3:?usage: hack/install.sh BUILD-DIR DESTDIR PREFIX [KERNEL]}
 case $prefix in
 /*) ;;
 *)
@@ -22,6 +23,7 @@ for part in bin/containerd-shim-ccv2 bin/ccv2 bin/ccv2-agent guest/vmlinux guest
 		exit 1
 	}
 done
+[ -z "${4:-}" ] || "$(dirname "$0")/guest.sh" "$build" "$4"
 
 bin=$dest$prefix/bin share=$dest$prefix/share/ccv2 etc=$dest/etc/ccv2
 install -d "$bin" "$share" "$etc"

@@ -36,9 +36,9 @@ func built(t *testing.T) string {
 }
 
 // install runs the script and returns what it printed.
-func install(t *testing.T, build, dest, prefix string) (string, error) {
+func install(t *testing.T, build, dest, prefix string, kernel ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "hack/install.sh", build, dest, prefix)
+	cmd := exec.CommandContext(t.Context(), "hack/install.sh", append([]string{build, dest, prefix}, kernel...)...)
 	cmd.Dir = "../.."
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -125,6 +125,33 @@ func TestInstallFileServer(t *testing.T) {
 	}
 	if got, _ := config.Parse("installed", read(t, dest+"/etc/ccv2/config.toml"), nil); got.Share.VirtioFSD != path {
 		t.Errorf("the configuration names %s", got.Share.VirtioFSD)
+	}
+}
+
+// TestInstallKernel: the image that is installed has the kernel that was asked for.
+func TestInstallKernel(t *testing.T) {
+	build, dest := built(t), t.TempDir()
+	for name, text := range map[string]string{
+		"bin/ccv2":                         "#!/bin/sh\n[ \"$1\" = man ] || cp \"$4\" \"${10}/vmlinux\" # image build --kernel FILE … --out DIRECTORY\n",
+		"crun-static/crun":                 "crun",
+		"kernel-source/boot/vmlinuz-1-own": "own",
+	} {
+		path := filepath.Join(build, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := install(t, build, dest, "/usr", "source"); err != nil {
+		t.Fatal(err, out)
+	}
+	if got := read(t, dest+"/usr/share/ccv2/vmlinux"); got != "own" {
+		t.Errorf("the kernel is %q", got)
+	}
+	if out, err := install(t, build, dest, "/usr", "debian"); err == nil || !strings.Contains(out, "no kernel below") {
+		t.Error("a kernel that is not there:", err, out)
 	}
 }
 
