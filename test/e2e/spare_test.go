@@ -197,14 +197,18 @@ func TestSpareShimKilled(t *testing.T) {
 }
 
 // TestSpareMakerKilled: whatever a maker has made when it is killed, gc ends what is no VM that a
-// pod can have.
+// pod can have, and nothing of one that has.
 func TestSpareMakerKilled(t *testing.T) {
-	spares(t, 0, false)
+	spares(t, 1, false)
+	task := shared.Running(t, "lives", harness.Streams{}, []string{"/bin/sleep", "1000000"})
+	if got := sources(shared.Log())["lives"]; got != "spare" {
+		t.Fatalf("the VM is from %q", got)
+	}
 	shared.Configure(t, func(s *harness.Settings) { s.NoTemplates, s.Background, s.Spare = false, true, 2 })
 	for i := range 4 {
 		shared.CtrOK(t, "run", "--rm", harness.ImageName, fmt.Sprintf("makes%d", i), "true")
 		if i > 0 { // at another time each
-			harness.Until(t, "VM that is made", func() bool { return len(spareVMMs(t)) > i/2 || len(makersOf(t)) == 0 })
+			harness.Until(t, "VM that is made", func() bool { return len(spareVMMs(t)) > 1+i/2 || len(makersOf(t)) == 0 })
 		}
 		for _, pid := range makersOf(t) {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -219,8 +223,11 @@ func TestSpareMakerKilled(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		if pids, ready := spareVMMs(t), strings.Count(out, "has a spare VM"); len(pids) != ready {
-			t.Errorf("%d VMMs %v, and %d spare VMs", len(pids), pids, ready)
+		if pids, ready := spareVMMs(t), strings.Count(out, "has a spare VM"); len(pids) != 1+ready {
+			t.Errorf("%d VMMs %v, one of them the pod's, and %d spare VMs", len(pids), pids, ready)
 		}
+	}
+	if out, status := shared.Output(t, task, "more", "echo", "runs"); out != "runs\n" || status != 0 {
+		t.Errorf("%q, %d", out, status)
 	}
 }

@@ -211,9 +211,9 @@ func hotplugSlots(spec hypervisor.Spec) int {
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
 // monitorSocket and consoleSocket are the paths of what a machine that is parked has, where
-// others have what they inherit.
-func monitorSocket(spec hypervisor.Spec) string { return filepath.Join(spec.Dir, "monitor.sock") }
-func consoleSocket(spec hypervisor.Spec) string { return filepath.Join(spec.Dir, "console.sock") }
+// others have what they inherit. They are no longer than those of ports.
+func monitorSocket(spec hypervisor.Spec) string { return filepath.Join(spec.Dir, "qmp.sock") }
+func consoleSocket(spec hypervisor.Spec) string { return filepath.Join(spec.Dir, "tty.sock") }
 
 // portSocket is the path of the socket that QEMU makes for a port.
 func portSocket(spec hypervisor.Spec, n int) string {

@@ -3,11 +3,13 @@ package spare
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/containerd/errdefs"
 
@@ -55,15 +57,15 @@ func (p *Pool) fill(ctx context.Context, source *template.Source, key template.K
 	if err := p.clean(ctx, func(vm *VM) bool { return vm.Key != key }); err != nil {
 		return err
 	}
-	for number := range n {
-		dir := filepath.Join(p.Dir, fmt.Sprintf("%s.%d", key, number))
-		if _, err := os.Stat(dir); err == nil {
-			continue
-		}
+	ready, err := p.List() // all of this key
+	if err != nil {
+		return err
+	}
+	for range n - len(ready) {
 		if err := template.HasRoom(needMiB); err != nil {
 			return err
 		}
-		pid, err := makeOne(ctx, source, dir)
+		pid, err := p.makeOne(ctx, source, key)
 		if err != nil {
 			return err
 		}
@@ -72,9 +74,12 @@ func (p *Pool) fill(ctx context.Context, source *template.Source, key template.K
 	return nil
 }
 
-// makeOne makes a VM in a directory.
-func makeOne(ctx context.Context, source *template.Source, dir string) (pid int, err error) {
-	part := dir + ".part"
+// makeOne makes a VM.
+func (p *Pool) makeOne(ctx context.Context, source *template.Source, key template.Key) (pid int, err error) {
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // never fails
+	number := strconv.FormatUint(uint64(binary.BigEndian.Uint32(random[:])), 10)
+	part := p.part(number)
 	if err := os.Mkdir(part, 0o700); err != nil {
 		return 0, err
 	}
@@ -90,7 +95,7 @@ func makeOne(ctx context.Context, source *template.Source, dir string) (pid int,
 	if err := park(ctx, vm, source, part); err != nil {
 		return 0, errors.Join(err, vm.Kill(context.WithoutCancel(ctx)), os.RemoveAll(part))
 	}
-	return vm.PID(), os.Rename(part, dir)
+	return vm.PID(), os.Rename(part, filepath.Join(p.Dir, string(key)+"."+number))
 }
 
 // park records a VM, prepares its guest, and lets go of it.

@@ -49,6 +49,7 @@ type driver struct {
 	facts    string
 	parkErr  error
 	adoptErr error
+	hangs    bool
 	refuse   hyperstart.Code
 	parked   atomic.Int32
 	adopted  []hypervisor.Spec
@@ -82,6 +83,10 @@ func (d *driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM
 // Adopt implements [hypervisor.Adopter]: the VM that was parked goes on as another one.
 func (d *driver) Adopt(ctx context.Context, spec hypervisor.Spec, process hostproc.Process) (hypervisor.VM, error) {
 	d.adopted = append(d.adopted, spec)
+	if d.hangs {
+		<-ctx.Done()
+		return nil, errors.Join(ctx.Err(), process.Kill(context.WithoutCancel(ctx)))
+	}
 	if err := process.Kill(ctx); err != nil || d.adoptErr != nil {
 		return nil, errors.Join(err, d.adoptErr)
 	}
@@ -190,6 +195,7 @@ func wantFiles(t *testing.T, p *Pool, want ...string) {
 			got = append(got, e.Name())
 		}
 	}
+	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("the pool has %q, want %q", got, want)
 	}

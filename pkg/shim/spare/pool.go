@@ -29,8 +29,9 @@ const (
 	failedFile = "failed" // why none could be made
 )
 
-// name matches the directory of a VM.
-var name = regexp.MustCompile(`^([0-9a-f]{32})\.([0-9]+)(\.part|\.taken-([0-9]+))?$`)
+// name matches the directory of a VM: its key, number, and who has taken it. One that is no pod's yet,
+// or no more, has no key, so that the paths of its sockets are short.
+var name = regexp.MustCompile(`^(?:([0-9a-f]{32})\.([0-9]+)(?:\.taken-([0-9]+))?|([0-9]+)\.part)$`)
 
 // VM is a spare one.
 type VM struct {
@@ -38,7 +39,15 @@ type VM struct {
 	Process hostproc.Process
 	Made    time.Time
 	dir     string
+	part    string // the directory where it was made, and ends
 }
+
+// vm is the one of a directory with a name that matches.
+func (p *Pool) vm(match []string) *VM {
+	return &VM{Key: template.Key(match[1]), dir: filepath.Join(p.Dir, match[0]), part: p.part(match[2] + match[4])}
+}
+
+func (p *Pool) part(number string) string { return filepath.Join(p.Dir, number+".part") }
 
 // List returns the VMs that are ready. Those whose VMM has ended are left out.
 func (p *Pool) List() ([]*VM, error) {
@@ -52,10 +61,10 @@ func (p *Pool) List() ([]*VM, error) {
 	var all []*VM
 	for _, e := range entries {
 		m := name.FindStringSubmatch(e.Name())
-		if m == nil || m[3] != "" {
+		if m == nil || m[1] == "" || m[3] != "" {
 			continue
 		}
-		vm := &VM{Key: template.Key(m[1]), dir: filepath.Join(p.Dir, e.Name())}
+		vm := p.vm(m)
 		if vm.load() == nil && vm.Process.Alive() {
 			all = append(all, vm)
 		}
@@ -164,14 +173,7 @@ func (p *Pool) Sweep(ctx context.Context) error {
 // RemoveAll ends all VMs but those that a shim has taken, and removes the pool when nothing else
 // is in it. While VMs are made it is errdefs.ErrUnavailable.
 func (p *Pool) RemoveAll(ctx context.Context) error {
-	if err := p.remove(ctx, func(*VM) bool { return true }); err != nil {
-		return err
-	}
-	for _, name := range []string{failedFile, lockFile} {
-		_ = os.Remove(filepath.Join(p.Dir, name))
-	}
-	_ = os.Remove(p.Dir)
-	return nil
+	return p.remove(ctx, func(*VM) bool { return true }, failedFile, lockFile, "")
 }
 
 // Remove ends the VMs of some templates that are ready. While VMs are made it is
@@ -180,8 +182,9 @@ func (p *Pool) Remove(ctx context.Context, which func(template.Key) bool) error 
 	return p.remove(ctx, func(vm *VM) bool { return which(vm.Key) })
 }
 
-// remove is Sweep, and ends the VMs that are ready which unwanted reports.
-func (p *Pool) remove(ctx context.Context, unwanted func(*VM) bool) error {
+// remove is Sweep, and ends the VMs that are ready which unwanted reports. Files are removed as far as
+// they can be, while nobody else has the lock: who waits for it notices.
+func (p *Pool) remove(ctx context.Context, unwanted func(*VM) bool, files ...string) error {
 	if _, err := os.Stat(p.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -192,6 +195,9 @@ func (p *Pool) remove(ctx context.Context, unwanted func(*VM) bool) error {
 	defer unlock()
 	if err := p.clean(ctx, unwanted); err != nil {
 		return fmt.Errorf("remove spare vms: %w", err)
+	}
+	for _, name := range files {
+		_ = os.Remove(filepath.Join(p.Dir, name))
 	}
 	return nil
 }
@@ -208,14 +214,14 @@ func (p *Pool) clean(ctx context.Context, unwanted func(*VM) bool) error {
 		if m == nil {
 			continue
 		}
-		vm := &VM{Key: template.Key(m[1]), dir: filepath.Join(p.Dir, e.Name())}
+		vm := p.vm(m)
 		loaded := vm.load()
 		switch {
-		case m[4] != "":
-			if pid, err := strconv.Atoi(m[4]); err == nil && exists(pid) {
+		case m[3] != "":
+			if pid, err := strconv.Atoi(m[3]); err == nil && exists(pid) {
 				continue
 			}
-		case m[3] == "" && loaded == nil && vm.Process.Alive() && !unwanted(vm):
+		case m[1] != "" && loaded == nil && vm.Process.Alive() && !unwanted(vm):
 			continue
 		}
 		errs = append(errs, vm.end(ctx))
@@ -231,18 +237,14 @@ func exists(pid int) bool {
 // end ends the VM and removes what it has. It is taken out of the pool first, so that no
 // shim gets one that ends.
 func (vm *VM) end(ctx context.Context) error {
-	if !strings.HasSuffix(vm.dir, ".part") {
-		part := vm.dir + ".part"
-		if ready, _, taken := strings.Cut(vm.dir, ".taken-"); taken {
-			part = ready + ".part"
-		}
-		switch err := os.Rename(vm.dir, part); {
+	if vm.dir != vm.part {
+		switch err := os.Rename(vm.dir, vm.part); {
 		case errors.Is(err, os.ErrNotExist):
 			return nil // a shim has it
 		case err != nil:
 			return err
 		}
-		vm.dir = part
+		vm.dir = vm.part
 	}
 	if err := vm.load(); err == nil {
 		if err := vm.Process.Kill(ctx); err != nil {
@@ -255,7 +257,8 @@ func (vm *VM) end(ctx context.Context) error {
 }
 
 // killUsers ends the VMM whose maker has died before it could record it: its arguments have
-// the directory.
+// the directory. So have those of a VMM that was moved since, which is why no directory has the
+// name of an earlier one.
 func killUsers(ctx context.Context, dir string) error {
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -264,7 +267,7 @@ func killUsers(ctx context.Context, dir string) error {
 	var errs []error
 	for _, path := range paths {
 		args, err := os.ReadFile(path)
-		if err != nil || !strings.Contains(string(args), "path="+dir+"/") {
+		if err != nil || !strings.Contains(string(args), "path="+strings.ReplaceAll(dir, ",", ",,")+"/") {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))

@@ -51,6 +51,8 @@ func (s *Source) adopt(ctx context.Context, claimed *VM, spec hypervisor.Spec) (
 	if err := os.Rename(claimed.dir, to); err != nil {
 		return nil, errors.Join(err, claimed.end(ctx))
 	}
+	ctx, cancel := template.Part(ctx)
+	defer cancel()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, claimed.Process.Kill(context.WithoutCancel(ctx)), os.RemoveAll(to))

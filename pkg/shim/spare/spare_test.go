@@ -67,6 +67,45 @@ func TestFill(t *testing.T) {
 	}
 }
 
+// TestFillNames: no directory has the name of an earlier one, which the arguments of a pod's VMM have for
+// as long as it lives, and the paths of sockets are as short as the configuration says.
+func TestFillNames(t *testing.T) {
+	d := newDriver(t)
+	p, s := source(t, d)
+	seen := map[string]bool{}
+	for range 5 {
+		fill(t, p, s, 1)
+		dir := d.Last().Spec.Dir
+		if longest := len("/.spare/0123456789.part"); seen[dir] || len(dir)-len(filepath.Dir(p.Dir)) > longest {
+			t.Errorf("made in %s, after %v", dir, seen)
+		}
+		seen[dir] = true
+		if vm := p.Claim(key(t, s)); vm == nil || os.Rename(vm.dir, filepath.Join(t.TempDir(), "pod")) != nil {
+			t.Fatal("it cannot be taken")
+		}
+	}
+}
+
+// TestAcquireHangs: a VM that does not go on takes a part of the time alone.
+func TestAcquireHangs(t *testing.T) {
+	d := newDriver(t)
+	p, s := source(t, d)
+	fill(t, p, s, 1)
+	with := &Source{Template: s, Claimed: p.Claim(key(t, s))}
+	d.hangs = true
+	spec := s.VM.Spec
+	spec.Dir = t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	vm, _, err := with.Acquire(ctx, spec, math.MaxInt)
+	if err != nil || ctx.Err() != nil {
+		t.Fatalf("%v, %v", err, ctx.Err())
+	}
+	if err := vm.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFillFails: nothing is left but the reason, and it is not tried again soon.
 func TestFillFails(t *testing.T) {
 	for _, tt := range []struct {
@@ -128,7 +167,9 @@ func TestFillOther(t *testing.T) {
 		t.Errorf("%d made", len(pids))
 	}
 	<-old.Done()
-	wantFiles(t, p, string(key(t, s))+".0")
+	if got := ready(t, p); len(got) != 1 || got[0].Key != key(t, s) {
+		t.Errorf("ready: %+v", got)
+	}
 	if vm := p.Claim("0123"); vm != nil {
 		t.Error("a VM of another template was taken")
 	}
@@ -244,8 +285,8 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	killed := map[string]*exec.Cmd{
-		"made":       leave(t, p, k+".1.part", true),
-		"unrecorded": leave(t, p, k+".2.part", false),
+		"made":       leave(t, p, "1.part", true),
+		"unrecorded": leave(t, p, "2.part", false),
 		"taken":      leave(t, p, fmt.Sprintf("%s.3.taken-%d", k, dead.Process.Pid), true),
 	}
 	mine := fmt.Sprintf("%s.4.taken-%d", k, os.Getpid())
@@ -273,7 +314,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%s: %v", name, cmd.ProcessState)
 		}
 	}
-	wantFiles(t, p, k+".0", mine)
+	wantFiles(t, p, mine, filepath.Base(ready(t, p)[0].dir))
 	if err := unix.Kill(lives.Process.Pid, 0); err != nil {
 		t.Errorf("what a process has taken: %v", err)
 	}

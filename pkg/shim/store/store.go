@@ -92,7 +92,7 @@ func (d Dir) VM() string { return filepath.Join(d.path, "vm") }
 // SpareDir is where, below VM, a VM is that was made before there was a sandbox, and SpareRecord
 // the file there with its process: it is known before the sandbox's own record has it.
 const (
-	SpareDir    = "spare"
+	SpareDir    = "vmm" // so short that /vm/vmm/port0.sock is no longer than what maxDirLen counts
 	SpareRecord = "process.json"
 )
 

@@ -80,16 +80,20 @@ func (s *Source) find(ctx context.Context) *Template {
 // resizes reports whether the VM is larger than its template.
 func (s *Source) resizes() bool { return s.VM.template().Size != s.VM.Spec.Size }
 
-// restorePart is the part of the time for a start that a template may take: the rest is for
-// a VM that boots.
-const restorePart = 4
+// Part is a context with the part of the time for a start that a VM may take which goes on from
+// somewhere: the rest is for another one.
+func Part(ctx context.Context) (context.Context, context.CancelFunc) {
+	const part = 4
+	end, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Until(end)/part)
+}
 
 func (s *Source) restore(ctx context.Context, t *Template, spec hypervisor.Spec) (hypervisor.VM, error) {
-	if end, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/restorePart)
-		defer cancel()
-	}
+	ctx, cancel := Part(ctx)
+	defer cancel()
 	to := spec.Size
 	vm, err := s.start(ctx, t, s.Spec(spec))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -77,7 +78,9 @@ func Start(opts Options, binary string, args []string, files ...*os.File) (*Proc
 		if opts.Outlives {
 			cmd.SysProcAttr.Pdeathsig = 0
 		}
-		err = cmd.Start()
+		if err = keepDescriptors(); err == nil {
+			err = cmd.Start()
+		}
 		stderr.childHasIt()
 		if err == nil {
 			p.pid, p.started = cmd.Process.Pid, time.Now()
@@ -98,6 +101,21 @@ func Start(opts Options, binary string, args []string, files ...*os.File) (*Proc
 		return nil, fmt.Errorf("%s: %w", binary, err)
 	}
 	return p, nil
+}
+
+// keepDescriptors keeps from children what this process was started with, such as the lock of a script:
+// one that outlives it would hold it.
+func keepDescriptors() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd) // one that was closed meanwhile does not mind
+		}
+	}
+	return nil
 }
 
 // PID is the process id; it is not reused before Done is closed.

@@ -44,6 +44,22 @@ func end(t *testing.T, p *Process) hypervisor.Exit {
 	}
 }
 
+// TestDescriptors: a child has no descriptor that this process was started with.
+func TestDescriptors(t *testing.T) {
+	inherited, err := unix.Open(t.TempDir(), unix.O_RDONLY, 0) // as a shell leaves them
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(inherited) }()
+	p, err := Start(Options{}, "/bin/sh", []string{"-c", "for n; do [ ! -e /proc/$$/fd/$n ] || exit 1; done", "sh", strconv.Itoa(inherited)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(hypervisor.Exit{}, end(t, p)); diff != "" {
+		t.Errorf("it has descriptor %d (-want +got):\n%s", inherited, diff)
+	}
+}
+
 func TestExit(t *testing.T) {
 	tests := []struct {
 		name, script string
