@@ -18,19 +18,19 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/test/e2e/harness"
 )
 
-// spares configures a pool with some VMs for a test, and makes them. At the end the pool is
+// spares configures a pool with a VM for a test, and makes it. At the end the pool is
 // removed.
-func spares(t *testing.T, n int, background bool) {
+func spares(t *testing.T, background bool) {
 	t.Helper()
 	templates(t, false)
-	shared.Configure(t, func(s *harness.Settings) { s.NoTemplates, s.Background, s.Spare = false, background, n })
+	shared.Configure(t, func(s *harness.Settings) { s.NoTemplates, s.Background, s.Spare = false, background, 1 })
 	t.Cleanup(func() {
 		harness.Until(t, "the end of what makes spare VMs", func() bool { return len(makersOf(t)) == 0 })
 		if err := removeSpares(t); err != nil {
 			t.Error(err)
 		}
 	})
-	if out, err := ccv2(t, "template", "build"); err != nil || strings.Count(out, "a spare VM") != n {
+	if out, err := ccv2(t, "template", "build"); err != nil || strings.Count(out, "a spare VM") != 1 {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
@@ -104,7 +104,7 @@ func spareReady(t *testing.T) (pid int) {
 // TestSpare: pods get the VMs that were made for them, which are replaced, and have random
 // numbers, addresses and secrets of their own, and the host's time.
 func TestSpare(t *testing.T) {
-	spares(t, 1, true)
+	spares(t, true)
 	mount := withClone(t)
 	c := &clones{seen: map[string]string{}, isns: map[string][3]isn{}}
 	for i := range 3 {
@@ -122,7 +122,7 @@ func TestSpare(t *testing.T) {
 // TestSparePlace: the VMM is in the pod's cgroup, with the priority of any other, in no
 // network but its own, and the kernel ends it before the shim.
 func TestSparePlace(t *testing.T) {
-	spares(t, 1, false)
+	spares(t, false)
 	pid := spareReady(t)
 	task := shared.Running(t, "place", harness.Streams{}, []string{"/bin/sleep", "1000000"})
 	if got := sources(shared.Log())["place"]; got != "spare" {
@@ -187,7 +187,7 @@ func entries(t *testing.T, dir string) (all []int) {
 
 // TestSpareShimKilled: nothing is left of a VM whose shim, which is not its parent, is killed.
 func TestSpareShimKilled(t *testing.T) {
-	spares(t, 1, false)
+	spares(t, false)
 	pid := spareReady(t)
 	shared.Running(t, "killed", harness.Streams{}, []string{"/bin/sleep", "1000000"})
 	if err := unix.Kill(shared.Find(harness.Shim, "killed")[0].PID, unix.SIGKILL); err != nil {
@@ -199,7 +199,7 @@ func TestSpareShimKilled(t *testing.T) {
 // TestSpareMakerKilled: whatever a maker has made when it is killed, gc ends what is no VM that a
 // pod can have, and nothing of one that has.
 func TestSpareMakerKilled(t *testing.T) {
-	spares(t, 1, false)
+	spares(t, false)
 	task := shared.Running(t, "lives", harness.Streams{}, []string{"/bin/sleep", "1000000"})
 	if got := sources(shared.Log())["lives"]; got != "spare" {
 		t.Fatalf("the VM is from %q", got)
