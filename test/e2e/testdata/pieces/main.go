@@ -21,10 +21,11 @@ import (
 // file is one that is written, and what must be in it.
 type file struct {
 	*rand.Rand
-	path   string
-	writer *os.File
-	at     int // where the writer is
-	has    []byte
+	path     string
+	writer   *os.File
+	appender *os.File // another open file, since the writer is open
+	at       int      // where the writer is
+	has      []byte
 }
 
 func main() {
@@ -61,8 +62,10 @@ func (f *file) step(n int) (what string, err error) {
 		return "read", f.read()
 	case chance < 82:
 		return "write elsewhere", f.elsewhere(os.O_WRONLY)
-	case chance < 84:
+	case chance < 83:
 		return "append by another", f.elsewhere(os.O_WRONLY | os.O_APPEND)
+	case chance < 84:
+		return "append by one that is open", f.appended()
 	case chance < 86:
 		return "truncate", f.truncate(f.IntN(len(f.has) + 5000))
 	case chance < 90:
@@ -71,6 +74,8 @@ func (f *file) step(n int) (what string, err error) {
 		return "seek", err
 	case chance < 92:
 		return "map", f.mapped()
+	case chance < 93:
+		return "link", f.link()
 	case chance < 94:
 		return "rename", errors.Join(os.Rename(f.path, f.path+"2"), os.Rename(f.path+"2", f.path))
 	case chance < 96:
@@ -84,7 +89,7 @@ func (f *file) step(n int) (what string, err error) {
 
 func (f *file) open() (err error) {
 	if f.writer != nil {
-		err = f.writer.Close()
+		err = errors.Join(f.writer.Close(), f.appender.Close())
 		if f.IntN(2) == 0 {
 			err = errors.Join(err, os.Remove(f.path))
 		}
@@ -92,8 +97,41 @@ func (f *file) open() (err error) {
 	if err == nil {
 		f.writer, err = os.OpenFile(f.path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	}
+	if err == nil {
+		f.appender, err = os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0)
+	}
 	f.at, f.has = 0, nil
 	return err
+}
+
+// appended writes at the end with a descriptor that was opened before what it follows was written.
+func (f *file) appended() error {
+	f.at = len(f.has)
+	_, err := f.writer.Seek(0, io.SeekEnd)
+	for range 3 {
+		err = errors.Join(err, f.write(2000))
+	}
+	data := f.data(20_000)
+	_, err2 := f.appender.Write(data)
+	f.put(data, f.at)
+	return errors.Join(err, err2)
+}
+
+// link gives the file a second name for a moment, by which it has all that was written.
+func (f *file) link() error {
+	f.at = len(f.has)
+	_, err := f.writer.Seek(0, io.SeekEnd)
+	for range 3 {
+		err = errors.Join(err, f.write(2000))
+	}
+	if err = errors.Join(err, os.Link(f.path, f.path+"3")); err != nil {
+		return err
+	}
+	got, err := os.ReadFile(f.path + "3")
+	if err == nil && !bytes.Equal(got, f.has) {
+		err = fmt.Errorf("%d bytes are not the %d that were written", len(got), len(f.has))
+	}
+	return errors.Join(err, os.Remove(f.path+"3"))
 }
 
 // put puts data into what the file has.
