@@ -3,9 +3,9 @@
 //
 // A [Pool] is a directory with one of its own for each VM. Its name says what the VM is:
 //
-//	N.part           is being made; N is a number that none had before
-//	KEY.N            ready; KEY is the template's
-//	KEY.N.taken-PID  belongs to a shim, which moves it below its sandbox's directory
+//	N.part                 is being made; N is a number that none had before
+//	KEY.N                  ready; KEY is the template's
+//	KEY.N.taken-PID-START  belongs to a shim, which moves it below its sandbox's directory
 //
 // A rename decides who has a VM. [Pool.Fill] makes them, one process at a time; the VMM
 // outlives it, and is no child of the shim that takes it. The record in the directory names

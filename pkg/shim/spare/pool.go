@@ -31,7 +31,7 @@ const (
 
 // name matches the directory of a VM: its key, number, and who has taken it. One that is no pod's yet,
 // or no more, has no key, so that the paths of its sockets are short.
-var name = regexp.MustCompile(`^(?:([0-9a-f]{32})\.([0-9]+)(?:\.taken-([0-9]+))?|([0-9]+)\.part)$`)
+var name = regexp.MustCompile(`^(?:([0-9a-f]{32})\.([0-9]+)(?:\.taken-([0-9]+)-([0-9]+))?|([0-9]+)\.part)$`)
 
 // VM is a spare one.
 type VM struct {
@@ -44,7 +44,7 @@ type VM struct {
 
 // vm is the one of a directory with a name that matches.
 func (p *Pool) vm(match []string) *VM {
-	return &VM{Key: template.Key(match[1]), dir: filepath.Join(p.Dir, match[0]), part: p.part(match[2] + match[4])}
+	return &VM{Key: template.Key(match[1]), dir: filepath.Join(p.Dir, match[0]), part: p.part(match[2] + match[5])}
 }
 
 func (p *Pool) part(number string) string { return filepath.Join(p.Dir, number+".part") }
@@ -89,12 +89,16 @@ func (vm *VM) load() error {
 // Claim takes a VM of a key out of the pool; nil when there is none. What its caller does not
 // use is ended by [Pool.Sweep], once this process has ended.
 func (p *Pool) Claim(key template.Key) *VM {
+	self, err := hostproc.Of("taker", os.Getpid())
+	if err != nil {
+		return nil
+	}
 	all, err := p.List()
 	if err != nil {
 		return nil
 	}
 	for _, vm := range all {
-		to := vm.dir + ".taken-" + strconv.Itoa(os.Getpid())
+		to := fmt.Sprintf("%s.taken-%d-%d", vm.dir, self.PID, self.Start)
 		if vm.Key != key || os.Rename(vm.dir, to) != nil { // another one has it
 			continue
 		}
@@ -218,7 +222,7 @@ func (p *Pool) clean(ctx context.Context, unwanted func(*VM) bool) error {
 		loaded := vm.load()
 		switch {
 		case m[3] != "":
-			if pid, err := strconv.Atoi(m[3]); err == nil && exists(pid) {
+			if takerOf(m[3], m[4]).Alive() {
 				continue
 			}
 		case m[1] != "" && loaded == nil && vm.Process.Alive() && !unwanted(vm):
@@ -229,9 +233,11 @@ func (p *Pool) clean(ctx context.Context, unwanted func(*VM) bool) error {
 	return errors.Join(errs...)
 }
 
-func exists(pid int) bool {
-	_, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid)))
-	return err == nil
+// takerOf is the process that a name has: its pid, and when it has started, as others get the pid later.
+func takerOf(pid, start string) (p hostproc.Process) {
+	p.PID, _ = strconv.Atoi(pid) // that of nobody where the number is none
+	p.Start, _ = strconv.ParseUint(start, 10, 64)
+	return p
 }
 
 // end ends the VM and removes what it has. It is taken out of the pool first, so that no

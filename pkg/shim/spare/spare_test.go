@@ -47,6 +47,11 @@ func TestFill(t *testing.T) {
 	if wanted, _ := p.Wanted(k, 2); wanted {
 		t.Error("a full pool wants more")
 	}
+	for _, vm := range ready(t, p) {
+		if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", vm.Process.PID)); string(score) != "1000\n" {
+			t.Errorf("the VM %d has the score %q, %v", vm.Process.PID, score, err)
+		}
+	}
 	if wanted, _ := p.Wanted(k, 0); wanted {
 		t.Error("more are wanted where none are to be")
 	}
@@ -287,9 +292,14 @@ func TestSweep(t *testing.T) {
 	killed := map[string]*exec.Cmd{
 		"made":       leave(t, p, "1.part", true),
 		"unrecorded": leave(t, p, "2.part", false),
-		"taken":      leave(t, p, fmt.Sprintf("%s.3.taken-%d", k, dead.Process.Pid), true),
+		"taken":      leave(t, p, fmt.Sprintf("%s.3.taken-%d-1", k, dead.Process.Pid), true),
+		"pid reused": leave(t, p, fmt.Sprintf("%s.6.taken-%d-1", k, os.Getpid()), true),
 	}
-	mine := fmt.Sprintf("%s.4.taken-%d", k, os.Getpid())
+	self, err := hostproc.Of("test", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := fmt.Sprintf("%s.4.taken-%d-%d", k, self.PID, self.Start)
 	lives := leave(t, p, mine, true)
 	ended := leave(t, p, k+".5", true)
 	_ = ended.Process.Kill()
