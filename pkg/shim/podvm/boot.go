@@ -52,6 +52,9 @@ func (m *Machine) Boot(ctx context.Context, pod bundle.Pod, events client.Events
 		{phase: "start vm", do: func(ctx context.Context) error { return startInTime(ctx, b) }},
 	} {
 		if err := m.progress.do(ctx, s); err != nil {
+			if r, ok := m.opts.Source.(Releaser); ok {
+				err = errors.Join(err, r.Release())
+			}
 			return fmt.Errorf("boot sandbox %s: %w", m.opts.ID, b.explain(err))
 		}
 	}

@@ -68,6 +68,9 @@ type Source interface {
 	Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (vm hypervisor.VM, refuse func(cause error), err error)
 }
 
+// Releaser is a source that has a VM ready. Where none is acquired it lets go of it.
+type Releaser interface{ Release() error }
+
 // Cold is the source that starts a VMM for each pod.
 type Cold struct{ Driver hypervisor.Driver }
 

@@ -222,3 +222,25 @@ func TestRestoredIsLarger(t *testing.T) {
 		}
 	}
 }
+
+// ready is a source that has a VM before it is asked for one.
+type ready struct {
+	Source
+	released int
+}
+
+func (r *ready) Release() error {
+	r.released++
+	return errors.New("it has it still")
+}
+
+// TestBootReleases: a source whose VM is not asked for lets go of it.
+func TestBootReleases(t *testing.T) {
+	f := newFixture(t)
+	source := &ready{Source: f.opts.Source}
+	f.with(func(o *Options) { o.Source = source })
+	err := f.boot(bundle.Pod{Network: bundle.Network{Path: "/no/such/netns"}})
+	if err == nil || !strings.Contains(err.Error(), "it has it still") || source.released != 1 {
+		t.Errorf("%d times: %v", source.released, err)
+	}
+}

@@ -113,7 +113,7 @@ func park(ctx context.Context, vm hypervisor.VM, source *template.Source, dir st
 	}
 	// It is the first to go when the host has no memory left, whoever has made it.
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", vm.PID()), []byte("1000"), 0); err != nil {
-		return fmt.Errorf("prefer a spare vm as a victim: %w", err)
+		return err
 	}
 	if err := prepare(ctx, vm, source); err != nil {
 		return fmt.Errorf("prepare guest: %w", err)

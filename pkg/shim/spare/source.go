@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
@@ -38,6 +39,19 @@ func (s *Source) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (
 	return vm, func(cause error) {
 		log.G(ctx).WithError(cause).Warn("a spare VM does not answer: the pod gets one that boots")
 	}, nil
+}
+
+// Release puts a VM that was claimed, and not used, back for another pod.
+func (s *Source) Release() error {
+	claimed := s.Claimed
+	if s.Claimed = nil; claimed == nil {
+		return nil
+	}
+	ready, _, _ := strings.Cut(claimed.dir, ".taken-")
+	if err := os.Rename(claimed.dir, ready); err != nil {
+		return fmt.Errorf("put back a spare vm: %w", err)
+	}
+	return nil
 }
 
 // adopt moves a VM below the sandbox's directory, from where on its record ends it, and

@@ -91,6 +91,25 @@ func TestFillNames(t *testing.T) {
 	}
 }
 
+// TestRelease: what was claimed and is not used is another pod's.
+func TestRelease(t *testing.T) {
+	d := newDriver(t)
+	p, s := source(t, d)
+	fill(t, p, s, 1)
+	with := &Source{Template: s, Claimed: p.Claim(key(t, s))}
+	for range 2 {
+		if err := with.Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := ready(t, p); len(got) != 1 || with.Claimed != nil {
+		t.Errorf("ready: %v", got)
+	}
+	if err := (&Source{Template: s, Claimed: p.Claim(key(t, s))}).Release(); err != nil || len(ready(t, p)) != 1 {
+		t.Errorf("it cannot be taken again: %v", err)
+	}
+}
+
 // TestAcquireHangs: a VM that does not go on takes a part of the time alone.
 func TestAcquireHangs(t *testing.T) {
 	d := newDriver(t)
