@@ -21,7 +21,17 @@ import (
 
 // waitFor makes the guest wait for a path, at most 10 s.
 func waitFor(path string) string {
-	return fmt.Sprintf("i=0; until [ -e %s ]; do i=$((i+1)); [ $i -lt 10000 ] || break; usleep 1000; done; [ -e %s ]", path, path)
+	return waitUntil("[ -e " + path + " ]")
+}
+
+// waitForDisk is the same for a disk. That it can be opened is the last thing the kernel makes
+// of a new one: after its node, its link in /sys/block and what is there.
+func waitForDisk(name string) string {
+	return waitUntil("(: </dev/" + name + ") 2>/dev/null")
+}
+
+func waitUntil(condition string) string {
+	return fmt.Sprintf("i=0; until %s; do i=$((i+1)); [ $i -lt 10000 ] || break; usleep 1000; done; %s", condition, condition)
 }
 
 // bounded is a context for one monitor operation.
@@ -56,7 +66,7 @@ func TestHotplugBlock(t *testing.T) {
 	for i := range rounds {
 		begin := time.Now()
 		plug(t, vm, hypervisor.BlockDevice{ID: "disk", File: openDisk(t, disk, os.O_RDWR), Serial: "serial-1"})
-		sh.run(waitFor("/dev/vda"))
+		sh.run(waitForDisk("vda"))
 		t.Logf("round %d: disk usable after %v", i, time.Since(begin).Round(time.Millisecond))
 		if got, want := sh.run("head -c 19 /dev/vda; echo; cat /sys/block/vda/serial; echo"), "hello from the host\nserial-1"; got != want {
 			t.Fatalf("guest reads %q, want %q", got, want)
@@ -73,7 +83,7 @@ func TestHotplugReadOnlyBlock(t *testing.T) {
 	vm := boot(t, spec)
 	sh := open(t, vm)
 	plug(t, vm, hypervisor.BlockDevice{ID: "0_disk", File: openDisk(t, diskImage(t, "x"), os.O_RDONLY), ReadOnly: true})
-	sh.run(waitFor("/dev/vda"))
+	sh.run(waitForDisk("vda"))
 	if got := sh.run("cat /sys/block/vda/ro"); got != "1" {
 		t.Errorf("ro = %q, want 1", got)
 	}
@@ -120,7 +130,7 @@ func TestHotplugErrors(t *testing.T) {
 	}
 	// The one slot is free after all that, and then it is not.
 	plug(t, vm, hypervisor.BlockDevice{ID: "a", File: openDisk(t, disk, os.O_RDWR)})
-	sh.run(waitFor("/dev/vda"))
+	sh.run(waitForDisk("vda"))
 	if err := vm.Plug(bounded(t), hypervisor.BlockDevice{ID: "a", File: openDisk(t, disk, os.O_RDWR)}); !errors.Is(err, errdefs.ErrAlreadyExists) {
 		t.Errorf("same id again: %v", err)
 	}
@@ -138,7 +148,7 @@ func TestUnplugPaused(t *testing.T) {
 	vm := boot(t, spec)
 	sh := open(t, vm)
 	plug(t, vm, hypervisor.BlockDevice{ID: "disk", File: openDisk(t, diskImage(t, "x"), os.O_RDWR)})
-	sh.run(waitFor("/dev/vda"))
+	sh.run(waitForDisk("vda"))
 	if err := vm.Pause(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -241,9 +251,9 @@ func TestHotplugBlockDevice(t *testing.T) {
 	vm := boot(t, testSpec(t))
 	sh := open(t, vm)
 	plug(t, vm, hypervisor.BlockDevice{ID: "first", File: openDisk(t, loop, os.O_RDWR)})
-	sh.run(waitFor("/dev/vda"))
+	sh.run(waitForDisk("vda"))
 	plug(t, vm, hypervisor.BlockDevice{ID: "second", File: openDisk(t, loop, os.O_RDONLY), ReadOnly: true})
-	sh.run(waitFor("/dev/vdb"))
+	sh.run(waitForDisk("vdb"))
 	if got, want := sh.run("cat /sys/block/vd?/queue/logical_block_size /sys/block/vd?/queue/physical_block_size /sys/block/vd?/ro"), "4096\n4096\n4096\n4096\n0\n1"; got != want {
 		t.Errorf("sizes of sectors, and read-only: %q, want %q", got, want)
 	}

@@ -75,7 +75,7 @@ func TestSave(t *testing.T) {
 			t.Errorf("%s VM: %q", name, got)
 		}
 		plug(t, vm, hypervisor.BlockDevice{ID: "disk", File: openDisk(t, diskImage(t, name+" disk"), os.O_RDWR), Serial: "disk"})
-		sh.run("i=0; until [ -e /sys/block/vda ] || [ $i -gt 5000 ]; do i=$((i+1)); usleep 1000; done; mdev -s")
+		sh.run(waitForDisk("vda"))
 		if got := sh.run(fmt.Sprintf("head -c %d /dev/vda; echo", len(name+" disk"))); got != name+" disk" {
 			t.Errorf("%s VM reads %q", name, got)
 		}
