@@ -1,12 +1,17 @@
 package resident
 
 import (
-	"bufio"
+	"bytes"
+	"fmt"
 	"os"
-	"strconv"
+	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const some = `00400000-00885000 r-xp 00000000 08:01 77 /usr/bin/a program
@@ -62,35 +67,74 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// ofFile is how much of the process's memory is of files, in KiB.
-func ofFile(t *testing.T) int {
-	t.Helper()
-	f, err := os.Open("/proc/self/status")
+// TestTrim gives a file's pages back that the process has read.
+func TestTrim(t *testing.T) {
+	const size = 4 << 20
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, bytes.Repeat([]byte("x"), size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if text, ok := strings.CutPrefix(lines.Text(), "RssFile:"); ok {
-			n, err := strconv.Atoi(strings.Fields(text)[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
-		}
+	pages, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no RssFile")
-	return 0
-}
-
-func TestTrim(t *testing.T) {
-	before := ofFile(t)
+	defer func() {
+		if err := unix.Munmap(pages); err != nil {
+			t.Error(err)
+		}
+	}()
+	if n := bytes.Count(pages, []byte("x")); n != size {
+		t.Fatalf("the file has %d bytes, want %d", n, size)
+	}
+	if resident(t, name) == 0 { // the host may have taken some of them
+		t.Fatal("nothing of the file is in memory after it was read")
+	}
 	if err := Trim(); err != nil {
 		t.Fatal(err)
 	}
-	after := ofFile(t)
-	if after >= before*3/4 {
-		t.Errorf("%d KiB of files are mapped, %d before", after, before)
+	if got := resident(t, name); got != 0 {
+		t.Errorf("%d KiB of the file are still in memory", got)
+	}
+	if pages[0] != 'x' || pages[size-1] != 'x' {
+		t.Error("the file reads otherwise")
+	}
+}
+
+// resident is how much of a file this process has in memory, in KiB.
+func resident(t *testing.T, name string) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, mapping, _ := strings.Cut(string(b), name+"\n")
+	_, rss, ok := strings.Cut(mapping, "\nRss:")
+	var n int
+	if _, err := fmt.Sscanf(rss, "%d kB", &n); !ok || err != nil {
+		t.Fatalf("%s is not mapped: %v", name, err)
+	}
+	return n
+}
+
+// TestProgram: the code of this program is among what is given back.
+func TestProgram(t *testing.T) {
+	f, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	found, err := clean(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := reflect.ValueOf(Trim).Pointer()
+	if !slices.ContainsFunc(found, func(m mapping) bool { return m.start <= code && code < m.end }) {
+		t.Errorf("%#x is not in one of %#x", code, found)
 	}
 }
 
