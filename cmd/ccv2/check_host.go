@@ -141,11 +141,11 @@ func checkVirtioFSD(ctx context.Context, path string) finding {
 	case err != nil:
 		return fail(err.Error(), fix)
 	case version.Legacy:
-		return warn(fmt.Sprintf("%s, %s, the one in C, which is no longer maintained: access control lists cannot be used in root file systems, and small files are slower", path, version.Line),
+		return warn(fmt.Sprintf("%s, %s, the one in C, which is no longer maintained: access control lists, O_TMPFILE and chattr cannot be used, and small files are slower", path, version.Line),
 			"install the one of ccv2 (make install), and set share.virtiofsd to it")
 	}
 	if !version.Own {
-		return warn(fmt.Sprintf("%s, %s: access control lists cannot be used in root file systems, and small files are slower", path, version.Line),
+		return warn(fmt.Sprintf("%s, %s: access control lists, O_TMPFILE and chattr cannot be used, and small files are slower", path, version.Line),
 			"install the one of ccv2 (make install), and set share.virtiofsd to it")
 	}
 	return ok("%s, %s", path, version.Line)

@@ -146,14 +146,14 @@ var brokenHosts = []struct {
 	},
 	{
 		name: "the virtiofsd in C", check: "virtiofsd",
-		want: "warn  virtiofsd      DIR/virtiofsd, virtiofsd version 7.2.22 (Debian), the one in C, which is no longer maintained: access control lists cannot be used in root file systems, and small files are slower",
+		want: "warn  virtiofsd      DIR/virtiofsd, virtiofsd version 7.2.22 (Debian), the one in C, which is no longer maintained: access control lists, O_TMPFILE and chattr cannot be used, and small files are slower",
 		wreck: func(t *testing.T, _ *checker, dir string) {
 			script(t, dir+"/virtiofsd", "virtiofsd version 7.2.22 (Debian)")
 		},
 	},
 	{
 		name: "the distribution's virtiofsd", check: "virtiofsd",
-		want:  "warn  virtiofsd      DIR/virtiofsd, virtiofsd 1.13.2: access control lists cannot be used in root file systems, and small files are slower",
+		want:  "warn  virtiofsd      DIR/virtiofsd, virtiofsd 1.13.2: access control lists, O_TMPFILE and chattr cannot be used, and small files are slower",
 		wreck: func(t *testing.T, _ *checker, dir string) { script(t, dir+"/virtiofsd", "virtiofsd 1.13.2") },
 	},
 	{

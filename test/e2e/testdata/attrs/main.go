@@ -2,7 +2,7 @@
 // comes of it, a line for each.
 //
 // usage: attrs DIRECTORY... | attrs as COMMAND FILE | attrs refused DIRECTORY |
-// attrs lists DIRECTORY | attrs label FILE | attrs wait FILE ATTRIBUTE
+// attrs lists DIRECTORY | attrs flags DIRECTORY | attrs label FILE | attrs wait FILE ATTRIBUTE
 package main
 
 import (
@@ -33,6 +33,10 @@ func main() {
 	}
 	if len(os.Args) == 3 && os.Args[1] == "lists" {
 		try{filepath.Base(os.Args[2]), filepath.Join(os.Args[2], "file"), os.Args[2]}.lists()
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == "flags" {
+		try{filepath.Base(os.Args[2]), filepath.Join(os.Args[2], "file"), os.Args[2]}.flags()
 		return
 	}
 	if len(os.Args) == 4 && os.Args[1] == "wait" {
@@ -204,18 +208,15 @@ func label(file string) {
 	t.say("list", err, names)
 }
 
-// refused tries what a VM cannot do.
+// refused tries what a VM cannot do, or not with all kernels.
 func (t try) refused() {
 	t.fresh(0o644)
 	t.say("access list", unix.Setxattr(t.file, accessList, list(6), 0))
 	t.say("default access list", unix.Setxattr(t.dir, defaultList, list(6), 0))
-	_, err := unix.Open(t.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
-	t.say("O_TMPFILE", err)
-	f, err := os.Open(t.file)
-	if err == nil {
-		_, err = unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	for _, fixed := range fixedFlags {
+		t.say(fixed.name, changeFlags(t.file, fixed.flag, 0))
 	}
-	t.say("chattr", err)
+	t.say("project", changeProject(t.file))
 }
 
 // Attributes that are access control lists.
@@ -319,6 +320,8 @@ func change(what, file string) error {
 	case "read":
 		_, err := os.ReadFile(file)
 		return err
+	case "flags":
+		return changeFlags(file, nodump, 0)
 	case "list":
 		return unix.Setxattr(file, accessList, list(6), 0)
 	case "strip":
