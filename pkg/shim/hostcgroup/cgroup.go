@@ -272,8 +272,10 @@ func (g *Group) Remove(ctx context.Context) error {
 
 // RemoveEmpty removes the directories of the group that have no others in them, and
 // no processes. Those that have stay.
-func (g *Group) RemoveEmpty() {
-	for _, dir := range g.dirs() {
+func (g *Group) RemoveEmpty() { removeEmpty(g.dirs()) }
+
+func removeEmpty(dirs map[string]string) {
+	for _, dir := range dirs {
 		_ = unix.Rmdir(dir) // busy is what it may be
 	}
 }

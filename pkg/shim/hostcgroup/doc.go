@@ -13,5 +13,7 @@
 // [Group.Limit]. What may wait for systemd does so in a goroutine, which may outlive a
 // context that ends.
 //
+// An [Aside] is the group of VMs that are no sandbox's, one for the host.
+//
 // The package must never know what the processes are, nor when a sandbox ends.
 package hostcgroup
