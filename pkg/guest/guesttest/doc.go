@@ -13,6 +13,9 @@
 // Calls can be made to fail ([Guest.Fail]) or to hang ([Guest.Hang]), and are
 // listed by [Guest.Calls].
 //
+// A [Wire] is one at the other end of a VM's ports, for what is between: it answers every command
+// and carries out none.
+//
 // The guest has no goroutines. Guest.mu guards all of it but for streams, which
 // have a lock of their own, which comes after it. Callbacks run without locks.
 package guesttest

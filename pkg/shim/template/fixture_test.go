@@ -15,8 +15,7 @@ import (
 	"github.com/containerd/log"
 	"go.uber.org/goleak"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
 )
@@ -45,8 +44,7 @@ func (s saver) Save(context.Context) ([]byte, error) { return []byte("devices"),
 type driver struct {
 	fake.Driver
 	facts   string
-	version uint32 // of the guest
-	refuse  hyperstart.Code
+	guest   guesttest.Wire
 	saveErr error
 	starts  atomic.Int32
 	// restoring, when set, is told of a VM that goes on from another one.
@@ -55,8 +53,8 @@ type driver struct {
 }
 
 func newDriver(t *testing.T) *driver {
-	d := &driver{facts: "a\nb\n", version: hyperstart.VersionCCv2}
-	d.Guest = d.guest
+	d := &driver{facts: "a\nb\n"}
+	d.Guest = func(_ *fake.VM, ports map[string]net.Conn) { d.guest.Serve(ports, true) }
 	t.Cleanup(d.Close)
 	return d
 }
@@ -92,44 +90,6 @@ func (d *driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM
 
 // marks are where the guest has written to its memory.
 var marks = []int64{0, 3 << 20, 3<<20 + 5000, 3<<20 + 100<<10, 63<<20 + 4092}
-
-func (d *driver) guest(_ *fake.VM, ports map[string]net.Conn) {
-	ctl := ports[layout.CtlPort]
-	if ctl == nil { // of a VM that nobody asks
-		return
-	}
-	tty := make(chan struct{})
-	go func() {
-		defer close(tty)
-		_, _ = io.Copy(io.Discard, ports[layout.TTYPort])
-	}()
-	defer func() { <-tty }()
-	say := func(code hyperstart.Code, payload []byte) {
-		_, _ = ctl.Write(hyperstart.AppendCtl(nil, code, payload))
-	}
-	say(hyperstart.Ready, nil)
-	r := hyperstart.NewCtlReader(ctl)
-	for {
-		code, payload, err := r.Read()
-		if err != nil {
-			return
-		}
-		switch code {
-		case hyperstart.GetVersion:
-			say(hyperstart.Ack, []byte{byte(d.version >> 24), byte(d.version >> 16), byte(d.version >> 8), byte(d.version)})
-		case hyperstart.Call:
-			ticket, inner, _, _ := hyperstart.ParseCall(payload)
-			say(hyperstart.Ack, nil)
-			if inner == d.refuse {
-				say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Error, []byte(`{"message":"not today"}`)))
-				continue
-			}
-			say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Ack, nil))
-		default:
-			say(hyperstart.Ack, nil)
-		}
-	}
-}
 
 func testVM(d *driver) VM {
 	return VM{Driver: d, Version: "1", Spec: hypervisor.Spec{

@@ -93,9 +93,9 @@ func TestMakeFails(t *testing.T) {
 	}{
 		{"start", func(d *driver, _ *VM) { d.Errs = map[fake.Step]error{fake.Start: errors.New("no vmm today")} }, "no vmm today"},
 		{"ports", func(d *driver, _ *VM) { d.Errs = map[fake.Step]error{fake.Dial: errors.New("no port")} }, "no port"},
-		{"quiesce", func(d *driver, _ *VM) { d.refuse = hyperstart.Quiesce }, "prepare guest: "},
+		{"quiesce", func(d *driver, _ *VM) { d.guest.Refuse = hyperstart.Quiesce }, "prepare guest: "},
 		{"save", func(d *driver, _ *VM) { d.saveErr = errors.New("cannot be saved") }, "cannot be saved"},
-		{"original guest", func(d *driver, _ *VM) { d.version = 4243 }, "dialect hyperhq"},
+		{"original guest", func(d *driver, _ *VM) { d.guest.Version = 4243 }, "dialect hyperhq"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, d := testStore(t), newDriver(t)
