@@ -22,6 +22,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
@@ -48,8 +49,8 @@ func source(ctx context.Context, c config.Config, vm podvm.Config) podvm.Source 
 		return podvm.Cold{Driver: driver}
 	}
 	s := &template.Source{Store: vmconfig.TemplateStore(c), VM: vmconfig.TemplateVM(c, vm, driver, version.Version)}
-	with := &spare.Source{Template: s}
 	pool := vmconfig.SparePool(c)
+	with := &spare.Source{Template: s, Pool: pool}
 	key, err := s.VM.Key()
 	if err == nil && s.VM.Fits() == nil {
 		with.Claimed = pool.Claim(key) // before others are wanted
@@ -147,8 +148,10 @@ func runMaker(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
 	s := &template.Source{Store: vmconfig.TemplateStore(job.Config), VM: vmconfig.TemplateVM(job.Config, job.VM, qemu.New(), version.Version)}
-	if _, err := s.Store.Make(ctx, s.VM); err != nil || job.Config.Template.Spare == 0 {
+	group := &hostcgroup.Aside{}
+	if _, err := vmconfig.MakeTemplate(ctx, s, group); err != nil || job.Config.Template.Spare == 0 {
 		return err
 	}
-	return vmconfig.SparePool(job.Config).Fill(ctx, s, job.Config.Template.Spare, func(pid int) { fmt.Println(pid) })
+	pool := vmconfig.SparePool(job.Config)
+	return pool.Fill(ctx, s, job.Config.Template.Spare, func(pid int) { fmt.Println(pid) })
 }

@@ -124,6 +124,9 @@ func TestSpare(t *testing.T) {
 func TestSparePlace(t *testing.T) {
 	spares(t, false)
 	pid := spareReady(t)
+	if got := memoryGroup(t, pid); got != "/ccv2-spare" && got != "/ccv2-spare.scope" {
+		t.Errorf("the memory of a spare VM counts for %s", got)
+	}
 	task := shared.Running(t, "place", harness.Streams{}, []string{"/bin/sleep", "1000000"})
 	if got := sources(shared.Log())["place"]; got != "spare" {
 		t.Fatalf("the VM is from %q", got)
@@ -168,6 +171,40 @@ func TestSparePlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	from(t, "template", "after", "true")
+}
+
+// memoryGroup is the cgroup for which the memory of a process counts.
+func memoryGroup(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unified := ""
+	for line := range strings.Lines(string(b)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if slices.Contains(strings.Split(parts[1], ","), "memory") {
+			return parts[2]
+		}
+		if parts[1] == "" {
+			unified = parts[2]
+		}
+	}
+	return unified
+}
+
+// TestSpareRemoveWhileMade: those that wait end, and so does who makes one.
+func TestSpareRemoveWhileMade(t *testing.T) {
+	spares(t, false)
+	shared.Configure(t, func(s *harness.Settings) { s.NoTemplates, s.Background, s.Spare = false, true, 3 })
+	shared.CtrOK(t, "run", "--rm", harness.ImageName, "makes", "true")
+	harness.Until(t, "a VM that is made", func() bool { return len(makersOf(t)) > 0 && len(spareVMMs(t)) > 0 })
+	if out, err := ccv2(t, "template", "remove", "-spare"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if makers, vmms := makersOf(t), spareVMMs(t); len(makers) > 0 || len(vmms) > 0 {
+		t.Errorf("makers %v and VMMs %v are left", makers, vmms)
+	}
 }
 
 // entries are the numbers that a directory has.

@@ -98,7 +98,7 @@ var rules = []rule{
 	},
 	shimPackage("bootstrap"), shimPackage("bundle"), shimPackage("guestspec", "bundle", "share"), shimPackage("share"), shimPackage("nsjoin", "bundle"), shimPackage("validate", "bundle"), shimPackage("hooks", "bundle"), shimPackage("memoryvolume", "share"), shimPackage("exposure", "bundle", "guestspec", "memoryvolume", "placeholder", "share"), shimPackage("stdio"), shimPackage("streams", "stdio"),
 	shimPackage("network"), shimPackage("podnet", "bundle", "network"), shimPackage("portforward"), shimPackage("dnsrelay"), shimPackage("guestclock"), shimPackage("sharelimit"), shimPackage("resident"), shimPackage("livevolume", "share"), shimPackage("blockdev"), shimPackage("placeholder"), shimPackage("hostcgroup"),
-	shimPackage("template"), shimPackage("spare", "network", "store", "template"), shimPackage("store"), shimPackage("reclaim", "store", "hostcgroup", "network"),
+	shimPackage("template"), shimPackage("spare", "hostcgroup", "network", "store", "template"), shimPackage("store"), shimPackage("reclaim", "store", "hostcgroup", "network"),
 	shimPackage("podvm", "blockdev", "bundle", "dnsrelay", "guestclock", "hostcgroup", "livevolume", "network", "placeholder", "podnet", "portforward", "reclaim", "share", "sharelimit", "store"),
 	{
 		from: "pkg/shim/debug/...",

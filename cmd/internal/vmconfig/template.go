@@ -1,9 +1,15 @@
 package vmconfig
 
 import (
+	"context"
+	"errors"
+
+	"github.com/containerd/log"
+
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
@@ -16,6 +22,23 @@ func TemplateStore(c config.Config) *template.Store {
 
 // SparePool has the VMs that are kept ready.
 func SparePool(c config.Config) *spare.Pool { return spare.PoolOf(c.StateDir) }
+
+// MakeTemplate makes the template of a source, unless there is one. Its VM is in a group of its
+// own, if that can be: it is not worth less elsewhere.
+func MakeTemplate(ctx context.Context, s *template.Source, group *hostcgroup.Aside) (*template.Template, error) {
+	key, err := s.VM.Key()
+	if err != nil {
+		return nil, err
+	}
+	if t, err := s.Store.Open(key); err == nil && s.Store.Failed(key) == "" {
+		return t, nil
+	}
+	if err := group.Enter(ctx); err != nil {
+		log.G(ctx).WithError(err).Warn("make a template: its VM counts for the cgroup of who makes it")
+	}
+	t, err := s.Store.Make(ctx, s.VM)
+	return t, errors.Join(err, group.Leave())
+}
 
 // TemplateVM is what a template for a VM is made of. c is the host's configuration, which has
 // the usual size; version is ccv2's.

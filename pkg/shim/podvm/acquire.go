@@ -195,11 +195,6 @@ func acquireVM(ctx context.Context, b *boot, limit int) error {
 	b.refuse = refuse
 	b.vm.set(vm)
 	b.undo.Add(vm.Kill)
-	if adopted(vm) && b.cgroup.Group != nil { // what was started here is there
-		if err := b.cgroup.Add(vm.PID()); err != nil {
-			return err
-		}
-	}
 	if err := b.recordProcess("qemu", vm.PID()); err != nil {
 		return err
 	}

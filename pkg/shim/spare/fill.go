@@ -9,7 +9,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -27,8 +29,14 @@ import (
 // needMiB is what a VM needs until it has a pod.
 const needMiB = 256
 
-// Fill makes VMs from the template of a source until there are n, and reports the pid of
-// each VMM, which outlives this process. Those of other templates end. When another
+// maxAge is how long a VM waits for a pod. The oldest is taken first: no pod has wanted this one.
+const maxAge = 24 * time.Hour
+
+func (vm *VM) old() bool { return time.Since(vm.Made) > maxAge }
+
+// Fill makes VMs from the template of a source until there are n of any template, at least one
+// of them of this, and reports the pid of each VMM, which outlives this process. Those whose
+// template is gone end, those that have waited for a day, and the oldest of what is too many. When another
 // process makes some it does nothing. Why it has failed is kept for [Pool.Wanted].
 func (p *Pool) Fill(ctx context.Context, source *template.Source, n int, made func(pid int)) error {
 	key, err := source.VM.Key()
@@ -53,15 +61,38 @@ func (p *Pool) Fill(ctx context.Context, source *template.Source, n int, made fu
 	return nil
 }
 
-func (p *Pool) fill(ctx context.Context, source *template.Source, key template.Key, n int, made func(pid int)) error {
-	if err := p.clean(ctx, func(vm *VM) bool { return vm.Key != key }); err != nil {
+func (p *Pool) fill(ctx context.Context, source *template.Source, key template.Key, n int, made func(pid int)) (err error) {
+	if err := p.clean(ctx, func(vm *VM) bool {
+		_, err := source.Store.Open(vm.Key)
+		return errors.Is(err, errdefs.ErrNotFound) || vm.old()
+	}); err != nil {
 		return err
 	}
-	ready, err := p.List() // all of this key
+	if err := p.expire(ctx); err != nil {
+		return err
+	}
+	ready, err := p.List()
 	if err != nil {
 		return err
 	}
-	for range n - len(ready) {
+	missing := max(n-len(ready), 0)
+	if count(ready, key) == 0 {
+		missing = max(missing, 1)
+	}
+	for _, vm := range surplus(ready, key, len(ready)+missing-n) {
+		if err := vm.end(ctx); err != nil {
+			return err
+		}
+	}
+	_ = os.Remove(filepath.Join(p.Dir, missedFile))
+	if missing == 0 {
+		return nil
+	}
+	if err := p.Group.Enter(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Group.Leave()) }()
+	for range missing {
 		if err := template.HasRoom(needMiB); err != nil {
 			return err
 		}
@@ -72,6 +103,21 @@ func (p *Pool) fill(ctx context.Context, source *template.Source, key template.K
 		made(pid)
 	}
 	return nil
+}
+
+// surplus are n of some VMs, the oldest first: those of keys that have several before those of others,
+// and before those of this key.
+func surplus(all []*VM, key template.Key, n int) (out []*VM) {
+	left := slices.Clone(all)
+	for range min(n, len(all)) {
+		i := slices.IndexFunc(left, func(vm *VM) bool { return vm.Key != key && count(left, vm.Key) > 1 })
+		if i < 0 {
+			i = max(0, slices.IndexFunc(left, func(vm *VM) bool { return vm.Key != key }))
+		}
+		out = append(out, left[i])
+		left = slices.Delete(left, i, i+1)
+	}
+	return out
 }
 
 // makeOne makes a VM.

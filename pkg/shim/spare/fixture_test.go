@@ -2,23 +2,21 @@ package spare
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/log"
 	"go.uber.org/goleak"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/guesttest"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
@@ -26,6 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	hold()
 	log.L.Logger.SetOutput(io.Discard)
 	goleak.VerifyTestMain(m)
 }
@@ -50,28 +49,33 @@ type driver struct {
 	parkErr  error
 	adoptErr error
 	hangs    bool
-	refuse   hyperstart.Code
+	guest    guesttest.Wire
 	parked   atomic.Int32
 	adopted  []hypervisor.Spec
-
-	mu    sync.Mutex        // guards calls
-	calls []hyperstart.Code // of the guests
+	group    *group // where spare VMs are started
 }
 
 func newDriver(t *testing.T) *driver {
 	d := &driver{facts: "a\n"}
-	d.Guest = d.guest
+	d.Guest = func(v *fake.VM, ports map[string]net.Conn) {
+		d.guest.Serve(ports, v.Spec.Snapshot == nil || v.Spec.Snapshot.Devices == nil)
+	}
 	t.Cleanup(d.Close)
 	return d
 }
 
-func (d *driver) Fingerprint(hypervisor.Spec) (string, error) { return d.facts, nil }
+func (d *driver) Fingerprint(spec hypervisor.Spec) (string, error) {
+	return fmt.Sprintf("%s%d MiB\n", d.facts, spec.MemoryMiB), nil
+}
 
 func (d *driver) Start(ctx context.Context, spec hypervisor.Spec) (hypervisor.VM, error) {
 	if s := spec.Snapshot; s != nil && s.Filled != nil {
 		if err := s.Filled(); err != nil {
 			return nil, err
 		}
+	}
+	if g := d.group; g != nil && spec.Parked && !g.in {
+		return nil, errors.New("it is not started in the group of spare VMs")
 	}
 	started, err := d.Driver.Start(ctx, spec)
 	if err != nil {
@@ -93,50 +97,6 @@ func (d *driver) Adopt(ctx context.Context, spec hypervisor.Spec, process hostpr
 	return d.Driver.Start(ctx, spec)
 }
 
-// guest answers every command; of one that has booted it says READY first.
-func (d *driver) guest(v *fake.VM, ports map[string]net.Conn) {
-	ctl := ports[layout.CtlPort]
-	if ctl == nil { // of a VM that nobody asks
-		return
-	}
-	tty := make(chan struct{})
-	go func() {
-		defer close(tty)
-		_, _ = io.Copy(io.Discard, ports[layout.TTYPort])
-	}()
-	defer func() { <-tty }()
-	say := func(code hyperstart.Code, payload []byte) {
-		_, _ = ctl.Write(hyperstart.AppendCtl(nil, code, payload))
-	}
-	if s := v.Spec.Snapshot; s == nil || s.Devices == nil {
-		say(hyperstart.Ready, nil)
-	}
-	r := hyperstart.NewCtlReader(ctl)
-	for {
-		code, payload, err := r.Read()
-		if err != nil {
-			return
-		}
-		switch code {
-		case hyperstart.GetVersion:
-			say(hyperstart.Ack, binary.BigEndian.AppendUint32(nil, hyperstart.VersionCCv2))
-		case hyperstart.Call:
-			ticket, inner, _, _ := hyperstart.ParseCall(payload)
-			d.mu.Lock()
-			d.calls = append(d.calls, inner)
-			d.mu.Unlock()
-			say(hyperstart.Ack, nil)
-			if inner == d.refuse {
-				say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Error, []byte(`{"message":"not today"}`)))
-				continue
-			}
-			say(hyperstart.Result, hyperstart.AppendCall(nil, ticket, hyperstart.Ack, nil))
-		default:
-			say(hyperstart.Ack, nil)
-		}
-	}
-}
-
 // source has a template, and its pool no VM.
 func source(t *testing.T, d *driver) (*Pool, *template.Source) {
 	t.Helper()
@@ -150,8 +110,42 @@ func source(t *testing.T, d *driver) (*Pool, *template.Source) {
 	if _, err := s.Store.Make(t.Context(), s.VM); err != nil {
 		t.Fatal(err)
 	}
-	return PoolOf(dir), s
+	p := PoolOf(dir)
+	d.group = &group{}
+	p.Group = d.group
+	return p, s
 }
+
+// group is one without a host.
+type group struct {
+	fails     error
+	in        bool // this process
+	entered   int
+	inherited []int
+	pids      []int
+}
+
+func (g *group) Enter(context.Context) error {
+	if g.fails == nil {
+		g.in = true
+		g.entered++
+	}
+	return g.fails
+}
+
+func (g *group) Leave() error {
+	g.in = false
+	return nil
+}
+
+func (g *group) Inherit(pid int) error {
+	g.inherited = append(g.inherited, pid)
+	return nil
+}
+
+func (g *group) RemoveEmpty() {}
+
+func (g *group) Processes() ([]int, error) { return g.pids, nil }
 
 // key is that of the source's template.
 func key(t *testing.T, s *template.Source) template.Key {

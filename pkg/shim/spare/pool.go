@@ -7,26 +7,43 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/jsonfile"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
 // Pool is a directory of spare VMs, which root alone can enter.
-type Pool struct{ Dir string }
+type Pool struct {
+	Dir   string
+	Group Group // of the VMs
+}
+
+// Group is the cgroup of VMs that are no sandbox's: [hostcgroup.Aside].
+type Group interface {
+	Enter(ctx context.Context) error // this process, and so what it starts
+	Leave() error
+	Inherit(pid int) error // moves another process to where this one is
+	RemoveEmpty()
+	Processes() ([]int, error)
+}
 
 // PoolOf is the pool of a host, in the directory of all sandboxes.
-func PoolOf(stateDir string) *Pool { return &Pool{Dir: filepath.Join(stateDir, ".spare")} }
+func PoolOf(stateDir string) *Pool {
+	return &Pool{Dir: filepath.Join(stateDir, ".spare"), Group: &hostcgroup.Aside{}}
+}
 
 // Names beside those of VMs.
 const (
 	lockFile   = "lock"   // held by who makes VMs, or removes them
 	failedFile = "failed" // why none could be made
+	missedFile = "missed" // the key that a full pool had no VM of, the last time
 )
 
 // name matches the directory of a VM: its key, number, and who has taken it. One that is no pod's yet,
@@ -40,6 +57,8 @@ type VM struct {
 	Made    time.Time
 	dir     string
 	part    string // the directory where it was made, and ends
+	taken   bool   // by a shim
+	dead    bool   // nobody can take it any more
 }
 
 // vm is the one of a directory with a name that matches.
@@ -49,26 +68,14 @@ func (p *Pool) vm(match []string) *VM {
 
 func (p *Pool) part(number string) string { return filepath.Join(p.Dir, number+".part") }
 
-// List returns the VMs that are ready. Those whose VMM has ended are left out.
+// List returns the VMs that are ready, the oldest first. Those whose VMM has ended are left out.
 func (p *Pool) List() ([]*VM, error) {
-	entries, err := os.ReadDir(p.Dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
+	all, err := p.all()
 	if err != nil {
 		return nil, fmt.Errorf("list spare vms: %w", err)
 	}
-	var all []*VM
-	for _, e := range entries {
-		m := name.FindStringSubmatch(e.Name())
-		if m == nil || m[1] == "" || m[3] != "" {
-			continue
-		}
-		vm := p.vm(m)
-		if vm.load() == nil && vm.Process.Alive() {
-			all = append(all, vm)
-		}
-	}
+	all = slices.DeleteFunc(all, func(vm *VM) bool { return !vm.ready() })
+	slices.SortFunc(all, func(a, b *VM) int { return a.Made.Compare(b.Made) })
 	return all, nil
 }
 
@@ -103,13 +110,15 @@ func (p *Pool) Claim(key template.Key) *VM {
 			continue
 		}
 		vm.dir = to
+		_ = os.Remove(filepath.Join(p.Dir, missedFile)) // those that are there are of use
 		return vm
 	}
 	return nil
 }
 
-// Wanted reports whether there are fewer than n VMs of a key, and nobody makes one. When that
-// has failed not long ago, failed is why.
+// Wanted reports whether VMs of a key are to be made, so that there are n, and nobody makes some.
+// A pool that is full of others gives one up that has another one of its kind, and with no
+// such for a key that is missed twice, and none was taken in between. When making some has failed not long ago, failed is why.
 func (p *Pool) Wanted(key template.Key, n int) (wanted bool, failed string) {
 	if n <= 0 {
 		return false, ""
@@ -118,15 +127,34 @@ func (p *Pool) Wanted(key template.Key, n int) (wanted bool, failed string) {
 	if err != nil {
 		return false, err.Error()
 	}
-	for _, vm := range all {
-		if vm.Key == key {
-			n--
-		}
+	if _, made := p.makers().Holder(); made {
+		return false, ""
 	}
-	if n <= 0 {
+	crowded := slices.ContainsFunc(all, func(vm *VM) bool { return count(all, vm.Key) > 1 })
+	if len(all) >= n && (count(all, key) > 0 || !crowded && !p.missedTwice(key)) {
 		return false, ""
 	}
 	return true, p.failed()
+}
+
+// count is how many VMs are of a key.
+func count(all []*VM, key template.Key) (n int) {
+	for _, vm := range all {
+		if vm.Key == key {
+			n++
+		}
+	}
+	return n
+}
+
+// missedTwice notes that a full pool has no VM of a key, and reports whether that was noted before.
+func (p *Pool) missedTwice(key template.Key) bool {
+	path := filepath.Join(p.Dir, missedFile)
+	if last, err := os.ReadFile(path); err == nil && string(last) == string(key) {
+		return true
+	}
+	_ = os.WriteFile(path, []byte(key), 0o600) // on a full disk the pool stays as it is
+	return false
 }
 
 // retryAfter is how long nobody tries again to make what has failed.
@@ -155,44 +183,44 @@ func (p *Pool) setFailed(cause error) {
 	_ = os.WriteFile(path, []byte(cause.Error()+"\n"), 0o600) // on a full disk it is tried again sooner
 }
 
+// makers is the lock of who makes VMs, or removes them.
+func (p *Pool) makers() template.Lock {
+	return template.Lock{Path: filepath.Join(p.Dir, lockFile), Does: "makes or removes spare VMs"}
+}
+
 // lock keeps others from making VMs, and from removing them. When one does it is
 // errdefs.ErrUnavailable.
 func (p *Pool) lock() (unlock func(), err error) {
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := template.LockFile(filepath.Join(p.Dir, lockFile), "makes or removes spare VMs")
-	if err != nil {
-		return nil, err
-	}
-	return func() { _ = f.Close() }, nil
+	return p.makers().Take()
 }
 
 // Sweep ends the VMs that nobody can take any more: those of which the maker or the taker has
 // died, or the VMM. While VMs are made it is errdefs.ErrUnavailable.
 func (p *Pool) Sweep(ctx context.Context) error {
-	return p.remove(ctx, func(*VM) bool { return false })
+	return p.remove(ctx, func(context.Context) (func(), error) { return p.lock() }, func(*VM) bool { return false })
 }
 
-// RemoveAll ends all VMs but those that a shim has taken, and removes the pool when nothing else
-// is in it. While VMs are made it is errdefs.ErrUnavailable.
+// RemoveAll ends all VMs but those that a shim has taken, and who makes some, and removes the pool
+// when nothing else is in it.
 func (p *Pool) RemoveAll(ctx context.Context) error {
-	return p.remove(ctx, func(*VM) bool { return true }, failedFile, lockFile, "")
+	return p.remove(ctx, p.makers().TakeOver, func(*VM) bool { return true }, failedFile, missedFile, lockFile, "")
 }
 
-// Remove ends the VMs of some templates that are ready. While VMs are made it is
-// errdefs.ErrUnavailable.
+// Remove ends the VMs of some templates that are ready, and who makes some.
 func (p *Pool) Remove(ctx context.Context, which func(template.Key) bool) error {
-	return p.remove(ctx, func(vm *VM) bool { return which(vm.Key) })
+	return p.remove(ctx, p.makers().TakeOver, func(vm *VM) bool { return which(vm.Key) })
 }
 
-// remove is Sweep, and ends the VMs that are ready which unwanted reports. Files are removed as far as
-// they can be, while nobody else has the lock: who waits for it notices.
-func (p *Pool) remove(ctx context.Context, unwanted func(*VM) bool, files ...string) error {
+// remove ends what nobody can take any more, and the VMs that are ready which unwanted reports. Files are
+// removed as far as they can be, while nobody else has the lock: who waits for it notices.
+func (p *Pool) remove(ctx context.Context, lock func(context.Context) (func(), error), unwanted func(*VM) bool, files ...string) error {
 	if _, err := os.Stat(p.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	unlock, err := p.lock()
+	unlock, err := lock(ctx)
 	if err != nil {
 		return fmt.Errorf("remove spare vms: %w", err)
 	}
@@ -200,6 +228,7 @@ func (p *Pool) remove(ctx context.Context, unwanted func(*VM) bool, files ...str
 	if err := p.clean(ctx, unwanted); err != nil {
 		return fmt.Errorf("remove spare vms: %w", err)
 	}
+	p.Group.RemoveEmpty()
 	for _, name := range files {
 		_ = os.Remove(filepath.Join(p.Dir, name))
 	}
@@ -208,11 +237,33 @@ func (p *Pool) remove(ctx context.Context, unwanted func(*VM) bool, files ...str
 
 // clean is remove with the lock held.
 func (p *Pool) clean(ctx context.Context, unwanted func(*VM) bool) error {
-	entries, err := os.ReadDir(p.Dir)
-	if err != nil {
-		return err
-	}
+	all, err := p.all()
 	var errs []error
+	for _, vm := range all {
+		if vm.dead || vm.ready() && unwanted(vm) {
+			errs = append(errs, vm.end(ctx))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// Dead are the VMs that [Pool.Sweep] ends.
+func (p *Pool) Dead() ([]*VM, error) {
+	all, err := p.all()
+	_, made := p.makers().Holder()
+	return slices.DeleteFunc(all, func(vm *VM) bool { return !vm.dead || made && vm.Key == "" }), err
+}
+
+// all are the VMs of the pool. dead has been set in those that nobody can take any more, where
+// nobody makes VMs.
+func (p *Pool) all() (all []*VM, err error) {
+	entries, err := os.ReadDir(p.Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range entries {
 		m := name.FindStringSubmatch(e.Name())
 		if m == nil {
@@ -222,16 +273,29 @@ func (p *Pool) clean(ctx context.Context, unwanted func(*VM) bool) error {
 		loaded := vm.load()
 		switch {
 		case m[3] != "":
-			if takerOf(m[3], m[4]).Alive() {
-				continue
-			}
-		case m[1] != "" && loaded == nil && vm.Process.Alive() && !unwanted(vm):
-			continue
+			vm.taken = true
+			vm.dead = !takerOf(m[3], m[4]).Alive()
+		default:
+			vm.dead = m[1] == "" || loaded != nil || !vm.Process.Alive()
 		}
-		errs = append(errs, vm.end(ctx))
+		all = append(all, vm)
 	}
-	return errors.Join(errs...)
+	return all, nil
 }
+
+// Dir is the directory of the VM.
+func (vm *VM) Dir() string { return vm.dir }
+
+// Pid is that of the VMM; 0 where it has ended.
+func (vm *VM) Pid() int {
+	if !vm.Process.Alive() {
+		return 0
+	}
+	return vm.Process.PID
+}
+
+// ready reports whether a shim can take the VM.
+func (vm *VM) ready() bool { return !vm.dead && !vm.taken }
 
 // takerOf is the process that a name has: its pid, and when it has started, as others get the pid later.
 func takerOf(pid, start string) (p hostproc.Process) {
@@ -260,29 +324,4 @@ func (vm *VM) end(ctx context.Context) error {
 		return err
 	}
 	return os.RemoveAll(vm.dir)
-}
-
-// killUsers ends the VMM whose maker has died before it could record it: its arguments have
-// the directory. So have those of a VMM that was moved since, which is why no directory has the
-// name of an earlier one.
-func killUsers(ctx context.Context, dir string) error {
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, path := range paths {
-		args, err := os.ReadFile(path)
-		if err != nil || !strings.Contains(string(args), "path="+strings.ReplaceAll(dir, ",", ",,")+"/") {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			continue
-		}
-		if p, err := hostproc.Of("VMM of a spare vm", pid); err == nil {
-			errs = append(errs, p.Kill(ctx))
-		}
-	}
-	return errors.Join(errs...)
 }

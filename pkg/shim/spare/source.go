@@ -21,6 +21,7 @@ import (
 // source of pkg/shim/podvm.
 type Source struct {
 	Template *template.Source
+	Pool     *Pool
 	Claimed  *VM // nil for none; it is used once
 }
 
@@ -72,9 +73,11 @@ func (s *Source) adopt(ctx context.Context, claimed *VM, spec hypervisor.Spec) (
 			err = errors.Join(err, claimed.Process.Kill(context.WithoutCancel(ctx)), os.RemoveAll(to))
 		}
 	}()
-	if err := likeThis(claimed.Process.PID); err != nil {
+	// Before it goes on: what it uses from now on is the sandbox's.
+	if err := errors.Join(likeThis(claimed.Process.PID), s.Pool.Group.Inherit(claimed.Process.PID)); err != nil {
 		return nil, err
 	}
+	s.Pool.Group.RemoveEmpty()
 	size, dir := spec.Size, to
 	spec = s.Template.Spec(spec)
 	spec.Dir = dir

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,16 +34,19 @@ func TestFill(t *testing.T) {
 	if wanted, failed := p.Wanted(k, 2); !wanted || failed != "" {
 		t.Errorf("an empty pool: %v, %q", wanted, failed)
 	}
-	d.calls = nil
+	d.guest.Calls()
 	if pids := fill(t, p, s, 2); len(pids) != 2 || d.parked.Load() != 2 {
 		t.Errorf("%d made, %d parked", len(pids), d.parked.Load())
 	}
 	once := []hyperstart.Code{hyperstart.Reseed, hyperstart.WarmUp}
-	if diff := cmp.Diff(append(once, once...), d.calls); diff != "" {
+	if diff := cmp.Diff(append(once, once...), d.guest.Calls()); diff != "" {
 		t.Errorf("the guests were told (-want +got):\n%s", diff)
 	}
 	if pids := fill(t, p, s, 2); len(pids) != 0 {
 		t.Errorf("made too many: %v", pids)
+	}
+	if g := p.Group.(*group); g.entered != 1 || g.in {
+		t.Errorf("the group was entered %d times, and left: %v", g.entered, !g.in)
 	}
 	if wanted, _ := p.Wanted(k, 2); wanted {
 		t.Error("a full pool wants more")
@@ -96,7 +100,7 @@ func TestRelease(t *testing.T) {
 	d := newDriver(t)
 	p, s := source(t, d)
 	fill(t, p, s, 1)
-	with := &Source{Template: s, Claimed: p.Claim(key(t, s))}
+	with := &Source{Template: s, Pool: p, Claimed: p.Claim(key(t, s))}
 	for range 2 {
 		if err := with.Release(); err != nil {
 			t.Fatal(err)
@@ -105,7 +109,7 @@ func TestRelease(t *testing.T) {
 	if got := ready(t, p); len(got) != 1 || with.Claimed != nil {
 		t.Errorf("ready: %v", got)
 	}
-	if err := (&Source{Template: s, Claimed: p.Claim(key(t, s))}).Release(); err != nil || len(ready(t, p)) != 1 {
+	if err := (&Source{Template: s, Pool: p, Claimed: p.Claim(key(t, s))}).Release(); err != nil || len(ready(t, p)) != 1 {
 		t.Errorf("it cannot be taken again: %v", err)
 	}
 }
@@ -115,7 +119,7 @@ func TestAcquireHangs(t *testing.T) {
 	d := newDriver(t)
 	p, s := source(t, d)
 	fill(t, p, s, 1)
-	with := &Source{Template: s, Claimed: p.Claim(key(t, s))}
+	with := &Source{Template: s, Pool: p, Claimed: p.Claim(key(t, s))}
 	d.hangs = true
 	spec := s.VM.Spec
 	spec.Dir = t.TempDir()
@@ -139,14 +143,19 @@ func TestFillFails(t *testing.T) {
 	}{
 		{"start", func(d *driver) { d.Errs = map[fake.Step]error{fake.Start: errors.New("no vmm today")} }, "no vmm today"},
 		{"dial", func(d *driver) { d.Errs = map[fake.Step]error{fake.Dial: errors.New("no port")} }, "prepare guest: dial: no port"},
-		{"reseed", func(d *driver) { d.refuse = hyperstart.Reseed }, "prepare guest: "},
-		{"warm up", func(d *driver) { d.refuse = hyperstart.WarmUp }, "prepare guest: "},
+		{"reseed", func(d *driver) { d.guest.Refuse = hyperstart.Reseed }, "prepare guest: "},
+		{"warm up", func(d *driver) { d.guest.Refuse = hyperstart.WarmUp }, "prepare guest: "},
+		{"group", nil, "no cgroup today"},
 		{"park", func(d *driver) { d.parkErr = errors.New("it does not stop") }, "it does not stop"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDriver(t)
 			p, s := source(t, d)
-			tt.setUp(d)
+			if tt.setUp != nil {
+				tt.setUp(d)
+			} else {
+				p.Group.(*group).fails = errors.New(tt.want)
+			}
 			err := p.Fill(t.Context(), s, 1, func(int) { t.Error("one was made") })
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
@@ -204,8 +213,8 @@ func TestFillOther(t *testing.T) {
 func TestAcquire(t *testing.T) {
 	d := newDriver(t)
 	p, s := source(t, d)
-	fill(t, p, s, 1)
-	with := &Source{Template: s, Claimed: p.Claim(key(t, s))}
+	pids := fill(t, p, s, 1)
+	with := &Source{Template: s, Pool: p, Claimed: p.Claim(key(t, s))}
 	if with.Claimed == nil || p.Claim(key(t, s)) != nil {
 		t.Fatal("the VM cannot be taken, or twice")
 	}
@@ -217,6 +226,9 @@ func TestAcquire(t *testing.T) {
 	}
 	want := s.Spec(spec)
 	want.Dir = filepath.Join(spec.Dir, store.SpareDir)
+	if g := p.Group.(*group); !slices.Equal(g.inherited, []int{pids[0]}) {
+		t.Errorf("moved to the sandbox's cgroup: %v, want %v", g.inherited, pids)
+	}
 	if diff := cmp.Diff([]hypervisor.Spec{want}, d.adopted); diff != "" {
 		t.Errorf("adopted (-want +got):\n%s", diff)
 	}
@@ -249,7 +261,7 @@ func TestAcquireFails(t *testing.T) {
 			p, s := source(t, d)
 			fill(t, p, s, 1)
 			old := d.Last()
-			with := &Source{Template: s, Claimed: p.Claim(key(t, s))}
+			with := &Source{Template: s, Pool: p, Claimed: p.Claim(key(t, s))}
 			spec := s.VM.Spec
 			spec.Dir = t.TempDir()
 			breakIt(t, d, with.Claimed, &spec)
@@ -279,7 +291,7 @@ func leave(t *testing.T, p *Pool, name string, recorded bool) *exec.Cmd {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-c", "read line", "-chardev", "socket,path="+dir+"/port0.sock")
+	cmd := exec.Command("sh", "-c", "read line", "-chardev", "socket,path="+strings.ReplaceAll(dir, ",", ",,")+"/port0.sock")
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -358,6 +370,7 @@ func TestSweep(t *testing.T) {
 // TestNone: where there is no pool nothing is to be done.
 func TestNone(t *testing.T) {
 	p := PoolOf(filepath.Join(t.TempDir(), "none"))
+	p.Group = &group{}
 	if err := errors.Join(p.Sweep(t.Context()), p.RemoveAll(t.Context())); err != nil {
 		t.Error(err)
 	}

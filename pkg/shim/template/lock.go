@@ -22,12 +22,40 @@ func (s *Store) lock() (unlock func(), err error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(s.Dir, lockFile)
-	f, err := LockFile(path, "makes a template")
+	return s.makers().Take()
+}
+
+func (s *Store) makers() Lock {
+	return Lock{Path: filepath.Join(s.Dir, lockFile), Does: "makes a template"}
+}
+
+// EndMaker ends the process that makes a template, if there is one, and waits for it. Its VM
+// ends with it.
+func (s *Store) EndMaker(ctx context.Context) error {
+	if _, err := os.Stat(s.Dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	unlock, err := s.makers().TakeOver(ctx)
+	if err != nil {
+		return err
+	}
+	unlock()
+	return nil
+}
+
+// Lock is a file that one process at a time has, and that names it.
+type Lock struct {
+	Path string
+	Does string // what the process does that has it
+}
+
+// Take takes the lock. When another process has it, it is errdefs.ErrUnavailable.
+func (l Lock) Take() (unlock func(), err error) {
+	f, err := l.open()
 	if err != nil {
 		return nil, err
 	}
-	if self, err := hostproc.Of("process that makes a template", os.Getpid()); err == nil {
+	if self, err := hostproc.Of("process that "+l.Does, os.Getpid()); err == nil {
 		// For who has to end it; on a full disk nobody can.
 		_ = f.Truncate(0)
 		_ = json.NewEncoder(f).Encode(self)
@@ -38,58 +66,49 @@ func (s *Store) lock() (unlock func(), err error) {
 	}, nil
 }
 
-// LockFile locks the file that has a path then: it may have been removed meanwhile. When another
-// process has it, which does something, it is errdefs.ErrUnavailable. Closing the file unlocks it.
-func LockFile(path, does string) (*os.File, error) {
+// open locks the file that has the path then: it may have been removed meanwhile.
+func (l Lock) open() (*os.File, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := os.OpenFile(l.Path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, err
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			_ = f.Close()
-			return nil, fmt.Errorf("lock %s: another process %s: %w: %w", path, does, err, errdefs.ErrUnavailable)
+			return nil, fmt.Errorf("lock %s: another process %s: %w: %w", l.Path, l.Does, err, errdefs.ErrUnavailable)
 		}
 		ours, err := f.Stat()
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		if now, err := os.Stat(path); err == nil && os.SameFile(ours, now) {
+		if now, err := os.Stat(l.Path); err == nil && os.SameFile(ours, now) {
 			return f, nil
 		}
 		_ = f.Close()
 	}
 }
 
-// maker is the process that makes a template, as far as is known.
-func (s *Store) maker() (p hostproc.Process, ok bool) {
-	err := jsonfile.Read(filepath.Join(s.Dir, lockFile), &p)
+// Holder is the process that has the lock, as far as is known.
+func (l Lock) Holder() (p hostproc.Process, ok bool) {
+	err := jsonfile.Read(l.Path, &p)
 	return p, err == nil && p.PID > 0 && p.Alive()
 }
 
-// EndMaker ends the process that makes a template, if there is one, and waits for it. Its VM
-// ends with it.
-func (s *Store) EndMaker(ctx context.Context) error {
-	if _, err := os.Stat(s.Dir); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+// TakeOver takes the lock, and ends who has it.
+func (l Lock) TakeOver(ctx context.Context) (unlock func(), err error) {
 	for {
-		unlock, err := s.lock()
-		if err == nil {
-			unlock()
-			return nil
-		}
+		unlock, err := l.Take()
 		if !errors.Is(err, errdefs.ErrUnavailable) {
-			return err
+			return unlock, err
 		}
-		if maker, ok := s.maker(); ok && maker.PID != os.Getpid() {
-			if err := maker.Kill(ctx); err != nil {
-				return err
+		if p, ok := l.Holder(); ok && p.PID != os.Getpid() {
+			if err := p.Kill(ctx); err != nil {
+				return nil, err
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("end who makes a template: %w: %w", ctx.Err(), err)
+			return nil, fmt.Errorf("end the process that %s: %w: %w", l.Does, ctx.Err(), err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

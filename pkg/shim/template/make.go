@@ -91,7 +91,7 @@ func (s *Store) Wanted(vm VM) (wanted bool, failed string) {
 	if failed := s.Failed(key); failed != "" {
 		return false, failed
 	}
-	_, made := s.maker()
+	_, made := s.makers().Holder()
 	return !made, ""
 }
 
