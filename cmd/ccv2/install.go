@@ -17,9 +17,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/install"
+	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 )
 
 // installer has the flags of install, upgrade and uninstall.
@@ -194,7 +196,7 @@ func (i *installer) makeTemplate(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
-	t, err := source.Store.Make(ctx, source.VM)
+	t, err := vmconfig.MakeTemplate(ctx, source, &hostcgroup.Aside{Shares: usualShares})
 	if errdefs.IsNotImplemented(err) || errdefs.IsUnavailable(err) || errdefs.IsResourceExhausted(err) {
 		fmt.Fprintf(i.stdout, "pods boot: %v\n", err)
 		return nil

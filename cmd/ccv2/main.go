@@ -51,7 +51,7 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 		usage(stderr)
 		return 2
 	}
-	operator := operate.Options{Version: version, Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, Others: others(), SweepSpares: sweepSpares}
+	operator := operate.Options{Version: version, Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, Others: others(), DeadSpares: deadSpares}
 	if operate.Has(args) {
 		return operate.Run(operator, args)
 	}

@@ -9,29 +9,31 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
-	"github.com/containerd/errdefs"
-
+	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operate"
 	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
 	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/bundle"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/hostcgroup"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
-const templateUsage = "usage: ccv2 template build [-config FILE] [-cpus N] [-memory MIB] | list [-config FILE] | remove [-config FILE] [-all | -spare | KEY...]"
+const templateUsage = "usage: ccv2 template build [-config FILE] [-cpus N] [-memory MIB] | list [-config FILE] [-state-dir DIR] | remove [-config FILE] [-state-dir DIR] [-all | -spare | KEY...]"
 
 // templateCommand is what the subcommands of `ccv2 template` have in common.
 type templateCommand struct {
 	out    io.Writer
 	flags  *flag.FlagSet
 	path   string // configuration file
+	state  string // directory of the sandboxes; "" for that of the configuration
 	config config.Config
 	store  *template.Store
 }
@@ -50,6 +52,9 @@ func runTemplate(args []string, stdout, stderr io.Writer) error {
 		c.path = config.DefaultPath
 	}
 	c.flags.StringVar(&c.path, "config", c.path, "configuration `file`")
+	if args[0] != "build" {
+		c.flags.StringVar(&c.state, "state-dir", "", "`directory` of the sandboxes whose spare VMs are meant (default: what the configuration says)")
+	}
 	err := actions[args[0]](c, args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
@@ -65,6 +70,9 @@ func (c *templateCommand) load(args []string) error {
 	var err error
 	if c.config, err = config.Load(c.path, nil); err != nil {
 		return err
+	}
+	if c.state != "" {
+		c.config.StateDir = c.state
 	}
 	c.store = vmconfig.TemplateStore(c.config)
 	return nil
@@ -100,7 +108,8 @@ func (c *templateCommand) build(args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
-	t, err := source.Store.Make(ctx, source.VM)
+	group := &hostcgroup.Aside{Shares: usualShares}
+	t, err := vmconfig.MakeTemplate(ctx, source, group)
 	if err != nil {
 		return err
 	}
@@ -108,10 +117,15 @@ func (c *templateCommand) build(args []string) error {
 	if c.config.Template.Spare == 0 {
 		return nil
 	}
-	return vmconfig.SparePool(c.config).Fill(ctx, source, c.config.Template.Spare, func(pid int) {
+	pool := vmconfig.SparePool(c.config)
+	pool.Group = group
+	return pool.Fill(ctx, source, c.config.Template.Spare, func(pid int) {
 		fmt.Fprintf(c.out, "%s  a spare VM, pid %d\n", t.Key, pid)
 	})
 }
+
+// usualShares of processor time are those of others: somebody waits.
+const usualShares = 1024
 
 // makeLimit bounds how long making a template takes, and what goes on from it.
 const makeLimit = 10 * time.Minute
@@ -157,16 +171,30 @@ func (c *templateCommand) list(args []string) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	spares, err := vmconfig.SparePool(c.config).List()
+	if err := c.listSpares(); err != nil {
+		return err
+	}
+	failed, err := c.store.Failures()
+	for _, key := range slices.Sorted(maps.Keys(failed)) {
+		fmt.Fprintf(c.out, "%s has failed: %s\n", key, failed[key])
+	}
+	return err
+}
+
+// listSpares prints the VMs that are kept ready, and where others are.
+func (c *templateCommand) listSpares() error {
+	pool := vmconfig.SparePool(c.config)
+	spares, err := pool.List()
 	if err != nil {
 		return err
 	}
 	for _, vm := range spares {
 		fmt.Fprintf(c.out, "%s has a spare VM, pid %d, made %s\n", vm.Key, vm.Process.PID, vm.Made.Local().Format(time.DateTime))
 	}
-	failed, err := c.store.Failures()
-	for _, key := range slices.Sorted(maps.Keys(failed)) {
-		fmt.Fprintf(c.out, "%s has failed: %s\n", key, failed[key])
+	others, err := pool.Others()
+	for _, other := range others {
+		dir := filepath.Dir(other.Dir)
+		fmt.Fprintf(c.out, "%s has spare VMs, too: ccv2 template remove -spare -state-dir %s ends them\n", dir, dir)
 	}
 	return err
 }
@@ -213,10 +241,15 @@ func (c *templateCommand) remove(args []string) error {
 	return pool.Remove(ctx, func(key template.Key) bool { return slices.Contains(keys, string(key)) })
 }
 
-// sweepSpares ends the spare VMs that no sandbox can have any more. Who makes some has done it.
-func sweepSpares(ctx context.Context, stateDir string) error {
-	if err := spare.PoolOf(stateDir).Sweep(ctx); !errors.Is(err, errdefs.ErrUnavailable) {
-		return err
+// deadSpares are the spare VMs that no sandbox can have any more, which are ended if they are to be.
+func deadSpares(ctx context.Context, stateDir string, end bool) (all []operate.Spare, err error) {
+	pool := spare.PoolOf(stateDir)
+	dead, err := pool.Dead()
+	for _, vm := range dead {
+		all = append(all, operate.Spare{Dir: vm.Dir(), Made: vm.Made, PID: vm.Pid()})
 	}
-	return nil
+	if err == nil && end {
+		err = pool.Sweep(ctx)
+	}
+	return all, err
 }

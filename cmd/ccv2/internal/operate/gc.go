@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v3"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operator"
@@ -30,7 +31,7 @@ type leftover struct {
 func gcCommand(t *tool) *cli.Command {
 	var remove bool
 	return &cli.Command{
-		Name: "gc", Usage: "find what dead shims have left, and remove it",
+		Name: "gc", Usage: "find what dead shims have left, and spare VMs that nobody can have any more, and remove it",
 		Description: "Without --remove it only says what there is. Containerd cleans up after a dead shim by itself; what is here has been left by one that was not " +
 			"running then, or has lost its records. Sandboxes whose shim lives are never touched, nor is one whose record cannot be read.",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "remove", Usage: "end the processes, and remove control groups, taps, mounts and directories", Destination: &remove}},
@@ -56,9 +57,8 @@ func gcCommand(t *tool) *cli.Command {
 					found = append(found, l)
 				}
 			}
-			if remove && t.SweepSpares != nil {
-				errs = append(errs, t.SweepSpares(ctx, t.StateDir))
-			}
+			spares, err := t.deadSpares(ctx, remove)
+			found, errs = append(found, spares...), append(errs, err)
 			return errors.Join(t.printLeftovers(found, remove), errors.Join(errs...))
 		},
 	}
@@ -73,6 +73,29 @@ func leftoverOf(r sandboxes.Record) leftover {
 		}
 	}
 	return l
+}
+
+// deadSpares are the spare VMs whose maker, taker or VMM is dead, which are ended if they are to be.
+// They are in no namespace.
+func (t *tool) deadSpares(ctx context.Context, end bool) (found []leftover, err error) {
+	if t.DeadSpares == nil {
+		return nil, nil
+	}
+	dead, err := t.DeadSpares(ctx, t.StateDir, end)
+	if errors.Is(err, errdefs.ErrUnavailable) { // who makes some ends them
+		return nil, nil
+	}
+	for _, vm := range dead {
+		l := leftover{Namespace: "-", ID: "spare", Dir: vm.Dir, Created: vm.Made, Removed: end && err == nil}
+		if vm.PID > 0 {
+			l.Processes = append(l.Processes, sandboxes.Look("qemu", vm.PID))
+		}
+		if err != nil {
+			l.Error = operator.Line(err.Error())
+		}
+		found = append(found, l)
+	}
+	return found, err
 }
 
 // remove releases what the sandbox had.

@@ -20,6 +20,8 @@ import (
 type (
 	// Options are what the commands work with.
 	Options = operator.Options
+	// Spare is a spare VM.
+	Spare = operator.Spare
 	// Other is a command that is elsewhere.
 	Other = operator.Other
 )

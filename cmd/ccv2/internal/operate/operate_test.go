@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/sandboxes"
@@ -218,6 +219,36 @@ func TestEvents(t *testing.T) {
 	}
 	if status, _, stderr := h.run("events", "s", "--since", "yesterday"); status != sandboxes.StatusUsage || !strings.Contains(stderr, "such as 10m") {
 		t.Errorf("status %d: %s", status, stderr)
+	}
+}
+
+// TestGCSpares: VMs that nobody can have are listed, and ended when they are to be.
+func TestGCSpares(t *testing.T) {
+	var out, errs strings.Builder
+	var err error
+	ended := false
+	o := Options{Stdout: &out, Stderr: &errs, DeadSpares: func(_ context.Context, _ string, end bool) ([]Spare, error) {
+		ended = end
+		return []Spare{{Dir: "/run/pool/1.part", Made: time.Now().Add(-time.Minute), PID: os.Getpid()}}, err
+	}}
+	dir := newHost(t).dir
+	for _, tt := range []struct {
+		args   []string
+		err    error
+		status int
+		want   string
+	}{
+		{args: []string{"gc"}, want: "1          false    /run/pool/1.part"},
+		{args: []string{"gc", "--remove"}, want: "1          true     /run/pool/1.part"},
+		{args: []string{"gc", "--remove"}, err: errors.New("not today"), status: sandboxes.StatusFailed, want: "1          false    /run/pool/1.part"},
+		{args: []string{"gc"}, err: errdefs.ErrUnavailable, want: "left nothing"},
+	} {
+		out.Reset()
+		err = tt.err
+		status := Run(o, append(tt.args, "--state-dir", dir))
+		if status != tt.status || !strings.Contains(out.String(), tt.want) || ended != (len(tt.args) > 1) {
+			t.Errorf("%v: status %d, ended %v: %s%s", tt.args, status, ended, &out, &errs)
+		}
 	}
 }
 

@@ -21,8 +21,16 @@ type Options struct {
 	Stdout, Stderr io.Writer
 	// Others are commands of the tool that are none of this package's, for completion.
 	Others []Other
-	// SweepSpares, when set, ends the spare VMs that no sandbox can have any more.
-	SweepSpares func(ctx context.Context, stateDir string) error
+	// DeadSpares, when set, finds the spare VMs that no sandbox can have any more, and ends them if
+	// they are to be: it is errdefs.ErrUnavailable while others do that.
+	DeadSpares func(ctx context.Context, stateDir string, end bool) ([]Spare, error)
+}
+
+// Spare is a spare VM.
+type Spare struct {
+	Dir  string
+	Made time.Time // zero where nobody knows
+	PID  int       // 0 where its VMM has ended
 }
 
 // Other is a command that is elsewhere.
