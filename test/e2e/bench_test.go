@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -168,60 +166,6 @@ func BenchmarkExecTrue(b *testing.B) {
 		b.ReportMetric(took[name][len(took[name])*95/100], name+"-p95-ms")
 	}
 	b.ReportMetric(harness.Median(took["ccv2"])/harness.Median(took["runc"]), "÷runc")
-	b.ReportMetric(0, "ns/op")
-}
-
-// BenchmarkStdout moves the output of one process to a reader that discards it.
-func BenchmarkStdout(b *testing.B) {
-	shared.Watch(b)
-	task := shared.Running(b, "bench-stdout", harness.Streams{}, []string{"sleep", "1000"})
-	const chunks, size = 4096, 64 << 10
-	var rates []float64
-	for i := range b.N {
-		begin := time.Now()
-		p := shared.Exec(b, task, fmt.Sprintf("dd%d", i), harness.Streams{Stdout: io.Discard, Stderr: io.Discard},
-			"dd", "if=/dev/zero", "bs=64k", "count="+strconv.Itoa(chunks))
-		if status := shared.Finish(b, p); status != 0 {
-			b.Fatalf("status %d", status)
-		}
-		rates = append(rates, chunks*size/time.Since(begin).Seconds()/(1<<20))
-	}
-	shared.KillTask(b, task)
-	b.ReportMetric(harness.Median(rates), "MiB/s")
-	b.ReportMetric(0, "ns/op")
-}
-
-// BenchmarkEcho sends 4 MiB to the stdin of a process and reads them from its stdout, in a VM
-// and with runc, in turns.
-func BenchmarkEcho(b *testing.B) {
-	shared.Watch(b)
-	runtimes := map[string]string{"runc": harness.Runc, "ccv2": harness.Runtime}
-	tasks, rates := map[string]client.Task{}, map[string][]float64{}
-	for name, runtime := range runtimes {
-		tasks[name] = shared.RunningOn(b, runtime, "bench-echo-"+name, harness.Streams{}, []string{"sleep", "1000"})
-	}
-	sent := bytes.Repeat([]byte("0123456789abcde\n"), 4<<20/16)
-	for i := range max(b.N, 7) {
-		for name, task := range tasks {
-			var got harness.Buffer
-			in, out := io.Pipe()
-			p := shared.Exec(b, task, fmt.Sprintf("cat%d", i), harness.Streams{Stdin: in, Stdout: &got, Stderr: io.Discard}, "cat")
-			begin := time.Now()
-			if _, err := out.Write(sent); err != nil {
-				b.Fatal(err)
-			}
-			out.Close()
-			if status := shared.Finish(b, p); status != 0 || got.String() != string(sent) {
-				b.Fatalf("status %d, %d bytes of %d", status, len(got.String()), len(sent))
-			}
-			rates[name] = append(rates[name], float64(len(sent))/time.Since(begin).Seconds()/(1<<20))
-		}
-	}
-	for name, task := range tasks {
-		shared.KillTask(b, task)
-		b.ReportMetric(harness.Median(rates[name]), name+"-MiB/s")
-	}
-	b.ReportMetric(harness.Median(rates["ccv2"])/harness.Median(rates["runc"]), "÷runc")
 	b.ReportMetric(0, "ns/op")
 }
 
