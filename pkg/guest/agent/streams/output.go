@@ -3,6 +3,7 @@ package streams
 import (
 	"errors"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,21 +27,43 @@ type output struct {
 	sending atomic.Bool // has read something that is not sent
 }
 
+const (
+	// firstRead is how much is read at once of a process that writes little.
+	firstRead = 8 << 10
+	// largeRead is how much is read at once of a process that writes much, and what its pipe
+	// has room for then: each switch between the two costs an emulated processor all that
+	// it knows of addresses.
+	largeRead = hyperstart.CreditWindow / 2
+)
+
+// largeBufs are buffers for reads of largeRead bytes, of which only those that need them have one.
+var largeBufs = sync.Pool{New: func() any { return new([hyperstart.TTYHeaderLen + largeRead]byte) }}
+
 // pump sends everything until the end of the stream. It waits for credit of
 // its own stream only. It reads right after the room for a header, so that
 // a message is one write without a copy.
 func (o *output) pump() {
-	buf := make([]byte, hyperstart.TTYHeaderLen+hyperstart.MaxTTYPayload)
-	data := buf[hyperstart.TTYHeaderLen:]
+	buf := make([]byte, hyperstart.TTYHeaderLen+firstRead)
+	var large *[hyperstart.TTYHeaderLen + largeRead]byte
+	defer func() {
+		if large != nil {
+			largeBufs.Put(large)
+		}
+	}()
 	limit := -1 // bytes still to be read after the deadline; -1 before it
 	for limit != 0 {
-		room := data
+		data := buf[hyperstart.TTYHeaderLen:]
 		if limit > 0 {
-			room = data[:min(limit, len(data))]
+			data = data[:min(limit, len(data))]
 		}
-		n, err := o.file.Read(room)
+		n, err := o.file.Read(data)
 		if n > 0 && !o.send(buf, n) {
 			return
+		}
+		if n == firstRead && large == nil {
+			large, _ = largeBufs.Get().(*[hyperstart.TTYHeaderLen + largeRead]byte)
+			buf = large[:]
+			o.widen()
 		}
 		if limit > 0 {
 			limit -= n
@@ -58,6 +81,16 @@ func (o *output) pump() {
 			return // io.EOF, or EIO from a terminal that nobody has open
 		}
 	}
+}
+
+// widen makes room in the pipe for what a large read takes. A terminal has no pipe, and
+// a system may allow no more: then it stays as it is.
+func (o *output) widen() {
+	raw, err := o.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, largeRead) })
 }
 
 // send sends n bytes that are in buf after the header. The header of every

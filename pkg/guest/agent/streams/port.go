@@ -47,8 +47,11 @@ func (p *Port) piece() int {
 	if p.uncredited.Load() {
 		return originalPiece
 	}
-	return hyperstart.MaxTTYPayload
+	return largestPiece
 }
+
+// largestPiece makes a message of two writes to the port, whose driver takes 32 KiB at a time.
+const largestPiece = hyperstart.MaxTTYPayload - hyperstart.TTYHeaderLen
 
 // originalPiece is what all original hosts and shims take: messages of 10240 bytes.
 const originalPiece = 10240 - hyperstart.TTYHeaderLen

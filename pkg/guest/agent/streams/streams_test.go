@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -141,6 +143,36 @@ func TestOutputStaysWithinCredit(t *testing.T) {
 	got := s.payload(t)
 	if !bytes.Equal(got, want) {
 		t.Errorf("got %d bytes that differ from %d bytes written", len(got), len(want))
+	}
+}
+
+// TestOutputOfMuch: the pipe of a process that writes much gets room for it, and what is in it is
+// read at once and sent in the largest messages.
+func TestOutputOfMuch(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("0123456789abcdef"), (firstRead+4*largeRead)/16)
+	go func() { _, _ = w.Write(want); w.Close() }()
+	s := &sink{}
+	var sizes []int
+	o := &output{seq: 7, file: r, piece: largestPiece, credit: newCredit(len(want))}
+	o.write = func(b []byte) bool {
+		if len(sizes) == 1 { // the pipe is large by now
+			for o.pending() < largeRead {
+				runtime.Gosched()
+			}
+		}
+		sizes = append(sizes, len(b))
+		return s.write(b)
+	}
+	o.pump()
+	if got := s.payload(t); !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes that differ from %d bytes written", len(got), len(want))
+	}
+	if got, want := slices.Max(sizes), hyperstart.MaxTTYPayload; got != want {
+		t.Errorf("the largest message has %d bytes, want %d with its header", got, want)
 	}
 }
 
