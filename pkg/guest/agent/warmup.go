@@ -50,7 +50,7 @@ func (a *Agent) warmUp(ctx context.Context) (err error) {
 	if err = s.runtime.Start(ctx, c); err == nil {
 		child.Wait()
 	}
-	return errors.Join(err, s.runtime.Delete(context.WithoutCancel(ctx), c, true))
+	return errors.Join(err, s.runtime.Delete(context.WithoutCancel(ctx), c, err != nil))
 }
 
 // nullIO is the streams of a process that nobody reads.

@@ -1,9 +1,9 @@
 // Package ociruntime starts processes in the guest and waits for all of them.
 //
-// It owns the OCI runtime, crun or runc, with its sealed copy and its state
+// It owns the OCI runtime, crun, with its sealed copy and its state
 // directory, and [Reaper], the only caller of wait in PID 1. A method of [Runtime]
-// is exactly one invocation of the OCI runtime: they are what container operations
-// cost most.
+// is one invocation of the OCI runtime at most: they are what container operations
+// cost most. What start and delete would do to that directory is done here.
 //
 // A [Child] is a process that the Reaper waits for:
 //
