@@ -20,9 +20,13 @@ const Interval = time.Minute
 // process sees the time jump.
 const stepLimit = 128 * time.Millisecond
 
-// questions is how many round trips are measured. One is often the victim of what
+// questions is how many round trips are measured at most. One is often the victim of what
 // else goes on; most of several are seldom.
 const questions = 4
+
+// exact is how wrong a difference may be that no further question is asked for: the first
+// container waits for the answers, and the guest's own ticks are 4 ms apart.
+const exact = 2 * time.Millisecond
 
 // Guest is a guest whose clock can be set.
 type Guest interface {
@@ -110,7 +114,7 @@ func (k *Keeper) adjust(ctx context.Context, step time.Duration) {
 // as much as within.
 type difference struct{ behind, within time.Duration }
 
-// measure asks several times; the fastest answer says most.
+// measure asks until an answer is fast enough, a few times at most; the fastest says most.
 func (k *Keeper) measure(ctx context.Context) (best difference, err error) {
 	for i := range questions {
 		before := time.Now()
@@ -122,6 +126,9 @@ func (k *Keeper) measure(ctx context.Context) (best difference, err error) {
 		if i == 0 || half < best.within {
 			// Without the monotonic reading: the guest has none of the host's.
 			best = difference{behind: before.Round(0).Add(half).Sub(guest), within: half}
+		}
+		if best.within <= exact {
+			break
 		}
 	}
 	return best, nil
