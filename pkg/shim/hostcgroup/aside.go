@@ -44,12 +44,16 @@ const (
 	asideTries = 5
 	// asideShares are a tenth of what others have.
 	asideShares = 102
+	// asideTimeout bounds the wait for systemd.
+	asideTimeout = 20 * time.Second
 )
 
 // Enter moves this process into the group, which is made unless it is there, until
 // [Aside.Leave]: what it starts, and the memory that it takes, counts there. ctx bounds the wait
-// for systemd.
+// for systemd, beside a limit of its own.
 func (a *Aside) Enter(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, asideTimeout)
+	defer cancel()
 	g, err := Open(a.path())
 	if err != nil {
 		return err
