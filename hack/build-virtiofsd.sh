@@ -38,6 +38,7 @@ build() {
 		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-own-files.patch" &&
 		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-tmpfile.patch" &&
 		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-flags.patch" &&
+		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-unopened.patch" &&
 		rm -r "$work/Cargo.toml" "$work/vendor" && # cargo would take the package's for the root of a workspace
 		cargo build --quiet --release --locked --manifest-path "$work/virtiofsd/Cargo.toml" --target-dir "$work/target"
 }
