@@ -65,7 +65,7 @@ func openDisk(node string) (major, minor int64, ok bool, err error) {
 	if err != nil {
 		return 0, 0, false, fmt.Errorf("open %s: %w", node, err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd) // nothing was written
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return 0, 0, false, fmt.Errorf("stat %s: %w", node, err)
