@@ -37,9 +37,9 @@ cc -o /tmp/publish /tmp/publish.c 2>/dev/null
 for d in /data /root; do
 	cd $d || exit
 	ls -A
-	for i in $(seq 50); do /tmp/publish $d name$i; done | sort | uniq -c
-	/tmp/publish $d name1
-	ls | wc -l
+	for i in $(seq 50); do /tmp/publish "$d" "name$i"; done | sort | uniq -c
+	/tmp/publish "$d" name1
+	find . -mindepth 1 -maxdepth 1 | wc -l
 	cat name* | tr -d '\0' | sort | uniq -c
 	stat -c '%a %h %s %U' name7
 	rm name*
