@@ -228,7 +228,7 @@ func TestPark(t *testing.T) {
 	spec.Parked = true
 	vm := boot(t, spec)
 	sh := open(t, vm)
-	sh.run("mine=before; echo kept >/dev/kept")
+	sh.run("waits=1; mine=before; echo kept >/dev/kept")
 	_ = sh.conn.Close()
 	if err := vm.Park(t.Context()); err != nil {
 		t.Fatal(err)
