@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/testdata/said"
 )
 
 const other = 1000 // a user that owns nothing
@@ -70,13 +72,7 @@ func main() {
 type try struct{ name, file, dir string }
 
 func (t try) say(what string, err error, values ...any) {
-	said := "ok"
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		said = unix.ErrnoName(errno)
-	} else if err != nil {
-		said = err.Error()
-	}
-	fmt.Println(append([]any{t.name, what, said}, values...)...)
+	said.Line(t.name, what, err, values...)
 }
 
 // fresh makes the file anew.

@@ -12,9 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/testdata/said"
 )
 
 func main() {
@@ -35,13 +36,7 @@ func main() {
 type try struct{ name, file string }
 
 func (t try) say(what string, err error, values ...any) {
-	said := "ok"
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		said = unix.ErrnoName(errno)
-	} else if err != nil {
-		said = err.Error()
-	}
-	fmt.Println(append([]any{t.name, what, said}, values...)...)
+	said.Line(t.name, what, err, values...)
 }
 
 // opened makes the file anew and opens it for reading.

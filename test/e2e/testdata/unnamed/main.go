@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ccv2/containerd-shim-ccv2/test/e2e/testdata/said"
 )
 
 const (
@@ -65,13 +67,7 @@ func all(root string) {
 type try struct{ name, dir string }
 
 func (t try) say(what string, err error, values ...any) {
-	said := "ok"
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		said = unix.ErrnoName(errno)
-	} else if err != nil {
-		said = err.Error()
-	}
-	fmt.Println(append([]any{t.name, what, said}, values...)...)
+	said.Line(t.name, what, err, values...)
 }
 
 func (t try) open(flags int, mode uint32) (*os.File, error) {
