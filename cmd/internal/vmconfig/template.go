@@ -2,7 +2,6 @@ package vmconfig
 
 import (
 	"context"
-	"errors"
 
 	"github.com/containerd/log"
 
@@ -36,8 +35,12 @@ func MakeTemplate(ctx context.Context, s *template.Source, group *hostcgroup.Asi
 	if err := group.Enter(ctx); err != nil {
 		log.G(ctx).WithError(err).Warn("make a template: its VM counts for the cgroup of who makes it")
 	}
-	t, err := s.Store.Make(ctx, s.VM)
-	return t, errors.Join(err, group.Leave())
+	defer func() {
+		if err := group.Leave(); err != nil {
+			log.G(ctx).WithError(err).Warn("make a template: leave its cgroup")
+		}
+	}()
+	return s.Store.Make(ctx, s.VM)
 }
 
 // TemplateVM is what a template for a VM is made of. c is the host's configuration, which has
