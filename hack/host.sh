@@ -70,9 +70,15 @@ programs() {
 	cp -r "$build/guest" "$build/busybox.tar" "$build/virtiofsd" "$root/opt/ccv2/"
 	CGO_ENABLED=0 go -C test/e2e test -c -tags e2e -o "$root/opt/ccv2/e2e.test" .
 	CGO_ENABLED=0 go -C test/e2e test -c -tags e2e -o "$root/opt/ccv2/cri.test" ./cri
+	for program in test/e2e/testdata/*/main.go; do
+		program=$(basename "$(dirname "$program")")
+		arch=amd64
+		[ "$program" != time32 ] || arch=386
+		CGO_ENABLED=0 GOARCH=$arch go -C test/e2e build -o "$root/opt/ccv2/programs/$program" "./testdata/$program"
+	done
 	cat >"$root/opt/ccv2/run" <<EOF
 #!/bin/sh
-export PATH=/opt/ccv2/bin:\$PATH CCV2_BIN=/opt/ccv2/bin CCV2_GUEST=/opt/ccv2/guest CCV2_IMAGE=/opt/ccv2/busybox.tar CCV2_CONTAINERDS= CCV2_SLOW=1
+export PATH=/opt/ccv2/bin:\$PATH CCV2_BIN=/opt/ccv2/bin CCV2_GUEST=/opt/ccv2/guest CCV2_IMAGE=/opt/ccv2/busybox.tar CCV2_CONTAINERDS= CCV2_PROGRAMS=/opt/ccv2/programs CCV2_SLOW=1
 # One built with a newer C library than this host's does not start here.
 export CCV2_VIRTIOFSD=/opt/ccv2/virtiofsd/virtiofsd
 \$CCV2_VIRTIOFSD --version || CCV2_VIRTIOFSD=/usr/lib/qemu/virtiofsd

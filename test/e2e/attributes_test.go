@@ -47,15 +47,11 @@ func sameAsRunc(t *testing.T, args, wants []string, before func(t *testing.T), o
 	}
 }
 
-// testProgram builds one of testdata, for a container without any library.
+// testProgram is a directory with one of testdata.
 func testProgram(t *testing.T, name string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, name), "./testdata/"+name)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatal(err, string(out))
-	}
+	builtProgram(t, dir, name)
 	return dir
 }
 

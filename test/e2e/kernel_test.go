@@ -4,8 +4,6 @@ package e2e_test
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -18,18 +16,14 @@ import (
 // our own. What packet filters need is pkg/guest/agent's TestIPTables.
 func TestKernel(t *testing.T) {
 	dir := t.TempDir()
-	for program, arch := range map[string]string{"promises": "amd64", "time32": "386"} {
-		build := exec.Command("go", "build", "-o", filepath.Join(dir, program), "./testdata/"+program)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatal(err, string(out))
-		}
+	for name, arch := range map[string]string{"promises": "amd64", "time32": "386"} {
+		builtProgram(t, dir, name, "GOARCH="+arch)
 	}
-	for _, program := range []string{"promises", "time32"} {
-		t.Run(program, func(t *testing.T) {
+	for _, name := range []string{"promises", "time32"} {
+		t.Run(name, func(t *testing.T) {
 			shared.Watch(t)
 			var out harness.Buffer
-			task := shared.Running(t, program, harness.Streams{Stdout: &out, Stderr: os.Stderr}, []string{"/v/" + program},
+			task := shared.Running(t, name, harness.Streams{Stdout: &out, Stderr: os.Stderr}, []string{"/v/" + name},
 				oci.WithMounts([]specs.Mount{bind(dir, "/v", "ro")}), oci.WithPrivileged)
 			if status := shared.Finish(t, task); status != 0 || out.String() != "" {
 				t.Errorf("status %d, lacking:\n%s", status, out.String())

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -93,11 +92,7 @@ func container9P(t *testing.T, machine string) {
 			t.Fatal(err)
 		}
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "mmap"), "./testdata/mmap")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build mmap: %v\n%s", err, out)
-	}
+	builtProgram(t, dir, "mmap")
 	bind := func(name, dest, mode string) specs.Mount {
 		return specs.Mount{Type: "bind", Source: filepath.Join(dir, name), Destination: dest, Options: []string{"rbind", mode}}
 	}

@@ -4,9 +4,6 @@ package e2e_test
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -85,13 +82,7 @@ func TestTemplateClones(t *testing.T) {
 // withClone are the arguments with which a container can run cloneScript.
 func withClone(t *testing.T) []string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "clone")
-	build := exec.Command("go", "build", "-o", program, "./testdata/clone")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return []string{"--privileged", "--mount", "type=bind,src=" + program + ",dst=/clone,options=rbind:ro"}
+	return []string{"--privileged", "--mount", "type=bind,src=" + builtProgram(t, t.TempDir(), "clone") + ",dst=/clone,options=rbind:ro"}
 }
 
 // wantSecrets fails when two clones have the same secret for TCP's sequence numbers.
