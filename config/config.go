@@ -83,6 +83,8 @@ type Template struct {
 	MaxMiB     int    `toml:"max_mib"` // of all templates
 	// Spare is how many VMs are kept ready, paused, for the pods to come.
 	Spare int `toml:"spare"`
+	// SpareIdle is how long one of them waits for a pod before it ends; 0 is for ever.
+	SpareIdle Duration `toml:"spare_idle"`
 }
 
 // Proxy is the sandbox's own socket for proxy frames.
@@ -136,7 +138,7 @@ func Defaults() Config {
 			CallTimeout: Duration(10 * time.Second),
 		},
 		Share:       Share{Type: "virtiofs", VirtioFSD: "/usr/lib/qemu/virtiofsd"},
-		Template:    Template{Enabled: true, Background: true, Dir: "/var/lib/ccv2/templates", MaxMiB: 1024},
+		Template:    Template{Enabled: true, Background: true, Dir: "/var/lib/ccv2/templates", MaxMiB: 1024, SpareIdle: Duration(30 * time.Minute)},
 		Proxy:       Proxy{Socket: true},
 		Annotations: Annotations{Allow: []string{}},
 	}

@@ -23,6 +23,8 @@ const (
 	// Below it is a key of 32, and the directory of the VM that becomes a template.
 	maxTemplateDir = 54
 	maxSpare       = 16
+	minSpareIdle   = time.Second
+	maxSpareIdle   = 30 * 24 * time.Hour
 	// The kernel cuts its command line off at 2048 bytes, of which the driver
 	// needs less than half.
 	maxKernelArgs = 1024
@@ -85,6 +87,9 @@ func (c Config) problems() []problem {
 	v.atMost("template.dir", len(c.Template.Dir), maxTemplateDir)
 	v.within("template.max_mib", c.Template.MaxMiB, 1, maxMemoryMiB)
 	v.within("template.spare", c.Template.Spare, 0, maxSpare)
+	if idle := time.Duration(c.Template.SpareIdle); idle != 0 && (idle < minSpareIdle || idle > maxSpareIdle) {
+		v.bad("template.spare_idle", "%s is not between %s and %s; \"0s\" ends none", idle, minSpareIdle, maxSpareIdle)
+	}
 	for _, name := range c.Annotations.Allow {
 		if _, ok := annotationKey(name); !ok {
 			v.bad("annotations.allow", "%q cannot be set by a container; %s", name, settableHelp())

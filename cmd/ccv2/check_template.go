@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/internal/vmconfig"
-	"github.com/ccv2/containerd-shim-ccv2/config"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/podvm"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
@@ -30,7 +29,7 @@ func (c *checker) templates() (*template.Source, finding) {
 	if err := s.VM.Fits(); err != nil {
 		return nil, ok("none, each pod boots: %v", err)
 	}
-	return s, checkTemplates(s, c.path, spareText(c.config))
+	return s, checkTemplates(s, c.path, vmconfig.SpareText(c.config, c.accel))
 }
 
 // checkTemplates says whether there is a template for pods of the usual size, and what to do
@@ -60,18 +59,6 @@ func checkTemplates(s *template.Source, config, spares string) finding {
 	default:
 		return warn("none for pods of the usual size in "+s.Store.Dir+": the next one boots", build+", or let the next pod have it made")
 	}
-}
-
-// spareText says how many VMs are kept ready; "" when none are to be.
-func spareText(c config.Config) string {
-	if c.Template.Spare == 0 {
-		return ""
-	}
-	all, err := vmconfig.SparePool(c).List()
-	if err != nil {
-		return "; spare VMs: " + err.Error()
-	}
-	return fmt.Sprintf("; %d spare VMs are ready ([template] spare = %d)", len(all), c.Template.Spare)
 }
 
 // noted is a source of VMs that notes whether the last one need not boot.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/ccv2/containerd-shim-ccv2/cmd/ccv2/internal/operate"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 )
 
 // command is one subcommand. run gets the arguments after the name and returns
@@ -42,6 +43,9 @@ func runVersion(_ []string, stdout, _ io.Writer) error {
 }
 
 func main() {
+	if spare.Wake(os.Args) { // it is no user who has called it
+		return
+	}
 	os.Exit(dispatch(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -119,9 +119,7 @@ func (c *templateCommand) build(args []string) error {
 	}
 	pool := vmconfig.SparePool(c.config)
 	pool.Group = group
-	return pool.Fill(ctx, source, c.config.Template.Spare, func(pid int) {
-		fmt.Fprintf(c.out, "%s  a spare VM, pid %d\n", t.Key, pid)
-	})
+	return pool.Fill(ctx, source, c.config.Template.Spare, func(what string, pid int) { fmt.Fprintf(c.out, "%s  %s, pid %d\n", t.Key, what, pid) })
 }
 
 // usualShares of processor time are those of others: somebody waits.
@@ -189,7 +187,7 @@ func (c *templateCommand) listSpares() error {
 		return err
 	}
 	for _, vm := range spares {
-		fmt.Fprintf(c.out, "%s has a spare VM, pid %d, made %s\n", vm.Key, vm.Process.PID, vm.Made.Local().Format(time.DateTime))
+		fmt.Fprintf(c.out, "%s has a spare VM, pid %d, made %s\n", vm.Key, vm.Process.PID, vm.Made().Local().Format(time.DateTime))
 	}
 	others, err := pool.Others()
 	for _, other := range others {
@@ -246,7 +244,7 @@ func deadSpares(ctx context.Context, stateDir string, end bool) (all []operate.S
 	pool := spare.PoolOf(stateDir)
 	dead, err := pool.Dead()
 	for _, vm := range dead {
-		all = append(all, operate.Spare{Dir: vm.Dir(), Made: vm.Made, PID: vm.Pid()})
+		all = append(all, operate.Spare{Dir: vm.Dir(), Made: vm.Made(), PID: vm.Pid()})
 	}
 	if err == nil && end {
 		err = pool.Sweep(ctx)

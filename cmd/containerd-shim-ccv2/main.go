@@ -11,11 +11,15 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/manager"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/spare"
 )
 
 const runtimeName = "io.containerd.cc.v2"
 
 func main() {
+	if spare.Wake(os.Args) {
+		return
+	}
 	if len(os.Args) == 2 && os.Args[1] == makeTemplate {
 		if err := runMaker(context.Background()); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %s\n", runtimeName, err)

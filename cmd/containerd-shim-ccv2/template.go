@@ -116,7 +116,7 @@ func startMaker(job templateJob) error {
 	return nil
 }
 
-// reap waits for the VMMs that a maker has left: they are this process's children now, as it
+// reap waits for the processes that a maker has left: they are this process's children now, as it
 // is a subreaper. Where it is none they are not, and that is no error.
 func reap(pids []string) {
 	for _, text := range pids {
@@ -153,5 +153,5 @@ func runMaker(ctx context.Context) error {
 		return err
 	}
 	pool := vmconfig.SparePool(job.Config)
-	return pool.Fill(ctx, s, job.Config.Template.Spare, func(pid int) { fmt.Println(pid) })
+	return pool.Fill(ctx, s, job.Config.Template.Spare, func(_ string, pid int) { fmt.Println(pid) })
 }

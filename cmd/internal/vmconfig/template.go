@@ -2,6 +2,8 @@ package vmconfig
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/containerd/log"
 
@@ -20,7 +22,26 @@ func TemplateStore(c config.Config) *template.Store {
 }
 
 // SparePool has the VMs that are kept ready.
-func SparePool(c config.Config) *spare.Pool { return spare.PoolOf(c.StateDir) }
+func SparePool(c config.Config) *spare.Pool {
+	pool := spare.PoolOf(c.StateDir)
+	pool.Idle = time.Duration(c.Template.SpareIdle)
+	return pool
+}
+
+// SpareText says how many VMs are kept ready, or what that would be good for: with KVM little.
+func SpareText(c config.Config, accel hypervisor.Accelerator) string {
+	switch {
+	case c.Template.Spare == 0 && accel == hypervisor.AccelTCG:
+		return "; [template] spare = 1 would halve the time of their start, for 110 MiB"
+	case c.Template.Spare == 0:
+		return ""
+	}
+	all, err := SparePool(c).List()
+	if err != nil {
+		return "; spare VMs: " + err.Error()
+	}
+	return fmt.Sprintf("; %d spare VMs are ready ([template] spare = %d, spare_idle = %s)", len(all), c.Template.Spare, time.Duration(c.Template.SpareIdle))
+}
 
 // MakeTemplate makes the template of a source, unless there is one. Its VM is in a group of its
 // own, if that can be: it is not worth less elsewhere.

@@ -110,6 +110,28 @@ func (a *Aside) Leave() error {
 	return err
 }
 
+// Quit moves this process, which was started in the group, to the top, and removes the group unless
+// others are in it. That of systemd goes with its last process.
+func (a *Aside) Quit() error {
+	g, err := Open(a.path())
+	if err != nil || g.scope() {
+		return err
+	}
+	own, err := ownGroups()
+	if err != nil {
+		return err
+	}
+	g.origins = map[string]string{}
+	for controller := range g.dirs() {
+		if own[controller] == g.path {
+			g.origins[controller] = "/"
+		}
+	}
+	err = g.Leave()
+	a.RemoveEmpty()
+	return err
+}
+
 // Processes are those in the group.
 func (a *Aside) Processes() ([]int, error) {
 	g, err := Open(a.path())

@@ -69,6 +69,32 @@ func TestAside(t *testing.T) {
 	}
 }
 
+// TestAsideQuit: what was started in the group leaves it for the top, and the group goes with the last one.
+func TestAsideQuit(t *testing.T) {
+	g := open(t, "asidequit")
+	before := groupsOf(t, os.Getpid())
+	a, other := &Aside{at: g.Path()}, &Aside{at: g.Path()}
+	if err := a.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Quit(); err != nil {
+		t.Error(err)
+	}
+	if now, left := groupsOf(t, os.Getpid()), g.dirs(); strings.Contains(now, g.Path()+"\n") || len(left) > 0 {
+		t.Errorf("left: %v, and this process is in\n%s", left, now)
+	}
+	if err := other.Quit(); err != nil {
+		t.Errorf("where it is in no group: %v", err)
+	}
+	// Back to where it was.
+	if err := errors.Join(other.Enter(t.Context()), a.Leave()); err != nil {
+		t.Error(err)
+	}
+	if now := groupsOf(t, os.Getpid()); now != before {
+		t.Errorf("this process is in\n%s\nafter\n%s", now, before)
+	}
+}
+
 // TestAsideGone: the group may go at any time before this process is in it.
 func TestAsideGone(t *testing.T) {
 	g := open(t, "asidegone")

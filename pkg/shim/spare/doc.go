@@ -12,6 +12,10 @@
 // the VMM's process from its start on, so that whoever comes later can end it: [Pool.Sweep],
 // or pkg/shim/reclaim once the directory is a sandbox's.
 //
+// One that no pod takes in time ends. The process that sees to it, one for each pool, is a shell
+// that sleeps: nothing else of ccv2 need run on a host for it. It is in the VMs' cgroup, and who makes
+// or removes VMs finds it there by the pool's name in its environment.
+//
 // Each VM has random numbers of its own, from its restore on, and gets others when it is
 // taken. There was never a pod in one, and there will be one at most.
 //

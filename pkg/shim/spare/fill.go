@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -29,16 +28,11 @@ import (
 // needMiB is what a VM needs until it has a pod.
 const needMiB = 256
 
-// maxAge is how long a VM waits for a pod. The oldest is taken first: no pod has wanted this one.
-const maxAge = 24 * time.Hour
-
-func (vm *VM) old() bool { return time.Since(vm.Made) > maxAge }
-
 // Fill makes VMs from the template of a source until there are n of any template, at least one
-// of them of this, and reports the pid of each VMM, which outlives this process. Those whose
-// template is gone end, those that have waited for a day, and the oldest of what is too many. When another
+// of them of this, and reports the pid of each process that outlives this one: the VMMs, and who ends what nobody
+// takes. Those whose template is gone end, those that have waited for too long, and the oldest of what is too many. When another
 // process makes some it does nothing. Why it has failed is kept for [Pool.Wanted].
-func (p *Pool) Fill(ctx context.Context, source *template.Source, n int, made func(pid int)) error {
+func (p *Pool) Fill(ctx context.Context, source *template.Source, n int, started func(what string, pid int)) error {
 	key, err := source.VM.Key()
 	if err != nil {
 		return fmt.Errorf("make spare vms: %w", err)
@@ -51,7 +45,7 @@ func (p *Pool) Fill(ctx context.Context, source *template.Source, n int, made fu
 		return fmt.Errorf("make spare vms: %w", err)
 	}
 	defer unlock()
-	err = p.fill(ctx, source, key, n, made)
+	err = p.fill(ctx, source, key, n, started)
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		p.setFailed(err)
 	}
@@ -61,14 +55,11 @@ func (p *Pool) Fill(ctx context.Context, source *template.Source, n int, made fu
 	return nil
 }
 
-func (p *Pool) fill(ctx context.Context, source *template.Source, key template.Key, n int, made func(pid int)) (err error) {
+func (p *Pool) fill(ctx context.Context, source *template.Source, key template.Key, n int, started func(what string, pid int)) (err error) {
 	if err := p.clean(ctx, func(vm *VM) bool {
 		_, err := source.Store.Open(vm.Key)
-		return errors.Is(err, errdefs.ErrNotFound) || vm.old()
+		return errors.Is(err, errdefs.ErrNotFound) || p.idle(vm)
 	}); err != nil {
-		return err
-	}
-	if err := p.expire(ctx); err != nil {
 		return err
 	}
 	ready, err := p.List()
@@ -85,13 +76,14 @@ func (p *Pool) fill(ctx context.Context, source *template.Source, key template.K
 		}
 	}
 	_ = os.Remove(filepath.Join(p.Dir, missedFile))
-	if missing == 0 {
-		return nil
-	}
 	if err := p.Group.Enter(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.Group.Leave()) }()
+	defer func() { err = errors.Join(err, waiters{p}.endUseless(context.WithoutCancel(ctx)), p.Group.Leave()) }()
+	// Before there is a VM, so that none is without.
+	if err := (waiters{p}).start(ctx, started); err != nil {
+		return err
+	}
 	for range missing {
 		if err := template.HasRoom(needMiB); err != nil {
 			return err
@@ -100,7 +92,7 @@ func (p *Pool) fill(ctx context.Context, source *template.Source, key template.K
 		if err != nil {
 			return err
 		}
-		made(pid)
+		started("a spare VM", pid)
 	}
 	return nil
 }

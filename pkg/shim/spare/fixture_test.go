@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -24,6 +26,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == endIdle {
+		wake()
+		return
+	}
 	hold()
 	log.L.Logger.SetOutput(io.Discard)
 	goleak.VerifyTestMain(m)
@@ -125,6 +131,8 @@ type group struct {
 	pids      []int
 }
 
+func (g *group) Quit() error { return nil }
+
 func (g *group) Enter(context.Context) error {
 	if g.fails == nil {
 		g.in = true
@@ -145,7 +153,21 @@ func (g *group) Inherit(pid int) error {
 
 func (g *group) RemoveEmpty() {}
 
-func (g *group) Processes() ([]int, error) { return g.pids, nil }
+// Processes are those that it was told of, and those below the temporary directory that wait for VMs.
+func (g *group) Processes() (pids []int, err error) {
+	pids = slices.Clone(g.pids)
+	paths, err := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range paths {
+		env, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(env), poolEnv+"="+os.TempDir()) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, err
+}
 
 // key is that of the source's template.
 func key(t *testing.T, s *template.Source) template.Key {
@@ -170,10 +192,23 @@ func ready(t *testing.T, p *Pool) []*VM {
 // fill makes VMs, and returns their pids.
 func fill(t *testing.T, p *Pool, s *template.Source, n int) (pids []int) {
 	t.Helper()
-	if err := p.Fill(t.Context(), s, n, func(pid int) { pids = append(pids, pid) }); err != nil {
+	pids, _ = fillWaiting(t, p, s, n)
+	return pids
+}
+
+// fillWaiting is fill, and returns who waits for the VMs as well.
+func fillWaiting(t *testing.T, p *Pool, s *template.Source, n int) (pids []int, waiter int) {
+	t.Helper()
+	if err := p.Fill(t.Context(), s, n, func(what string, pid int) {
+		if what == "a spare VM" {
+			pids = append(pids, pid)
+			return
+		}
+		waiter = pid
+	}); err != nil {
 		t.Fatal(err)
 	}
-	return pids
+	return pids, waiter
 }
 
 // wantFiles fails unless a pool has these, beside its lock.

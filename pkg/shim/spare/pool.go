@@ -1,6 +1,7 @@
 package spare
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,12 +24,15 @@ import (
 type Pool struct {
 	Dir   string
 	Group Group // of the VMs
+	// Idle is how long a VM of those that Fill makes waits for a pod; 0 is for ever.
+	Idle time.Duration
 }
 
 // Group is the cgroup of VMs that are no sandbox's: [hostcgroup.Aside].
 type Group interface {
 	Enter(ctx context.Context) error // this process, and so what it starts
 	Leave() error
+	Quit() error           // moves this process, which was started there, out of it
 	Inherit(pid int) error // moves another process to where this one is
 	RemoveEmpty()
 	Processes() ([]int, error)
@@ -54,7 +58,6 @@ var name = regexp.MustCompile(`^(?:([0-9a-f]{32})\.([0-9]+)(?:\.taken-([0-9]+)-(
 type VM struct {
 	Key     template.Key // of the template that it has gone on from
 	Process hostproc.Process
-	Made    time.Time
 	dir     string
 	part    string // the directory where it was made, and ends
 	taken   bool   // by a shim
@@ -75,22 +78,21 @@ func (p *Pool) List() ([]*VM, error) {
 		return nil, fmt.Errorf("list spare vms: %w", err)
 	}
 	all = slices.DeleteFunc(all, func(vm *VM) bool { return !vm.ready() })
-	slices.SortFunc(all, func(a, b *VM) int { return a.Made.Compare(b.Made) })
+	slices.SortFunc(all, func(a, b *VM) int { return cmp.Compare(a.Process.Start, b.Process.Start) })
 	return all, nil
 }
 
 // load reads the record of the VM.
 func (vm *VM) load() error {
-	path := filepath.Join(vm.dir, store.SpareRecord)
-	if err := jsonfile.Read(path, &vm.Process); err != nil {
-		return err
+	return jsonfile.Read(filepath.Join(vm.dir, store.SpareRecord), &vm.Process)
+}
+
+// Made is when the VMM was started, as today's clock has it; zero where nobody knows.
+func (vm *VM) Made() time.Time {
+	if vm.Process.Start == 0 {
+		return time.Time{}
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	vm.Made = info.ModTime()
-	return nil
+	return time.Now().Add(-vm.waited())
 }
 
 // Claim takes a VM of a key out of the pool; nil when there is none. What its caller does not
@@ -225,7 +227,7 @@ func (p *Pool) remove(ctx context.Context, lock func(context.Context) (func(), e
 		return fmt.Errorf("remove spare vms: %w", err)
 	}
 	defer unlock()
-	if err := p.clean(ctx, unwanted); err != nil {
+	if err := errors.Join(p.clean(ctx, unwanted), waiters{p}.endUseless(ctx)); err != nil {
 		return fmt.Errorf("remove spare vms: %w", err)
 	}
 	p.Group.RemoveEmpty()

@@ -65,22 +65,3 @@ func (p *Pool) Others() ([]*Pool, error) {
 	}
 	return all, nil
 }
-
-// expire ends the VMs in other pools that nobody has wanted for long: their configuration may be
-// of the past. What is not reachable from here is left alone.
-func (p *Pool) expire(ctx context.Context) error {
-	others, err := p.Others()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, other := range others {
-		unlock, err := other.makers().Take()
-		if err != nil {
-			continue // it is in use, or its directory is gone
-		}
-		errs = append(errs, other.clean(ctx, (*VM).old))
-		unlock()
-	}
-	return errors.Join(errs...)
-}

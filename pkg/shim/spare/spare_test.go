@@ -45,7 +45,7 @@ func TestFill(t *testing.T) {
 	if pids := fill(t, p, s, 2); len(pids) != 0 {
 		t.Errorf("made too many: %v", pids)
 	}
-	if g := p.Group.(*group); g.entered != 1 || g.in {
+	if g := p.Group.(*group); g.entered != 2 || g.in {
 		t.Errorf("the group was entered %d times, and left: %v", g.entered, !g.in)
 	}
 	if wanted, _ := p.Wanted(k, 2); wanted {
@@ -151,12 +151,17 @@ func TestFillFails(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDriver(t)
 			p, s := source(t, d)
+			p.Idle = time.Hour
 			if tt.setUp != nil {
 				tt.setUp(d)
 			} else {
 				p.Group.(*group).fails = errors.New(tt.want)
 			}
-			err := p.Fill(t.Context(), s, 1, func(int) { t.Error("one was made") })
+			err := p.Fill(t.Context(), s, 1, func(what string, _ int) {
+				if what == "a spare VM" {
+					t.Error("one was made")
+				}
+			})
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
@@ -164,6 +169,9 @@ func TestFillFails(t *testing.T) {
 				t.Errorf("failed: %q", failed)
 			}
 			wantFiles(t, p, failedFile)
+			if waiting, err := (waiters{p}).processes(); len(waiting) > 0 || err != nil {
+				t.Errorf("%v wait for nothing: %v", waiting, err)
+			}
 			if last := d.Last(); last != nil {
 				<-last.Done()
 			}
