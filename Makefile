@@ -167,9 +167,10 @@ fuzz: ## run every fuzz target for FUZZTIME (inputs or seconds)
 e2e: deps-test guest virtiofsd guest-9p stack-test $(BUILD)/busybox.tar $(BUILD)/containerd-1.7/containerd ## end to end on containerd and QEMU; needs root
 	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
 
-e2e-full: ## the same with ten pods at once and 200 probes, once more with templates off, and then `make workloads` and `make distributions`
+e2e-full: ## the same with ten pods at once and 200 probes, once more with templates off, and with a spare VM, and then `make workloads` and `make distributions`
 	@CCV2_FULL=1 $(MAKE) --no-print-directory e2e
 	@CCV2_TEMPLATES=off $(MAKE) --no-print-directory e2e
+	@CCV2_SPARE=1 $(MAKE) --no-print-directory e2e
 	@$(MAKE) --no-print-directory workloads
 	@$(MAKE) --no-print-directory distributions
 

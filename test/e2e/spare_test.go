@@ -49,6 +49,9 @@ func removeSpares(t *testing.T) error {
 	if pids := spareVMMs(t); len(pids) > 0 {
 		err = fmt.Errorf("VMMs of spare VMs live: %v", pids)
 	}
+	if pids := waitersOf(t); len(pids) > 0 {
+		err = errors.Join(err, fmt.Errorf("processes wait for spare VMs: %v", pids))
+	}
 	return err
 }
 
@@ -114,7 +117,7 @@ func TestSpare(t *testing.T) {
 	}
 	c.wantSecrets(t)
 	spareReady(t)
-	if out, _ := ccv2(t, "check"); !strings.Contains(out, "1 spare VMs are ready ([template] spare = 1)") {
+	if out, _ := ccv2(t, "check"); !strings.Contains(out, "1 spare VMs are ready ([template] spare = 1, spare_idle = 30m0s)") {
 		t.Errorf("ccv2 check says nothing of it:\n%s", out)
 	}
 }

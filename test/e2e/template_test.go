@@ -52,6 +52,7 @@ func templates(t *testing.T, background bool) (dir string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	shared.NoSpares(t)
 	shared.Configure(t, func(s *harness.Settings) { s.Templates, s.NoTemplates, s.Background = dir, false, background })
 	return dir
 }

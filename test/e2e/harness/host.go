@@ -41,6 +41,7 @@ type Settings struct {
 	TypeConsole bool   // an operator may type on the console
 	Background  bool   // shims have templates made that are missing
 	Spare       int    // VMs that are kept ready
+	SpareIdle   string // how long they wait for a pod
 
 	Extra string // lines that follow, in the table [share]
 	Raw   string // instead of all of the above, when not ""
@@ -68,6 +69,10 @@ func NewHost() (*Host, error) {
 		return nil, fmt.Errorf("%s has more than %d bytes: choose a shorter TMPDIR", dir, maxDir)
 	}
 	h.settings = Settings{QEMU: paths.QEMU, Kernel: paths.Kernel, Image: paths.Image, VirtioFSD: paths.VirtioFSD, BootTimeout: "20s", CallTimeout: "10s"}
+	h.settings.SpareIdle = "30m"
+	if withSpares {
+		h.settings.Spare, h.settings.Background = 1, true
+	}
 	h.settings.Templates, h.settings.NoTemplates = paths.Templates, noTemplates
 	if len(paths.Templates) > maxTemplates {
 		h.settings.Templates = filepath.Join(dir, "t")
@@ -85,31 +90,14 @@ func NewHost() (*Host, error) {
 // size or of the least.
 var noTemplates = os.Getenv("CCV2_TEMPLATES") == "off"
 
-// MakeSpare makes a spare VM of the usual size, unless there is one. The configuration asks for one.
-func (h *Host) MakeSpare(tb testing.TB) { h.template(tb, "build") }
-
-// EndSpares ends the VMs that are kept ready.
-func (h *Host) EndSpares(tb testing.TB) { h.template(tb, "remove", "-spare") }
-
-func (h *Host) template(tb testing.TB, args ...string) {
-	tb.Helper()
-	cmd := exec.Command(filepath.Join(h.Bin, "ccv2"), append([]string{"template"}, args...)...) //nolint:noctx // it has a limit of its own
-	cmd.Env = h.Env()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("ccv2 template %s: %v: %s", args[0], err, out)
-	}
-}
-
 // makeTemplate makes the templates, unless they are there from an earlier run.
 func (h *Host) makeTemplate() error {
 	if noTemplates {
 		return nil
 	}
-	for _, size := range [][]string{nil, {"-memory", "1"}} {
-		cmd := exec.Command(filepath.Join(h.Bin, "ccv2"), append([]string{"template", "build"}, size...)...) //nolint:noctx // it has a limit of its own
-		cmd.Env = h.Env()
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("ccv2 template build: %w: %s", err, out)
+	for _, size := range [][]string{{"-memory", "1"}, nil} { // the spare VM is of the last one
+		if err := h.template(append([]string{"build"}, size...)...); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -117,6 +105,11 @@ func (h *Host) makeTemplate() error {
 
 // Close removes the directory. What is mounted below is left, not deleted.
 func (h *Host) Close() error {
+	if withSpares {
+		if err := h.endPool(); err != nil {
+			return err
+		}
+	}
 	if m := h.mounts(); len(m) > 0 {
 		return fmt.Errorf("mounts are left: %s", strings.Join(m, ", "))
 	}
@@ -198,12 +191,13 @@ call_timeout = %s
 enabled = %t
 background = %t
 spare = %d
+spare_idle = %s
 dir = %s
 [share]
 virtiofsd = %s
 %s
 `, strconv.Quote(h.StateDir()), strconv.Quote(s.QEMU), strconv.Quote(s.Kernel), strconv.Quote(s.Image), args, s.TypeConsole,
-			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), !s.NoTemplates, s.Background, s.Spare, strconv.Quote(s.Templates),
+			strconv.Quote(s.BootTimeout), strconv.Quote(s.CallTimeout), !s.NoTemplates, s.Background, s.Spare, strconv.Quote(s.SpareIdle), strconv.Quote(s.Templates),
 			strconv.Quote(s.VirtioFSD), s.Extra)
 	}
 	return os.WriteFile(h.ConfigPath(), []byte(text), 0o600)

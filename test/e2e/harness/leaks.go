@@ -49,14 +49,14 @@ func (h *Host) wantClean(tb testing.TB) bool {
 // leftovers lists what belongs to the Host and should not be there between tests.
 func (h *Host) leftovers() []string {
 	var left []string
-	for _, p := range h.Processes() {
+	for _, p := range slices.DeleteFunc(h.Processes(), h.ofPool) {
 		left = append(left, fmt.Sprintf("process %d: %s", p.PID, strings.Join(p.Args, " ")))
 	}
 	for _, m := range h.mounts() {
 		left = append(left, "mount "+m)
 	}
 	for _, dir := range h.transient() {
-		left = append(left, files(dir)...)
+		left = append(left, h.files(dir)...)
 	}
 	left = append(left, h.deadSockets()...)
 	left = append(left, h.cgroups()...)
@@ -75,10 +75,13 @@ func (h *Host) transient() []string {
 }
 
 // files lists what is below a directory, which itself may be missing.
-func files(dir string) []string {
+func (h *Host) files(dir string) []string {
 	var found []string
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if d != nil && d.Name() == ".ended" { // journals of sandboxes that have ended, of which a bounded number stays
+			return fs.SkipDir
+		}
+		if withSpares && path == h.pool() {
 			return fs.SkipDir
 		}
 		if path != dir && err == nil { // what vanishes while we look is not left behind
@@ -106,7 +109,7 @@ func (h *Host) mounts() []string {
 func (h *Host) sockets() []string {
 	return grep("/proc/net/unix", h.Dir+"/", func(fields []string) string {
 		path := fields[len(fields)-1]
-		if strings.HasPrefix(path, h.socketPath()) {
+		if strings.HasPrefix(path, h.socketPath()) || h.kept(path) {
 			return ""
 		}
 		return "socket " + path

@@ -3,7 +3,6 @@
 package harness
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ type Process struct {
 	PID  int
 	Name string // base name of its program
 	Args []string
+	env  []string
 }
 
 func (p Process) String() string { return fmt.Sprintf("%s (pid %d)", p.Name, p.PID) }
@@ -38,6 +38,14 @@ const (
 // their arguments or their environment, without the test itself and without
 // containerd.
 func (h *Host) Processes() []Process {
+	return slices.DeleteFunc(processes(), func(p Process) bool {
+		return p.PID == os.Getpid() || h.own(p.PID) ||
+			!strings.Contains(strings.Join(p.Args, "\n"), h.Dir) && !strings.Contains(strings.Join(p.env, "\n"), h.Dir)
+	})
+}
+
+// processes are all of the machine.
+func processes() []Process {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
@@ -45,7 +53,7 @@ func (h *Host) Processes() []Process {
 	var all []Process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() || h.own(pid) {
+		if err != nil {
 			continue
 		}
 		dir := filepath.Join("/proc", e.Name())
@@ -54,11 +62,8 @@ func (h *Host) Processes() []Process {
 			continue
 		}
 		env, _ := os.ReadFile(filepath.Join(dir, "environ")) // empty when it is just ending
-		if !bytes.Contains(args, []byte(h.Dir)) && !bytes.Contains(env, []byte(h.Dir)) {
-			continue
-		}
 		argv := strings.Split(strings.TrimRight(string(args), "\x00"), "\x00")
-		all = append(all, Process{PID: pid, Name: filepath.Base(argv[0]), Args: argv})
+		all = append(all, Process{PID: pid, Name: filepath.Base(argv[0]), Args: argv, env: strings.Split(string(env), "\x00")})
 	}
 	slices.SortFunc(all, func(a, b Process) int { return a.PID - b.PID }) // parents before children
 	return all
@@ -68,7 +73,12 @@ func (h *Host) Processes() []Process {
 // processes of virtiofsd count as one with it: the parent comes first.
 func (h *Host) Find(role Role, id string) []Process {
 	var found []Process
+	vmm := h.adopted(id)
 	for _, p := range h.Processes() {
+		if role == QEMU && p.PID == vmm {
+			found = append(found, p)
+			continue
+		}
 		if !strings.HasPrefix(p.Name, string(role)) {
 			continue
 		}
@@ -82,9 +92,9 @@ func (h *Host) Find(role Role, id string) []Process {
 	return found
 }
 
-// FindAll returns the processes of a role, of all sandboxes.
+// FindAll returns the processes of a role, of all sandboxes. VMs that are kept ready are none of these.
 func (h *Host) FindAll(role Role) []Process {
-	return slices.DeleteFunc(h.Processes(), func(p Process) bool { return !strings.HasPrefix(p.Name, string(role)) })
+	return slices.DeleteFunc(h.Processes(), func(p Process) bool { return !strings.HasPrefix(p.Name, string(role)) || h.ofPool(p) })
 }
 
 // AwaitProcess waits for the first process of a role of a sandbox.
