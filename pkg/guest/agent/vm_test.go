@@ -80,7 +80,7 @@ func bootGuest(t *testing.T, guest string, more []image.Addition, extra ...strin
 	}
 	dir := t.TempDir()
 	args := []string{
-		// One thread for both CPUs: with one for each, QEMU 7.2 now and then runs what
+		// One thread for both CPUs, as in a VM (decision 0021): with one for each, QEMU now and then runs what
 		// the guest's kernel has just patched, as it does when it loads modules, and the guest hangs.
 		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "512", "-no-reboot", "-nodefaults", "-display", "none",
 		"-kernel", kernel, "-initrd", initrd, "-serial", "stdio",

@@ -75,7 +75,9 @@ func (a *argv) processors(spec hypervisor.Spec) {
 		a.add("-accel", "kvm")
 		a.add("-cpu", "host")
 	} else {
-		a.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSizeMiB))
+		// One thread for all vCPUs: with one for each, QEMU (of 7.2 to 11.1 at least) runs code of a
+		// vCPU that another one has just changed as it was, and goes on to.
+		a.add("-accel", fmt.Sprintf("tcg,thread=single,tb-size=%d", tbSizeMiB))
 		// Byte-wise rep movsb and stosb, which these two bits make the guest's
 		// kernel use, are emulated byte by byte: half the throughput.
 		a.add("-cpu", "max,-erms,-fsrm")
