@@ -106,6 +106,7 @@ func (c *templateCommand) build(args []string) error {
 	if err != nil {
 		return err
 	}
+	source.Store.Waits = true
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
 	group := &hostcgroup.Aside{Shares: usualShares}

@@ -25,6 +25,15 @@ func (s *Store) lock() (unlock func(), err error) {
 	return s.makers().Take()
 }
 
+// turn is lock for who makes a template, who may want to wait for it.
+func (s *Store) turn(ctx context.Context) (unlock func(), err error) {
+	unlock, err = s.lock()
+	if s.Waits && errors.Is(err, errdefs.ErrUnavailable) {
+		return s.makers().await(ctx, func(hostproc.Process) error { return nil })
+	}
+	return unlock, err
+}
+
 func (s *Store) makers() Lock {
 	return Lock{Path: filepath.Join(s.Dir, lockFile), Does: "makes a template"}
 }
@@ -96,19 +105,25 @@ func (l Lock) Holder() (p hostproc.Process, ok bool) {
 
 // TakeOver takes the lock, and ends who has it.
 func (l Lock) TakeOver(ctx context.Context) (unlock func(), err error) {
+	return l.await(ctx, func(p hostproc.Process) error { return p.Kill(ctx) })
+}
+
+// await takes the lock as soon as nobody else has it. Until then what is to be done about
+// who has it is done, time and again.
+func (l Lock) await(ctx context.Context, about func(hostproc.Process) error) (unlock func(), err error) {
 	for {
 		unlock, err := l.Take()
 		if !errors.Is(err, errdefs.ErrUnavailable) {
 			return unlock, err
 		}
 		if p, ok := l.Holder(); ok && p.PID != os.Getpid() {
-			if err := p.Kill(ctx); err != nil {
+			if err := about(p); err != nil {
 				return nil, err
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("end the process that %s: %w: %w", l.Does, ctx.Err(), err)
+			return nil, fmt.Errorf("wait for the end of the process that %s: %w: %w", l.Does, ctx.Err(), err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

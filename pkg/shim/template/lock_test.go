@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,6 +78,37 @@ func TestLockOfRemovedFile(t *testing.T) {
 		t.Errorf("two have the lock: %v", err)
 	}
 	again()
+}
+
+// TestMakerThatWaits: who asks for a template by hand gets it after the one that is just made.
+func TestMakerThatWaits(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	unlock, err := s.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Waits = true
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Make(ctx, testVM(d)); !errors.Is(err, errdefs.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("without time to wait: %v", err)
+	}
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if _, err := s.Make(t.Context(), testVM(d)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if d.starts.Load() != 0 {
+		t.Error("a VM was started while another process makes one")
+	}
+	unlock()
+	wg.Wait()
+	if got := d.starts.Load(); got != 1 {
+		t.Errorf("%d VMs were started, want 1", got)
+	}
 }
 
 // TestOthersCanWrite: nothing is used that others may have written.

@@ -96,7 +96,7 @@ func (s *Store) Wanted(vm VM) (wanted bool, failed string) {
 }
 
 // Make boots a VM and makes a template of it, unless there is one. When another process
-// makes one it is errdefs.ErrUnavailable; ctx bounds it. Nothing is left of what fails but
+// makes one it is errdefs.ErrUnavailable, unless the store waits; ctx bounds it. Nothing is left of what fails but
 // the reason, for [Store.Failed].
 func (s *Store) Make(ctx context.Context, vm VM) (*Template, error) {
 	if err := errors.Join(vm.Fits(), s.checkDir()); err != nil {
@@ -107,7 +107,7 @@ func (s *Store) Make(ctx context.Context, vm VM) (*Template, error) {
 		return nil, fmt.Errorf("make template: %w", err)
 	}
 	key := KeyOf(facts)
-	unlock, err := s.lock()
+	unlock, err := s.turn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("make template %s: %w", key, err)
 	}

@@ -24,6 +24,8 @@ type Store struct {
 	// MaxBytes bounds what all of them take on disk; the one that was not used for the
 	// longest time goes first.
 	MaxBytes int64
+	// Waits has Make wait while another process makes a template.
+	Waits bool
 }
 
 // Key is the name of a template.
