@@ -143,11 +143,7 @@ exec 3<>/dev/vport0p1
 // ProcessorTime is what the process has used so far.
 func (p Process) ProcessorTime(tb testing.TB) time.Duration {
 	tb.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:])) // from the state on
+	fields := p.stat(tb)
 	const user, system, tick = 11, 12, 10 * time.Millisecond
 	var sum time.Duration
 	for _, i := range []int{user, system} {

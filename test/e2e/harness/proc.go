@@ -108,12 +108,26 @@ func (h *Host) AwaitProcess(tb testing.TB, role Role, id string) Process {
 	return found[0]
 }
 
-// Signal sends a signal to the very process.
+// Signal sends a signal to the very process. After a SIGSTOP it waits until the process
+// stands still, which takes a busy host some time.
 func (p Process) Signal(tb testing.TB, signal unix.Signal) {
 	tb.Helper()
 	if err := unix.Kill(p.PID, signal); err != nil {
 		tb.Fatalf("signal %s to %s: %v", signal, p, err)
 	}
+	if signal == unix.SIGSTOP {
+		Until(tb, "stop of "+p.String(), func() bool { return p.stat(tb)[0] == "T" })
+	}
+}
+
+// stat are the fields of the process's stat from its state on.
+func (p Process) stat(tb testing.TB) []string {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 }
 
 // FDs lists what the process holds open, as the kernel names it.
