@@ -51,10 +51,10 @@ func manyFiles(t *testing.T, directories, each int) string {
 // walks look at more files than the server can have open, and end with one that must
 // be there.
 var walks = []struct{ name, script string }{
-	{"Find", `find /v -type f | wc -l; find /v -type f -size +0 -name 'f1*' | wc -l; cat /v/d059/f199`},
+	{"Find", `find /v -type f | wc -l; find /v -type f -size +0 -name 'f1*' | wc -l; cat /v/d059/f074`},
 	{"Tar", `cd /v && tar cf - . | tar tf - | sort | md5sum; cat d000/f000`},
 	{"Open", `cd /v/d030; exec 3<f001 4<f002; { for f in /v/d00?/*; do cat "$f"; done; ls -lR /v; } | md5sum; cat <&3; cat f003; cd ..; cat d031/f004`},
-	{"Twice", `ls -lR /v | md5sum >/tmp/listed & du -a /v | wc -l; wait; cat /tmp/listed; for d in /v/*; do cat $d/f199 || exit 1; done | md5sum`},
+	{"Twice", `ls -lR /v | md5sum >/tmp/listed & du -a /v | wc -l; wait; cat /tmp/listed; for d in /v/*; do cat $d/f074 || exit 1; done | md5sum`},
 }
 
 // TestMoreFilesThanDescriptors: a container that looks at more files than the server
@@ -62,8 +62,8 @@ var walks = []struct{ name, script string }{
 // pod runs all of it.
 func TestMoreFilesThanDescriptors(t *testing.T) {
 	shared.Watch(t)
-	fewDescriptors(t, 4000)
-	mounts := oci.WithMounts([]specs.Mount{bind(manyFiles(t, 60, 200), "/v", "ro")})
+	fewDescriptors(t, 1500)
+	mounts := oci.WithMounts([]specs.Mount{bind(manyFiles(t, 60, 75), "/v", "ro")})
 	running := func(runtime, id string) func(t *testing.T, name, script string) string {
 		task := shared.RunningOn(t, runtime, id, harness.Streams{}, []string{"sleep", "1000"}, mounts)
 		t.Cleanup(func() { shared.KillTask(t, task) })

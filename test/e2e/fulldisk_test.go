@@ -23,7 +23,8 @@ for i in 1 2 3 4 5; do
 	$b rm /f; echo x >/g; echo "with room: $?"; $b rm /g
 done 2>/dev/null
 $b dd if=/dev/zero of=/f bs=1000 count=100000 2>/dev/null; echo "small pieces: $?"; $b rm /f
-while echo "a line of a log"; do :; done >/f 2>/dev/null; echo "the log ends"
+line=$($b printf '%0500d' 0)
+while echo "a line of a log $line"; do :; done >/f 2>/dev/null; echo "the log ends"
 $b rm /f; echo x >/g; $b cat /g`
 	besideRunc(t, func(t *testing.T, runtime, id string) {
 		root := t.TempDir()

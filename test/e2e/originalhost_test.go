@@ -82,10 +82,13 @@ func originalRun(t *testing.T) {
 		},
 		"capabilities": {script: "grep CapEff /proc/self/status", want: harness.Result{Stdout: "CapEff:\t00000000a80425fb\n"}},
 	} {
-		args := append([]string{"run", "--rm"}, tt.flags...)
-		if got := shared.CtrInput(t, strings.NewReader(input), append(args, harness.ImageName, "original", "sh", "-c", tt.script)...); got != tt.want {
-			t.Errorf("%s: got %.200s, want %.200s", name, fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", tt.want))
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := append(append([]string{"run", "--rm"}, tt.flags...), harness.ImageName, "original-"+name, "sh", "-c", tt.script)
+			if got := shared.CtrInput(t, strings.NewReader(input), args...); got != tt.want {
+				t.Errorf("got %.200s, want %.200s", fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", tt.want))
+			}
+		})
 	}
 	if got := shared.CtrTTY(t, "exit 5\r", "run", "--rm", "-t", harness.ImageName, "original", "sh"); got.Code != 5 {
 		t.Errorf("a terminal: %+v", got)
@@ -117,11 +120,21 @@ func originalRefused(t *testing.T, more map[string][]string) {
 	}
 	maps.Copy(refused, more)
 	for what, flags := range refused {
-		got := shared.Ctr(t, append(append([]string{"run", "--rm"}, flags...), harness.ImageName, "refused", "true")...)
-		if got.Code == 0 || !strings.Contains(got.Stderr, what+" cannot be had") {
-			t.Errorf("%s: %+v", what, got)
-		}
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			id := strings.NewReplacer(" ", "-", "(", "", ")", "").Replace(what)
+			got := shared.Ctr(t, append(append([]string{"run", "--rm"}, flags...), harness.ImageName, id, "true")...)
+			if got.Code == 0 || !strings.Contains(got.Stderr, what+" cannot be had") {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
+	t.Run("missing programs", originalMissing)
+}
+
+// originalMissing: programs that are not there are errors that name them, and nothing else suffers.
+func originalMissing(t *testing.T) {
+	t.Parallel()
 	task := shared.Running(t, "original", harness.Streams{}, []string{"sleep", "3600"})
 	for program, why := range map[string]string{
 		"/none": "stat /none: no such file or directory", "none": "executable file not found in $PATH", "/etc/passwd": "permission denied",
