@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -91,14 +91,15 @@ func startMaker(job templateJob) error {
 	if _, err := stdin.Seek(0, 0); err != nil {
 		return err
 	}
-	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{os.Args[0], makeTemplate}, Dir: "/",
-		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Stdin: stdin,
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	out, err := cmd.StdoutPipe()
+	// No pipe: who looks for streams that a shim has left open counts those.
+	stdout, err := fileWith(nil)
 	if err != nil {
 		return err
+	}
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{os.Args[0], makeTemplate}, Dir: "/",
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Stdin: stdin, Stdout: stdout,
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	// A process has the priority of the thread that starts it.
 	err = osthread.Run(func() error {
@@ -106,11 +107,12 @@ func startMaker(job templateJob) error {
 		return errors.Join(unix.Setpriority(unix.PRIO_PROCESS, 0, lowest), cmd.Start())
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, stdout.Close())
 	}
 	go func() {
-		made, _ := io.ReadAll(out)
+		defer stdout.Close()
 		_ = cmd.Wait() // what it has to say is in the store
+		made, _ := io.ReadAll(io.NewSectionReader(stdout, 0, math.MaxInt64))
 		reap(strings.Fields(string(made)))
 	}()
 	return nil
@@ -140,7 +142,6 @@ func runMaker(ctx context.Context) error {
 	if err := json.NewDecoder(os.Stdin).Decode(&job); err != nil {
 		return fmt.Errorf("%s: %w", makeTemplate, err)
 	}
-	signal.Ignore(unix.SIGPIPE) // who has started it may have ended
 	// It is the first to go when the host has no memory left.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0o600); err != nil {
 		return fmt.Errorf("%s: %w", makeTemplate, err)

@@ -43,6 +43,9 @@ func TestCrash(t *testing.T) {
 	for _, p := range []phase{booting, created, running, stopping} {
 		for _, role := range []harness.Role{harness.QEMU, harness.VirtioFSD, harness.Shim} {
 			t.Run(string(p)+"/"+strings.Trim(string(role), "-"), func(t *testing.T) {
+				if p == booting && role == harness.QEMU {
+					c.NoSpares(t) // in place of a spare VM that is killed the pod gets another one
+				}
 				s := reach(t, c, p)
 				s.victim = role
 				c.AwaitProcess(t, role, s.id).Signal(t, unix.SIGKILL)

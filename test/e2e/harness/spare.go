@@ -3,8 +3,6 @@
 package harness
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // withSpares has every test of a run find a spare VM, which the shims replace in the background.
@@ -101,14 +101,10 @@ func (h *Host) ofPool(p Process) bool { return h.kept(strings.Join(p.Args, "\n")
 
 // adopted is the VMM of a sandbox that was a spare VM; 0 where it was none.
 func (h *Host) adopted(id string) int {
-	records, err := filepath.Glob(filepath.Join(h.StateDir(), "*", id, "vm", "vmm", "process.json"))
-	if err != nil || len(records) != 1 {
-		return 0
+	for _, namespace := range []string{h.Namespace, "k8s.io"} {
+		if process, ok := store.DirOf(h.StateDir(), namespace, id).Spare(); ok {
+			return process.PID
+		}
 	}
-	var process struct{ PID int }
-	text, err := os.ReadFile(records[0])
-	if errors.Join(err, json.Unmarshal(text, &process)) != nil {
-		return 0
-	}
-	return process.PID
+	return 0
 }
