@@ -158,7 +158,7 @@ func TestNothingElseOfTheNamespace(t *testing.T) {
 		askTCP(54) + ` 2>&1`: "",
 		`nslookup web.test 127.0.0.13 >/dev/null 2>&1 || echo nobody`:                       "nobody",
 		`nslookup web.test 127.0.0.12 2>&1 | grep -o SERVFAIL | head -n 1`:                  "SERVFAIL",
-		`echo own | nc -l -p 53 & until nc -w 5 127.0.0.1 53 2>/dev/null; do :; done; wait`: "own",
+		`nc -l -p 53 -e /bin/echo own & until nc -w 5 127.0.0.1 53 2>/dev/null; do :; done; wait`: "own",
 	} {
 		out, _ := shared.Output(t, task, "ask", "sh", "-c", script)
 		if got := strings.Join(strings.Fields(out), " "); got != want {
@@ -177,7 +177,7 @@ func TestNameServerOfAnotherNamespace(t *testing.T) {
 		_, mounted := resolvConf(t, "nameserver 127.0.0.11\n")
 		var out harness.Buffer
 		script := `unshare -n sh -c 'ip link set lo up
-			echo own | nc -l -p 53 & i=0
+			nc -l -p 53 -e /bin/echo own & i=0
 			until nc -w 5 127.0.0.11 53 2>/dev/null || [ $((i += 1)) -gt 20000 ]; do :; done; kill $! 2>/dev/null'; ` + askTCP(53)
 		task := shared.RunningOn(t, runtime, id, harness.Streams{Stdout: &out, Stderr: os.Stderr}, []string{"sh", "-c", script}, ns.with(), mounted, oci.WithPrivileged)
 		shared.Finish(t, task)
