@@ -165,7 +165,7 @@ fuzz: ## run every fuzz target for FUZZTIME (inputs or seconds)
 	@$(STEP) "fuzz every target for $(FUZZTIME)" hack/fuzz.sh $(FUZZTIME)
 
 e2e: deps-test guest virtiofsd guest-9p stack-test $(BUILD)/busybox.tar $(BUILD)/containerd-1.7/containerd ## end to end on containerd and QEMU; needs root
-	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -run '$(or $(RUN),.)'
+	@$(STEP) "end-to-end tests" hack/e2e.sh $(BUILD) -p 2 -run '$(or $(RUN),.)'
 
 e2e-full: ## the same with ten pods at once and 200 probes, once more with templates off, and with a spare VM, and then `make workloads` and `make distributions`
 	@CCV2_FULL=1 $(MAKE) --no-print-directory e2e
