@@ -39,6 +39,7 @@ build() {
 		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-tmpfile.patch" &&
 		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-flags.patch" &&
 		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-unopened.patch" &&
+		patch -d "$work/virtiofsd" -p1 -s <"$hack/virtiofsd-whole-directories.patch" &&
 		rm -r "$work/Cargo.toml" "$work/vendor" && # cargo would take the package's for the root of a workspace
 		cargo build --quiet --release --locked --manifest-path "$work/virtiofsd/Cargo.toml" --target-dir "$work/target"
 }
