@@ -52,6 +52,8 @@ type VM struct {
 	// HostMemoryMiB is what QEMU, virtiofsd and the shim may take beside the VM's
 	// memory where no pod's cgroup bounds them; 0 is no limit.
 	HostMemoryMiB int `toml:"host_memory_mib"`
+	// VhostNet has the host's kernel carry the frames of a pod's network.
+	VhostNet bool `toml:"vhost_net"`
 }
 
 // Guest is what runs in the machine.
@@ -128,7 +130,7 @@ func Defaults() Config {
 			Machine:     "q35",
 			Accelerator: "auto",
 		},
-		VM: VM{VCPUs: 1, MemoryMiB: 512, OverheadMiB: 96, HostMemoryMiB: 512},
+		VM: VM{VCPUs: 1, MemoryMiB: 512, OverheadMiB: 96, HostMemoryMiB: 512, VhostNet: true},
 		Guest: Guest{
 			Kernel:      "/usr/share/ccv2/vmlinux",
 			Image:       "/usr/share/ccv2/initrd.img",

@@ -128,7 +128,7 @@ func TestDropIns(t *testing.T) {
 		write(t, filepath.Join(dir, "config.toml.d", name), text, 0o644)
 	}
 	got := load(t, dir, nil)
-	if diff := cmp.Diff(config.VM{VCPUs: 3, MemoryMiB: 1024, OverheadMiB: config.Defaults().VM.OverheadMiB, HostMemoryMiB: config.Defaults().VM.HostMemoryMiB}, got.VM); diff != "" {
+	if diff := cmp.Diff(config.VM{VCPUs: 3, MemoryMiB: 1024, OverheadMiB: config.Defaults().VM.OverheadMiB, HostMemoryMiB: config.Defaults().VM.HostMemoryMiB, VhostNet: true}, got.VM); diff != "" {
 		t.Errorf("vm (-want +got):\n%s", diff)
 	}
 }

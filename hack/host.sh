@@ -22,7 +22,7 @@ set -euo pipefail
 
 build=$(cd "${1:?usage: hack/host.sh BUILD-DIR [TEST-REGEXP [LAYOUT]]}" && pwd)
 few='^(TestRunAttached|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits)$'
-tests='^(TestRunAttached|TestMissingBinary|TestLifecycle|TestRunTTY|TestExec|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits|TestVolumeKinds|TestTemplateClones)$'
+tests='^(TestRunAttached|TestMissingBinary|TestLifecycle|TestRunTTY|TestExec|TestCgroup|TestHostOutOfMemory|TestPod|TestLimits|TestVolumeKinds|TestTemplateClones|TestNetwork)$'
 [ -z "${2:-}" ] || few=$2 tests=$2
 layout=${3:-}
 [ "$(id -u)" = 0 ] || {

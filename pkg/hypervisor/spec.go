@@ -118,6 +118,9 @@ type NetDevice struct {
 	MTU int // 0 means the guest's default
 	// Tap is an open tap device; Plug passes it to the VMM and does not close it.
 	Tap *os.File
+	// Vhost, where it is not nil, is an open /dev/vhost-net, which is for this interface
+	// alone: the host's kernel then carries the frames. Plug does with it as with Tap.
+	Vhost *os.File
 }
 
 // FSDevice is a vhost-user-fs device served by a virtiofsd on Socket.

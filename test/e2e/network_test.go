@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/qemu"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -65,6 +68,7 @@ func TestNetwork(t *testing.T) {
 	g := runGuest(t, shared, "net", pod)
 
 	t.Run("configuration", func(t *testing.T) { wantConfiguration(t, g) })
+	t.Run("vhost", func(t *testing.T) { wantVhost(t, "net", 2) })
 	t.Run("ping", func(*testing.T) {
 		for _, address := range []string{"192.0.2.1", "2001:db8::1", "198.51.100.1", "203.0.113.1"} {
 			g.must("ping -c 1 -W 10 " + address)
@@ -83,9 +87,36 @@ func TestNetwork(t *testing.T) {
 		}
 	})
 	t.Run("late", func(t *testing.T) { wantLate(t, g, far, pod) })
+	t.Run("vhost of what has stayed", func(t *testing.T) { wantVhost(t, "net", 2) })
 	t.Run("the namespace goes first", func(t *testing.T) {
 		command(t, "ip", "netns", "del", pod.name)
 	})
+}
+
+// wantVhost counts the interfaces of a VM whose frames the host's kernel carries: all, where it
+// can and the guest is not emulated.
+func wantVhost(t *testing.T, id string, links int) {
+	t.Helper()
+	const vhost = "/dev/vhost-net"
+	accel, _, err := qemu.Resolve(hypervisor.AccelAuto, qemu.LocalHost())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if device, err := os.OpenFile(vhost, os.O_RDWR, 0); err != nil || accel != hypervisor.AccelKVM {
+		t.Logf("accelerator %s, %v", accel, err)
+		links = 0
+	} else if err := device.Close(); err != nil {
+		t.Error(err)
+	}
+	open := 0
+	for _, file := range shared.AwaitProcess(t, harness.QEMU, id).FDs(t) {
+		if file == vhost {
+			open++
+		}
+	}
+	if open != links {
+		t.Errorf("QEMU has %d descriptors of %s, want %d", open, vhost, links)
+	}
 }
 
 // wantConfiguration compares the guest with the namespace.

@@ -48,10 +48,12 @@ func Of(c config.Config, accel hypervisor.Accelerator) (podvm.Config, error) {
 		ShareType:     c.Share.Type,
 		VirtioFSD:     c.Share.VirtioFSD,
 		HostMemoryMiB: c.VM.HostMemoryMiB,
-		Dialect:       dialect,
-		BootTimeout:   time.Duration(c.Guest.BootTimeout) * factor,
-		CallTimeout:   time.Duration(c.Guest.CallTimeout) * factor,
-		ProxySocket:   c.Proxy.Socket,
-		ConsoleInput:  c.Guest.ConsoleInput,
+		// An emulated guest's notifications come by way of QEMU in any case.
+		VhostNet:     c.VM.VhostNet && accel == hypervisor.AccelKVM,
+		Dialect:      dialect,
+		BootTimeout:  time.Duration(c.Guest.BootTimeout) * factor,
+		CallTimeout:  time.Duration(c.Guest.CallTimeout) * factor,
+		ProxySocket:  c.Proxy.Socket,
+		ConsoleInput: c.Guest.ConsoleInput,
 	}, nil
 }

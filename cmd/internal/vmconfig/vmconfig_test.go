@@ -48,7 +48,7 @@ func TestAcceleratedDeadlines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.BootTimeout != 10*time.Second || !got.Spec.SharedMemory || got.Dialect != hyperstart.DialectUnknown {
+	if got.BootTimeout != 10*time.Second || !got.VhostNet || !got.Spec.SharedMemory || got.Dialect != hyperstart.DialectUnknown {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -84,20 +84,21 @@ func (m *machine) rollback(p *plugged) error {
 	if last == 0 {
 		return nil
 	}
-	if err := m.takeBack(ctx, p.steps[:last]); err != nil && !p.steps[last-1].passedOn && !errors.Is(err, qmp.ErrClosed) {
+	if err := m.takeBack(ctx, p.steps[:last]); err != nil && !errors.Is(err, qmp.ErrClosed) {
 		return fmt.Errorf("roll back: %w", err)
 	}
 	return nil
 }
 
-// takeBack undoes steps, the last one first. What one has passed on to the next is
+// takeBack undoes steps, the last one first. What some have passed on to a later one is
 // gone with that.
 func (m *machine) takeBack(ctx context.Context, steps []step) error {
-	for i, s := range slices.Backward(steps) {
-		if s.passedOn && i < len(steps)-1 {
+	used := false
+	for _, s := range slices.Backward(steps) {
+		if used = used || !s.passedOn; used && s.passedOn {
 			continue
 		}
-		if err := m.monitor.Execute(ctx, s.undo, s.undoArg, nil); err != nil {
+		if err := m.monitor.Execute(ctx, s.undo, s.undoArg, nil); err != nil && !s.passedOn {
 			return err
 		}
 	}

@@ -128,6 +128,9 @@ func TestHotplugErrors(t *testing.T) {
 	if err := vm.Plug(bounded(t), hypervisor.NetDevice{ID: "a", MAC: "02:00:00:00:00:01", Tap: file}); err == nil {
 		t.Error("a file was plugged as a tap")
 	}
+	if err := vm.Plug(bounded(t), hypervisor.NetDevice{ID: "a", MAC: "02:00:00:00:00:01", Tap: file, Vhost: file}); err == nil {
+		t.Error("a file was plugged as a tap with vhost-net")
+	}
 	// The one slot is free after all that, and then it is not.
 	plug(t, vm, hypervisor.BlockDevice{ID: "a", File: openDisk(t, disk, os.O_RDWR)})
 	sh.run(waitForDisk("vda"))

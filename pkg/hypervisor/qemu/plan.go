@@ -19,8 +19,8 @@ type step struct {
 	file    *os.File // passed with the command; may be nil
 	undo    string   // the command that takes it back
 	undoArg object
-	// passedOn says that the next step uses it up, even when that fails, so
-	// that there may be nothing to take back.
+	// passedOn says that the next step that is not uses it up, even when that fails,
+	// so that there may be nothing to take back.
 	passedOn bool
 }
 
@@ -139,16 +139,20 @@ func planNet(d hypervisor.NetDevice, back string) ([]step, object, error) {
 	default:
 		front["host_mtu"] = d.MTU
 	}
-	return []step{
-		{
-			command: "getfd", args: object{"fdname": back}, file: d.Tap,
-			undo: "closefd", undoArg: object{"fdname": back}, passedOn: true,
-		},
-		{
-			command: "netdev_add", args: object{"type": "tap", "id": back, "fd": back, "vhost": false},
-			undo: "netdev_del", undoArg: object{"id": back},
-		},
-	}, front, nil
+	steps, tap := []step{passFD(back, d.Tap)}, object{"type": "tap", "id": back, "fd": back, "vhost": false}
+	if d.Vhost != nil {
+		vhost := back + "-vhost"
+		steps = append(steps, passFD(vhost, d.Vhost))
+		// With force it is an error if the kernel does not take it, and not a netdev that is not there.
+		tap["vhost"], tap["vhostforce"], tap["vhostfd"] = true, true, vhost
+	}
+	return append(steps, step{command: "netdev_add", args: tap, undo: "netdev_del", undoArg: object{"id": back}}), front, nil
+}
+
+// passFD has QEMU keep a file until a later step uses it up.
+func passFD(name string, file *os.File) step {
+	fd := object{"fdname": name}
+	return step{command: "getfd", args: fd, file: file, undo: "closefd", undoArg: fd, passedOn: true}
 }
 
 func planFS(d hypervisor.FSDevice, back string, sharedMemory bool) ([]step, object, error) {

@@ -46,6 +46,15 @@ func TestPlugRollback(t *testing.T) {
 				{"device_del", "netdev_del"}, // which has used the descriptor up
 			})
 	})
+	t.Run("interface with vhost", func(t *testing.T) {
+		testPlugRollback(t, hypervisor.NetDevice{ID: "eth0", MAC: "02:00:00:00:00:01", Tap: os.Stdin, Vhost: os.Stdin},
+			[]string{"getfd", "getfd", "netdev_add", "device_add"}, [][]string{
+				{"closefd"},
+				{"closefd", "closefd"},
+				{"netdev_del", "closefd", "closefd"},
+				{"device_del", "netdev_del"},
+			})
+	})
 	t.Run("disk", func(t *testing.T) {
 		testPlugRollback(t, hypervisor.BlockDevice{ID: "disk", File: openDisk(t, diskImage(t, "x"), os.O_RDWR)},
 			[]string{"add-fd", "blockdev-add", "device_add"}, [][]string{

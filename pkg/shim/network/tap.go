@@ -64,6 +64,18 @@ func (n *Namespace) connect(e Endpoint) (_ *os.File, err error) {
 	return tap, nil
 }
 
+// VhostDevice is the host kernel's own way from a tap to a VM.
+const VhostDevice = "/dev/vhost-net"
+
+// OpenVhost opens a [VhostDevice], which is for one tap.
+func OpenVhost(device string) (*os.File, error) {
+	file, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open vhost-net: %w", err)
+	}
+	return file, nil
+}
+
 // openTap makes a tap in the namespace of the calling thread.
 func openTap() (*os.File, string, error) {
 	const device = "/dev/net/tun"

@@ -72,6 +72,10 @@ func Open(n bundle.Network, unplugLimit time.Duration) (*Network, error) {
 	return &Network{ns: ns, watch: watch, unplugLimit: unplugLimit, requests: make(chan chan<- error), done: make(chan struct{})}, nil
 }
 
+// UseVhost has the host's kernel carry the frames of interfaces that are plugged from now on,
+// where its [network.VhostDevice] opens.
+func (n *Network) UseVhost() { n.ports.vhost = network.VhostDevice }
+
 // File is the namespace for those who enter it. It stays the Network's.
 func (n *Network) File() *os.File { return n.ns.File() }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/hyperstart"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
@@ -24,6 +25,7 @@ type ports struct {
 	count   int               // interfaces so far, for their ids
 	wanted  hyperstart.Routes // of the namespace
 	applied *hyperstart.Routes
+	vhost   string // the device that carries the frames; "" is the VMM
 }
 
 // port is an interface of the guest and the link that it represents.
@@ -125,9 +127,13 @@ func (s *ports) plug(ctx context.Context, vm Plugger) error {
 		if p.tap == nil {
 			continue
 		}
+		vhost := s.openVhost(ctx)
 		err := vm.Plug(ctx, hypervisor.NetDevice{
-			ID: p.id, MAC: p.link.Interface.MAC, MTU: p.link.Interface.MTU, Tap: p.tap,
+			ID: p.id, MAC: p.link.Interface.MAC, MTU: p.link.Interface.MTU, Tap: p.tap, Vhost: vhost,
 		})
+		if vhost != nil {
+			errs = append(errs, vhost.Close())
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("plug interface %s: %w", p.link.Interface.NewDevice, err))
 			continue
@@ -135,6 +141,21 @@ func (s *ports) plug(ctx context.Context, vm Plugger) error {
 		errs = append(errs, p.closeTap())
 	}
 	return errors.Join(errs...)
+}
+
+// openVhost opens what carries an interface's frames. A host that has none is told so once: the
+// VMM carries them then.
+func (s *ports) openVhost(ctx context.Context) *os.File {
+	if s.vhost == "" {
+		return nil
+	}
+	file, err := network.OpenVhost(s.vhost)
+	if err != nil {
+		s.vhost = ""
+		log.G(ctx).WithError(err).Warn("the pod's network goes through the VMM, which takes more processor time")
+		return nil
+	}
+	return file
 }
 
 // unplug removes the devices of ports that are gone. What the guest does not

@@ -1,15 +1,19 @@
 package podnet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/log"
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
@@ -21,13 +25,21 @@ import (
 
 // plugs records what is plugged into a VM, and what it is told.
 type plugs struct {
-	list []string
-	fail error
+	list  []string
+	vhost []*os.File
+	fail  error
 }
 
 func (p *plugs) Plug(_ context.Context, d hypervisor.Device) error {
 	if nic, ok := d.(hypervisor.NetDevice); ok && p.fail == nil {
-		p.list = append(p.list, fmt.Sprintf("plug %s %s %d", nic.ID, nic.MAC, nic.MTU))
+		line := fmt.Sprintf("plug %s %s %d", nic.ID, nic.MAC, nic.MTU)
+		if nic.Vhost != nil {
+			p.vhost = append(p.vhost, nic.Vhost)
+			if _, err := nic.Vhost.Stat(); err == nil {
+				line += " vhost"
+			}
+		}
+		p.list = append(p.list, line)
 	}
 	return p.fail
 }
@@ -139,6 +151,47 @@ func plugFails(t *testing.T, n *Network, vm *plugs, name string, want ...string)
 		if r.Device == name {
 			t.Errorf("the guest was told of the route %+v", r)
 		}
+	}
+}
+
+// TestVhost: each interface gets a file of its own of what carries its frames, which is closed
+// when the VM has it. A host that has none is told so once.
+func TestVhost(t *testing.T) {
+	device := filepath.Join(t.TempDir(), "vhost-net")
+	var said bytes.Buffer
+	logger := log.L.Logger
+	defer logger.SetOutput(logger.Out)
+	logger.SetOutput(&said)
+	for _, there := range []bool{false, true} {
+		n, vm := &ports{vhost: device}, &plugs{}
+		want := []string{"plug net0  0", "plug net1  0"}
+		if there {
+			want = []string{"plug net0  0 vhost", "plug net1  0 vhost"}
+			if err := os.WriteFile(device, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, id := range []string{"net0", "net1"} {
+			tap, err := os.Open(os.DevNull)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.list = append(n.list, &port{id: id, tap: tap})
+		}
+		if err := n.plug(t.Context(), vm); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, vm.took()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for _, file := range vm.vhost {
+			if _, err := file.Stat(); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("a file of vhost-net is still open: %v", err)
+			}
+		}
+	}
+	if got := strings.Count(said.String(), "goes through the VMM"); got != 1 {
+		t.Errorf("the log says %d times that there is none:\n%s", got, said.String())
 	}
 }
 

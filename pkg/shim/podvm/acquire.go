@@ -107,6 +107,9 @@ func (b *boot) openNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.opts.Config.VhostNet {
+		n.UseVhost()
+	}
 	b.network = n
 	b.undo.Add(func(context.Context) error { return n.Close() })
 	b.dns = dnsrelay.New(ctx, n.File(), b.pod.ResolvConf)

@@ -33,6 +33,7 @@ type Config struct {
 	// HostMemoryMiB is what the programs beside the VM's memory may take where no
 	// pod's cgroup bounds them; 0 is no limit.
 	HostMemoryMiB int
+	VhostNet      bool // the host's kernel carries the pod's frames, if it can
 	Dialect       hyperstart.Dialect
 	BootTimeout   time.Duration // VMM start to the start of the pod
 	CallTimeout   time.Duration // one command in the guest
