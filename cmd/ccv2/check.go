@@ -113,6 +113,9 @@ func (c *checker) hostChecks(ctx context.Context) {
 		c.report("share", c.checkShare())
 	}
 	c.report("accelerator", c.checkAccelerator())
+	if c.accel == hypervisor.AccelKVM && c.config.VM.VhostNet {
+		c.report("vhost-net", checkVhost("/dev/vhost-net"))
+	}
 	c.report("guest kernel", checkReadable(c.config.Guest.Kernel, "guest.kernel"))
 	c.report("guest image", checkReadable(c.config.Guest.Image, "guest.image"))
 	if c.config.Share.Type == "virtiofs" {

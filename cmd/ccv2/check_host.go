@@ -73,17 +73,10 @@ func olderThan(version, least string) bool {
 	return slices.Compare(numbers(version), numbers(least)) < 0
 }
 
-func numbers(version string) []int {
-	var list []int
+func numbers(version string) (list []int) {
 	for part := range strings.SplitSeq(version, ".") {
-		n := 0
-		for _, r := range part {
-			if r < '0' || r > '9' {
-				break
-			}
-			n = n*10 + int(r-'0')
-		}
-		list = append(list, n)
+		list = append(list, 0)
+		_, _ = fmt.Sscanf(part, "%d", &list[len(list)-1]) // what follows a number does not count
 	}
 	return list
 }
@@ -113,11 +106,20 @@ func (c *checker) checkAccelerator() finding {
 		return fail(err.Error(), `load the kvm module, or set hypervisor.accelerator = "auto"`)
 	case reason != "":
 		c.accel = accel
-		return warn(fmt.Sprintf("%s: guests are emulated, which is 5 to 20 times slower (%s)", accel, reason),
-			"use a host, or a VM with nested virtualisation, where /dev/kvm opens and /proc/cpuinfo shows vmx or svm")
+		return warn(fmt.Sprintf("%s: guests are emulated, which is 5 to 20 times slower (%s)", accel, reason), "use a host, or a VM with nested virtualisation, where /dev/kvm opens and /proc/cpuinfo shows vmx or svm")
 	}
 	c.accel = accel
 	return ok("%s", accel)
+}
+
+// checkVhost opens what carries the frames of pods with KVM.
+func checkVhost(device string) finding {
+	file, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return warn(err.Error()+": the network of pods takes more processor time", "load the kernel module vhost_net, or set vm.vhost_net = false")
+	}
+	_ = file.Close()
+	return ok("%s", device)
 }
 
 // checkReadable checks a file of the guest. Its absence was reported before.
@@ -135,20 +137,18 @@ func checkReadable(path, key string) finding {
 }
 
 func checkVirtioFSD(ctx context.Context, path string) finding {
-	const fix = `install the one of ccv2 (make install), or that of the distribution (Debian 12: qemu-system-common), and set share.virtiofsd, or set share.type = "9p"`
 	version, err := virtiofsd.Probe(ctx, path)
-	switch {
-	case err != nil:
-		return fail(err.Error(), fix)
-	case version.Legacy:
-		return warn(fmt.Sprintf("%s, %s, the one in C, which is no longer maintained: access control lists, O_TMPFILE and chattr cannot be used, and small files are slower", path, version.Line),
-			"install the one of ccv2 (make install), and set share.virtiofsd to it")
+	if err != nil {
+		return fail(err.Error(), `install the one of ccv2 (make install), or that of the distribution (Debian 12: qemu-system-common), and set share.virtiofsd, or set share.type = "9p"`)
 	}
-	if !version.Own {
-		return warn(fmt.Sprintf("%s, %s: access control lists, O_TMPFILE and chattr cannot be used, and small files are slower", path, version.Line),
-			"install the one of ccv2 (make install), and set share.virtiofsd to it")
+	found := path + ", " + version.Line
+	if version.Legacy {
+		found += ", the one in C, which is no longer maintained"
 	}
-	return ok("%s, %s", path, version.Line)
+	if version.Legacy || !version.Own {
+		return warn(found+": access control lists, O_TMPFILE and chattr cannot be used, and small files are slower", "install the one of ccv2 (make install), and set share.virtiofsd to it")
+	}
+	return ok("%s", found)
 }
 
 func checkMemfd() finding {

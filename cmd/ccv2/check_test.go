@@ -238,6 +238,19 @@ func TestCheckPrivileges(t *testing.T) {
 	}
 }
 
+func TestCheckVhost(t *testing.T) {
+	device := filepath.Join(t.TempDir(), "vhost-net")
+	if f := checkVhost(device); f.verdict != verdictWarn || !strings.Contains(f.fix, "vhost_net") {
+		t.Errorf("got %+v without the device", f)
+	}
+	if err := os.WriteFile(device, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f := checkVhost(device); f.verdict != verdictOK || f.detail != device {
+		t.Errorf("got %+v with it", f)
+	}
+}
+
 func TestOlderThan(t *testing.T) {
 	for _, tt := range []struct {
 		version string
