@@ -25,15 +25,20 @@ func waitersOf(t *testing.T) (pids []int) {
 	return pids
 }
 
-// asideGroups are the directories of the cgroup in which the VMs are that no pod has.
-func asideGroups(t *testing.T) (all []string) {
+// emptyGroups are the directories of the cgroup in which the VMs are that no pod has, if nothing is in it. Other tests may
+// have some.
+func emptyGroups(t *testing.T) (all []string) {
 	t.Helper()
 	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		found, err := filepath.Glob(dir + "/ccv2-spare*")
+		found, err := filepath.Glob(dir + "/ccv2-spare*/cgroup.procs")
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, found...)
+		for _, procs := range found {
+			if pids, err := os.ReadFile(procs); err == nil && len(pids) == 0 {
+				all = append(all, filepath.Dir(procs))
+			}
+		}
 	}
 	return all
 }
@@ -85,7 +90,7 @@ func TestSpareIdle(t *testing.T) {
 		}
 	}
 	harness.Until(t, "the end of the VM and of who has waited", func() bool { return len(spareVMMs(t)) == 1 && len(waitersOf(t)) == 0 })
-	harness.Until(t, "the end of their cgroup", func() bool { return len(asideGroups(t)) == 0 })
+	harness.Until(t, "the end of their cgroup", func() bool { return len(emptyGroups(t)) == 0 })
 	if out, status := shared.Output(t, task, "more", "echo", "runs"); out != "runs\n" || status != 0 {
 		t.Errorf("%q, %d", out, status)
 	}

@@ -55,10 +55,13 @@ func removeSpares(t *testing.T) error {
 	return err
 }
 
-// makersOf are the processes that make spare VMs.
-func makersOf(t *testing.T) []int {
+// makersOf are the processes that make spare VMs of this test's host.
+func makersOf(t *testing.T) (pids []int) {
 	t.Helper()
-	return processesWith(t, func(args []string) bool { return len(args) > 1 && args[1] == "make-template" })
+	for _, maker := range shared.Makers() {
+		pids = append(pids, maker.PID)
+	}
+	return pids
 }
 
 // spareVMMs are the processes of VMs that were started as spare ones of this test's host, those of pods included.

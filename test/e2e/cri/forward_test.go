@@ -132,8 +132,7 @@ func dial(t *testing.T, pod *harness.Pod, port int) *net.TCPConn {
 // connect connects to a port of localhost in the pod's namespace.
 func connect(t *testing.T, pod *harness.Pod, port int) (*net.TCPConn, error) {
 	t.Helper()
-	vmm := shared.AwaitProcess(t, harness.QEMU, pod.ID)
-	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", vmm.PID))
+	netns, err := os.Open(pod.NetNS(t))
 	if err != nil {
 		t.Fatal(err)
 	}

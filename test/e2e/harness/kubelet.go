@@ -4,6 +4,7 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -230,4 +232,27 @@ func (p *Progress) facts() map[string]bool {
 		facts[fmt.Sprintf("%s %v", process, process.Args[len(process.Args)-1])] = true
 	}
 	return facts
+}
+
+// NetNS is the path of the pod's network namespace, as the CRI knows it. That of the VMM is another one where it
+// was there before the pod.
+func (p *Pod) NetNS(tb testing.TB) string {
+	tb.Helper()
+	r, err := p.cri.Runtime.PodSandboxStatus(context.Background(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.ID, Verbose: true})
+	if err != nil {
+		tb.Fatalf("pod sandbox status: %v", err)
+	}
+	var info struct {
+		RuntimeSpec specs.Spec `json:"runtimeSpec"`
+	}
+	if err := json.Unmarshal([]byte(r.GetInfo()["info"]), &info); err != nil || info.RuntimeSpec.Linux == nil {
+		tb.Fatalf("no specification in %q: %v", r.GetInfo()["info"], err)
+	}
+	for _, ns := range info.RuntimeSpec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return ns.Path
+		}
+	}
+	tb.Fatal("the pod has no network namespace")
+	return ""
 }

@@ -54,16 +54,21 @@ func (h *Host) NoSpares(tb testing.TB) {
 
 // endPool ends the VMs that are kept ready, once nobody makes any.
 func (h *Host) endPool() error {
-	if !within(Patience, func() bool { return len(h.makers()) == 0 }) {
-		return fmt.Errorf("templates or spare VMs are made for ever: %v", h.makers())
+	if !within(Patience, func() bool { return len(h.Makers()) == 0 }) {
+		return fmt.Errorf("templates or spare VMs are made for ever: %v", h.Makers())
 	}
 	return h.template("remove", "-spare")
 }
 
-// makers are the processes that make templates and spare VMs in the background.
-func (h *Host) makers() []Process {
+// Makers are the processes that make templates and spare VMs of the Host in the background: what they have to do, which is
+// their standard input, names its directory.
+func (h *Host) Makers() []Process {
 	return slices.DeleteFunc(processes(), func(p Process) bool {
-		return len(p.Args) != 2 || p.Args[1] != "make-template" || !strings.HasPrefix(p.Args[0], h.Bin)
+		if len(p.Args) != 2 || p.Args[1] != "make-template" {
+			return true
+		}
+		job, err := os.ReadFile(fmt.Sprintf("/proc/%d/fd/0", p.PID))
+		return err != nil || !strings.Contains(string(job), h.StateDir()) // it has ended, or is another one's
 	})
 }
 
