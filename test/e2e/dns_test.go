@@ -156,8 +156,8 @@ func TestNothingElseOfTheNamespace(t *testing.T) {
 	for script, want := range map[string]string{
 		askTCP(53):           "192 0 2 7",
 		askTCP(54) + ` 2>&1`: "",
-		`nslookup web.test 127.0.0.13 >/dev/null 2>&1 || echo nobody`:                       "nobody",
-		`nslookup web.test 127.0.0.12 2>&1 | grep -o SERVFAIL | head -n 1`:                  "SERVFAIL",
+		`nslookup web.test 127.0.0.13 >/dev/null 2>&1 || echo nobody`:                             "nobody",
+		`nslookup web.test 127.0.0.12 2>&1 | grep -o SERVFAIL | head -n 1`:                        "SERVFAIL",
 		`nc -l -p 53 -e /bin/echo own & until nc -w 5 127.0.0.1 53 2>/dev/null; do :; done; wait`: "own",
 	} {
 		out, _ := shared.Output(t, task, "ask", "sh", "-c", script)
