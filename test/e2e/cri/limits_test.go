@@ -16,6 +16,7 @@ import (
 // TestLimits shares one VM between what limits and confines containers.
 func TestLimits(t *testing.T) {
 	shared.Watch(t)
+	shared.NoSpares(t) // who makes the next one is the shim's child, and in none of the pod's groups
 	pod := shared.RunPod(t, "limits", nil)
 	t.Run("out of memory", func(t *testing.T) {
 		c := pod.StartWith(t, "hungry", "head -c 200m /dev/zero | tail", func(c *runtimeapi.ContainerConfig) {

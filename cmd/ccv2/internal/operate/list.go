@@ -115,17 +115,17 @@ func infoCommand(t *tool) *cli.Command {
 			if t.JSON {
 				var all []sandboxes.Link
 				if info.VM != nil {
-					all, _ = sandboxes.Links(info.VM.PID) // of one that has just ended there are none
+					all, _ = sandboxes.Links(r.Saved) // of one that has just ended there are none
 				}
 				return operator.PrintJSON(t.Stdout, map[string]any{"info": raw, "record": r.Saved, "sandbox": viewOne(ctx, r, t.Limit), "interfaces": all})
 			}
-			return t.printInfo(viewOne(ctx, r, t.Limit), info)
+			return t.printInfo(r, viewOne(ctx, r, t.Limit), info)
 		},
 	}
 }
 
 // printInfo prints what info knows, by subject.
-func (t *tool) printInfo(v view, info debugapi.Info) error {
+func (t *tool) printInfo(r sandboxes.Record, v view, info debugapi.Info) error {
 	p := func(format string, args ...any) { fmt.Fprintf(t.Stdout, format+"\n", args...) }
 	p("sandbox     %s in namespace %s, %s", info.ID, info.Namespace, v.State)
 	if v.Pod != "" {
@@ -141,7 +141,7 @@ func (t *tool) printInfo(v view, info debugapi.Info) error {
 		for _, d := range vm.Attached {
 			p("attached    %s is %s%s", operator.Line(d.ID), operator.Line(d.Path), map[bool]string{true: ", read-only"}[d.ReadOnly])
 		}
-		all, err := sandboxes.Links(vm.PID)
+		all, err := sandboxes.Links(r.Saved)
 		if err := printLinks(t.Stdout, all, err); err != nil {
 			return err
 		}

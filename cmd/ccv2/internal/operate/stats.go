@@ -82,13 +82,11 @@ func (t *tool) getStats(ctx context.Context, r sandboxes.Record) stats {
 			seen = sandboxes.Measure(p.Name, p.PID)
 		}
 		s.Processes = append(s.Processes, seen)
-		if p.Name == "qemu" {
-			s.Interfaces = sandboxes.Interfaces(p.PID)
-		}
 		if seen.State == sandboxes.Stopped {
 			s.Problems = append(s.Problems, fmt.Sprintf("%s (pid %d) is stopped by a signal", p.Name, p.PID))
 		}
 	}
+	s.Interfaces = sandboxes.Interfaces(r.Saved)
 	const asks = 2 // the guest and the VMM, 2 s each
 	info, _, err := sandboxes.AskInfo(ctx, r, true, t.Limit+asks*2*time.Second)
 	if err != nil {

@@ -1,13 +1,18 @@
 package sandboxes
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
+
+	"github.com/ccv2/containerd-shim-ccv2/pkg/osthread"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/printable"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/network"
+	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/store"
 )
 
 // Interface has the counters of an interface.
@@ -23,9 +28,18 @@ type Interface struct {
 	TXDropped uint64 `json:"tx_dropped"`
 }
 
-// Interfaces reads the counters of the network namespace of a process.
-func Interfaces(pid int) []Interface {
-	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/net/dev") // of one that has ended there are none
+// Interfaces reads the counters of a sandbox's network namespace. Of one that has ended there are none.
+func Interfaces(s store.State) []Interface {
+	ns, err := openNetwork(s)
+	if err != nil {
+		return nil
+	}
+	defer ns.Close()
+	var b []byte
+	_ = osthread.RunInNetNS(ns.File(), func() (err error) {
+		b, err = os.ReadFile("/proc/thread-self/net/dev")
+		return err
+	})
 	var all []Interface
 	for text := range strings.Lines(string(b)) {
 		name, rest, ok := strings.Cut(text, ":")
@@ -51,9 +65,28 @@ type Link struct {
 	Addresses []string `json:"addresses,omitempty"`
 }
 
-// Links are those of the network namespace of a VMM.
-func Links(pid int) ([]Link, error) {
-	ns, err := network.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+// openNetwork opens the network namespace of a sandbox: the pod's, or that of its VMM, which has one of its
+// own where there is no pod's. That of a spare VM never is the pod's.
+func openNetwork(s store.State) (*network.Namespace, error) {
+	path := s.NetNS
+	for _, p := range s.Processes {
+		if s.NetNS == "" && p.Name == "qemu" {
+			path = fmt.Sprintf("/proc/%d/ns/net", p.PID)
+		}
+	}
+	ns, err := network.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if cookie, err := ns.Cookie(); err == nil && s.NetNSCookie != 0 && cookie != s.NetNSCookie {
+		return nil, errors.Join(fmt.Errorf("open network namespace: %s is another one by now: %w", path, errdefs.ErrNotFound), ns.Close())
+	}
+	return ns, nil
+}
+
+// Links are those of the network namespace of a sandbox.
+func Links(s store.State) ([]Link, error) {
+	ns, err := openNetwork(s)
 	if err != nil {
 		return nil, err
 	}
