@@ -82,7 +82,7 @@ func bareQEMU(tb testing.TB, initrd string, args ...string) *exec.Cmd {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	accel, cpu := "tcg,thread=multi,tb-size=128", "max,-erms,-fsrm"
+	accel, cpu := "tcg,thread=single,tb-size=128", "max,-erms,-fsrm"
 	got, _, err := qemu.Resolve(hypervisor.AccelAuto, qemu.LocalHost())
 	if err != nil {
 		tb.Fatal(err)
