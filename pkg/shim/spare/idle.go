@@ -193,8 +193,9 @@ func (w waiters) wake(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, endLimit)
 	defer cancel()
 	next, err := w.expire(ctx)
-	if err != nil {
-		return err
+	if err != nil { // what is due is due again then
+		w.setFailed(err)
+		next = w.Idle
 	}
 	if next == 0 {
 		return w.Group.Quit()
