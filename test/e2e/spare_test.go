@@ -125,6 +125,16 @@ func TestSpare(t *testing.T) {
 	}
 }
 
+// TestSpareNetwork: of the interface that the guest of a spare VM had before there was a pod nothing is left.
+func TestSpareNetwork(t *testing.T) {
+	const script = `cd /proc/net && ls /sys/class/net /sys/bus/pci/devices /proc/sys/net/ipv4/conf && cat route arp fib_trie if_inet6 ipv6_route`
+	spares(t, false)
+	spare := from(t, "spare", "spare-network", "sh", "-c", script)
+	if template := from(t, "template", "template-network", "sh", "-c", script); spare != template {
+		t.Errorf("a spare VM has\n%s\nand one from the template\n%s", spare, template)
+	}
+}
+
 // TestSparePlace: the VMM is in the pod's cgroup, with the priority of any other, in no
 // network but its own, and the kernel ends it before the shim.
 func TestSparePlace(t *testing.T) {

@@ -33,12 +33,7 @@ func (n *Namespace) Connect(e Endpoint) (*os.File, error) {
 }
 
 func (n *Namespace) connect(e Endpoint) (_ *os.File, err error) {
-	var tap *os.File
-	var name string
-	err = n.do(func() (err error) {
-		tap, name, err = openTap()
-		return err
-	})
+	tap, link, err := n.tap(e.Interface.MTU)
 	if err != nil {
 		return nil, err
 	}
@@ -47,13 +42,7 @@ func (n *Namespace) connect(e Endpoint) (_ *os.File, err error) {
 			err = errors.Join(err, n.Disconnect(e.Index), tap.Close())
 		}
 	}()
-	link, err := n.handle.LinkByName(name)
-	if err != nil {
-		return nil, fmt.Errorf("find tap %s: %w", name, err)
-	}
-	if err := n.tapUp(link, e.Interface.MTU); err != nil {
-		return nil, fmt.Errorf("set up tap %s: %w", name, err)
-	}
+	name := link.Attrs().Name
 	index := link.Attrs().Index
 	if err := n.redirect(index, e.Index); err != nil {
 		return nil, fmt.Errorf("redirect from tap %s: %w", name, err)
@@ -62,6 +51,35 @@ func (n *Namespace) connect(e Endpoint) (_ *os.File, err error) {
 		return nil, fmt.Errorf("redirect to tap %s: %w", name, err)
 	}
 	return tap, nil
+}
+
+// Tap makes a tap that is coupled to nothing, for frames of mtu bytes. It lives as those
+// of [Namespace.Connect] do.
+func (n *Namespace) Tap(mtu int) (*os.File, error) {
+	file, _, err := n.tap(mtu)
+	if err != nil {
+		return nil, fmt.Errorf("make a tap in network namespace %s: %w", n.name(), err)
+	}
+	return file, nil
+}
+
+// tap makes a tap that carries frames.
+func (n *Namespace) tap(mtu int) (tap *os.File, link netlink.Link, err error) {
+	var name string
+	err = n.do(func() (err error) {
+		tap, name, err = openTap()
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if link, err = n.handle.LinkByName(name); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("find tap %s: %w", name, err), tap.Close())
+	}
+	if err := n.tapUp(link, mtu); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("set up tap %s: %w", name, err), tap.Close())
+	}
+	return tap, link, nil
 }
 
 // VhostDevice is the host kernel's own way from a tap to a VM.

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,9 +13,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/layout"
-	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/proxy"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/hostproc"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/internal/jsonfile"
@@ -130,14 +126,14 @@ func (p *Pool) makeOne(ctx context.Context, source *template.Source, key templat
 	if err != nil {
 		return 0, errors.Join(err, os.RemoveAll(part))
 	}
-	if err := park(ctx, vm, source, part); err != nil {
+	if err := park(ctx, vm, ns, source, part); err != nil {
 		return 0, errors.Join(err, vm.Kill(context.WithoutCancel(ctx)), os.RemoveAll(part))
 	}
 	return vm.PID(), os.Rename(part, filepath.Join(p.Dir, string(key)+"."+number))
 }
 
 // park records a VM, prepares its guest, and lets go of it.
-func park(ctx context.Context, vm hypervisor.VM, source *template.Source, dir string) error {
+func park(ctx context.Context, vm hypervisor.VM, ns *network.Namespace, source *template.Source, dir string) error {
 	parker, ok := vm.(hypervisor.Parker)
 	if !ok {
 		return errors.New("this kind of vm cannot be left to another process")
@@ -153,41 +149,8 @@ func park(ctx context.Context, vm hypervisor.VM, source *template.Source, dir st
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", vm.PID()), []byte("1000"), 0); err != nil {
 		return err
 	}
-	if err := prepare(ctx, vm, source); err != nil {
+	if err := prepare(ctx, vm, ns, source); err != nil {
 		return fmt.Errorf("prepare guest: %w", err)
 	}
 	return parker.Park(ctx)
-}
-
-// guest is what a guest can that goes on from another one.
-type guest interface {
-	Reseed(ctx context.Context, entropy []byte) error
-	WarmUp(ctx context.Context) error
-}
-
-// prepare gives the guest random numbers of its own, and has it run a container.
-func prepare(ctx context.Context, vm hypervisor.VM, source *template.Source) (err error) {
-	var conns [2]net.Conn
-	for i, port := range []string{layout.CtlPort, layout.TTYPort} {
-		if conns[i], err = vm.Dial(ctx, port); err != nil {
-			return err // the VM ends, and its connections
-		}
-	}
-	server := proxy.NewServer(proxy.Options{Dialect: source.VM.Dialect, Restored: true})
-	defer server.Close()
-	g, err := client.Dial(ctx, client.Options{Server: server, VM: "spare", Ctl: conns[0], TTY: conns[1]})
-	if err != nil {
-		return err
-	}
-	defer g.Close()
-	able, ok := g.(guest)
-	if !ok {
-		return fmt.Errorf("a guest of dialect %s takes no random numbers", g.Dialect())
-	}
-	entropy := make([]byte, 64)
-	_, _ = rand.Read(entropy) // never fails
-	if err := able.Reseed(ctx, entropy); err != nil {
-		return err
-	}
-	return able.WarmUp(ctx)
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/ccv2/containerd-shim-ccv2/pkg/shim/template"
 )
 
-// TestFill makes as many as are missing, each with random numbers of its own and a
+// TestFill makes as many as are missing, each with random numbers of its own, and an interface and a
 // container behind it.
 func TestFill(t *testing.T) {
 	d := newDriver(t)
@@ -38,7 +38,7 @@ func TestFill(t *testing.T) {
 	if pids := fill(t, p, s, 2); len(pids) != 2 || d.parked.Load() != 2 {
 		t.Errorf("%d made, %d parked", len(pids), d.parked.Load())
 	}
-	once := []hyperstart.Code{hyperstart.Reseed, hyperstart.WarmUp}
+	once := []hyperstart.Code{hyperstart.Reseed, hyperstart.SetupInterface, hyperstart.SetupRoute, hyperstart.SetupRoute, hyperstart.WarmUp}
 	if diff := cmp.Diff(append(once, once...), d.guest.Calls()); diff != "" {
 		t.Errorf("the guests were told (-want +got):\n%s", diff)
 	}
