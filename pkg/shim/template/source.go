@@ -28,8 +28,16 @@ const beside = 64 << 20
 // The copy is made by this process. Where limit, in bytes, has no room for it the VM boots,
 // so that it is the VMM that the kernel ends, and not who would report it.
 func (s *Source) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (vm hypervisor.VM, refuse func(error), err error) {
-	t := s.find(ctx)
-	if t == nil || t.Index.Bytes()+beside > int64(limit) {
+	t, err := s.find()
+	if err == nil && t.Index.Bytes()+beside > int64(limit) {
+		err = fmt.Errorf("its copy needs %d MiB, and the pod's limit leaves %d", (t.Index.Bytes()+beside)>>20, limit>>20)
+	}
+	if err != nil {
+		level := log.InfoLevel
+		if errors.Is(err, errRefused) || errors.Is(err, errdefs.ErrFailedPrecondition) { // damaged, or not to be trusted
+			level = log.WarnLevel
+		}
+		log.G(ctx).WithError(err).Log(level, "no template for this VM: it boots")
 		vm, err = s.VM.Driver.Start(ctx, spec)
 		return vm, nil, err
 	}
@@ -58,23 +66,19 @@ func (s *Source) refuse(ctx context.Context, t *Template, cause error) {
 	log.G(ctx).WithError(s.Store.refuseThis(t, cause)).Warn("a template cannot be used and was removed: VMs boot until there is a new one")
 }
 
-// find returns the VM's template, nil without.
-func (s *Source) find(ctx context.Context) *Template {
+// find returns the VM's template, or why it has none.
+func (s *Source) find() (*Template, error) {
 	if err := s.VM.Fits(); err != nil {
-		return nil
+		return nil, err
 	}
 	key, err := s.VM.Key()
 	if err != nil {
-		return nil // the start says it
+		return nil, err // the start says it as well
 	}
-	if s.resizes() && s.Store.Failed(key) != "" {
-		return nil
+	if failed := s.Store.Failed(key); s.resizes() && failed != "" {
+		return nil, errors.New(failed)
 	}
-	t, err := s.Store.Open(key)
-	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		log.G(ctx).WithError(err).Warn("a template cannot be read: the VM boots")
-	}
-	return t
+	return s.Store.Open(key)
 }
 
 // resizes reports whether the VM is larger than its template.

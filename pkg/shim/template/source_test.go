@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor"
 	"github.com/ccv2/containerd-shim-ccv2/pkg/hypervisor/fake"
 )
@@ -180,6 +182,42 @@ func TestRemovedAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestReplacedAtOnce: who looks for a template that is being replaced finds the old one, none, or the new one,
+// and removes none.
+func TestReplacedAtOnce(t *testing.T) {
+	s, d := testStore(t), newDriver(t)
+	key := made(t, s, testVM(d)).Key
+	done, looked := make(chan struct{}), make(chan error)
+	go func() {
+		var refused error
+		for refused == nil {
+			select {
+			case <-done:
+				looked <- nil
+				return
+			default:
+			}
+			if _, err := s.Open(key); err != nil && !plainlyNone(err) {
+				refused = err
+			}
+		}
+		looked <- refused
+	}()
+	aside := filepath.Join(t.TempDir(), "template")
+	for range 2000 {
+		if err := errors.Join(os.Rename(s.path(key), aside), os.Rename(aside, s.path(key))); err != nil {
+			t.Fatal(err, <-looked)
+		}
+	}
+	close(done)
+	if err := <-looked; err != nil {
+		t.Error(err)
+	}
+}
+
+// plainlyNone reports whether an error says that there is no template, and nothing else.
+func plainlyNone(err error) bool { return errdefs.IsNotFound(err) && !errors.Is(err, errRefused) }
 
 // TestReplaced: what has replaced a template meanwhile is not removed for its faults.
 func TestReplaced(t *testing.T) {

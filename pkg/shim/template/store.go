@@ -67,11 +67,17 @@ func (s *Store) Open(key Key) (*Template, error) {
 		return nil, err
 	}
 	t, err := s.load(key)
-	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
-		return t, err
+	switch {
+	case err == nil:
+		return t, nil
+	case errors.Is(err, errdefs.ErrNotFound):
+		return nil, err
 	}
-	return nil, fmt.Errorf("%w: %w", s.refuse(key, err), errdefs.ErrNotFound)
+	return nil, fmt.Errorf("%w: %w: %w", errRefused, s.refuseThis(t, err), errdefs.ErrNotFound)
 }
+
+// errRefused says that there was a template, which cannot be used.
+var errRefused = errors.New("it cannot be used")
 
 // checkDir refuses a directory that others can write to: who writes a template owns guests.
 func (s *Store) checkDir() error {
@@ -103,21 +109,23 @@ func (s *Store) refuseThis(t *Template, cause error) error {
 	return s.refuse(t.Key, cause)
 }
 
+// load reads a template. It comes with an error as well, unless there is none.
 func (s *Store) load(key Key) (*Template, error) {
 	t := &Template{Key: key, path: s.path(key)}
-	err := jsonfile.Read(filepath.Join(t.path, indexFile), &t.Index)
-	if err != nil {
-		return nil, err
+	index := filepath.Join(t.path, indexFile)
+	// Before it is read: another one may take its place at any time.
+	info, err := os.Stat(index)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("template %s: %w", key, errdefs.ErrNotFound)
 	}
-	if err := t.Index.check(key); err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(filepath.Join(t.path, indexFile))
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	t.Used, t.info = info.ModTime(), info
-	return t, nil
+	if err := jsonfile.Read(index, &t.Index); err != nil {
+		return t, err
+	}
+	return t, t.Index.check(key)
 }
 
 // touch notes that a template is used.
