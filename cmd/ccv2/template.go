@@ -106,7 +106,6 @@ func (c *templateCommand) build(args []string) error {
 	if err != nil {
 		return err
 	}
-	source.Store.Waits = true
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
 	group := &hostcgroup.Aside{Shares: usualShares}
@@ -141,7 +140,9 @@ func templateSource(c config.Config, limits bundle.Limits) (*template.Source, er
 	if err != nil {
 		return nil, err
 	}
-	return &template.Source{Store: vmconfig.TemplateStore(c), VM: vmconfig.TemplateVM(c, vm, qemu.New(), version)}, nil
+	store := vmconfig.TemplateStore(c)
+	store.Waits = true // a pod may have one made just now
+	return &template.Source{Store: store, VM: vmconfig.TemplateVM(c, vm, qemu.New(), version)}, nil
 }
 
 func positive(s string) (n int64, err error) {
