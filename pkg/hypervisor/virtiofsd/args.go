@@ -47,7 +47,7 @@ func commandLine(opts Options, v Version) []string {
 			"--xattr", "--killpriv-v2",
 		}
 		if v.Own && opts.OwnMounts != "" {
-			return append(args, "--xattrmap="+xattrMap+theRest, "--posix-acl=auto", "--own-mounts="+opts.OwnMounts)
+			return append(args, "--xattrmap="+xattrMap+theRest, "--posix-acl=auto", "--preserve-noatime", "--own-mounts="+opts.OwnMounts)
 		}
 		return append(args, "--xattrmap="+xattrMap+noLists+theRest)
 	}

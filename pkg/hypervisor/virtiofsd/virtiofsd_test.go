@@ -33,7 +33,7 @@ func TestCommandLine(t *testing.T) {
 		{"C", "/run/pod", Version{Legacy: true}, "-f --fd=3 --thread-pool-size=0 -o source=/run/pod -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts -o xattr -o xattrmap=MAP:unsupported:all:system.posix_acl_:system.posix_acl_::ok:all::: -o killpriv_v2"},
 		{"C, escaped", `/run/a,b\c`, Version{Legacy: true}, `-f --fd=3 --thread-pool-size=0 -o source=/run/a\,b\\c -o cache=auto -o sandbox=namespace -o no_posix_lock,no_flock -o log_level=warn -o announce_submounts -o xattr -o xattrmap=MAP:unsupported:all:system.posix_acl_:system.posix_acl_::ok:all::: -o killpriv_v2`},
 		{"Rust", `/run/a,b\c`, Version{}, `--fd=3 --thread-pool-size=0 --shared-dir=/run/a,b\c --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never --xattr --killpriv-v2 --xattrmap=MAP:unsupported:all:system.posix_acl_:system.posix_acl_::ok:all:::`},
-		{"ours", `/run/pod`, Version{Own: true}, `--fd=3 --thread-pool-size=0 --shared-dir=/run/pod --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never --xattr --killpriv-v2 --xattrmap=MAP:ok:all::: --posix-acl=auto --own-mounts=root`},
+		{"ours", `/run/pod`, Version{Own: true}, `--fd=3 --thread-pool-size=0 --shared-dir=/run/pod --cache=auto --sandbox=namespace --log-level=warn --announce-submounts --inode-file-handles=never --xattr --killpriv-v2 --xattrmap=MAP:ok:all::: --posix-acl=auto --preserve-noatime --own-mounts=root`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
