@@ -145,6 +145,7 @@ func TestFillFails(t *testing.T) {
 		{"dial", func(d *driver) { d.Errs = map[fake.Step]error{fake.Dial: errors.New("no port")} }, "prepare guest: dial: no port"},
 		{"reseed", func(d *driver) { d.guest.Refuse = hyperstart.Reseed }, "prepare guest: "},
 		{"warm up", func(d *driver) { d.guest.Refuse = hyperstart.WarmUp }, "prepare guest: "},
+		{"unplug", func(d *driver) { d.Errs = map[fake.Step]error{fake.Unplug: errors.New("it stays")} }, "prepare guest: unplug: it stays"},
 		{"group", nil, "no cgroup today"},
 		{"park", func(d *driver) { d.parkErr = errors.New("it does not stop") }, "it does not stop"},
 	} {

@@ -9,6 +9,7 @@ import (
 	"net"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
 	"github.com/ccv2/containerd-shim-ccv2/pkg/guest/client"
@@ -58,8 +59,9 @@ func prepare(ctx context.Context, vm hypervisor.VM, ns *network.Namespace, sourc
 
 // warmUpNetwork plugs an interface, sets it up as one of a pod is, and takes it out again, so that
 // a pod's finds the drivers and the agent's part of it read, and, by an emulated processor,
-// translated. Its tap leads nowhere.
-func warmUpNetwork(ctx context.Context, vm hypervisor.VM, ns *network.Namespace, g client.Guest) (err error) {
+// translated. Its tap leads nowhere. A VM without that is as good, only slower, so it is an error alone
+// when the interface stays.
+func warmUpNetwork(ctx context.Context, vm hypervisor.VM, ns *network.Namespace, g client.Guest) error {
 	const id, mac, mtu = "warmup", "02:00:00:00:00:01", 1500
 	plugger, ok := vm.(hypervisor.Plugger)
 	if !ok {
@@ -70,7 +72,8 @@ func warmUpNetwork(ctx context.Context, vm hypervisor.VM, ns *network.Namespace,
 		return nil // a host without taps: its pods have no interface
 	}
 	if err != nil {
-		return err
+		warnCold(ctx, err)
+		return nil
 	}
 	err = plugger.Plug(ctx, hypervisor.NetDevice{ID: id, MAC: mac, MTU: mtu, Tap: tap})
 	if err := errors.Join(err, tap.Close()); errdefs.IsNotImplemented(err) {
@@ -78,12 +81,26 @@ func warmUpNetwork(ctx context.Context, vm hypervisor.VM, ns *network.Namespace,
 	} else if err != nil {
 		return err
 	}
-	err = errors.Join(g.SetInterface(ctx, hyperstart.Interface{
+	if err := useInterface(ctx, g, mac, mtu); err != nil {
+		warnCold(ctx, err)
+	}
+	return plugger.Unplug(ctx, id)
+}
+
+func warnCold(ctx context.Context, cause error) {
+	log.G(ctx).WithError(cause).Warn("a spare VM has not had an interface: that of its pod takes longer")
+}
+
+// useInterface has the guest set up an interface, and forget its routes.
+func useInterface(ctx context.Context, g client.Guest, mac string, mtu int) error {
+	if err := g.SetInterface(ctx, hyperstart.Interface{
 		Device: "eth0", NewDevice: "eth0", MAC: mac, MTU: mtu,
 		IPAddresses: []hyperstart.Address{{IP: "192.0.2.1", Mask: "24"}}, // RFC 5737: nobody's
-	}), g.SetRoutes(ctx, hyperstart.Routes{Routes: []hyperstart.Route{
+	}); err != nil {
+		return err
+	}
+	return errors.Join(g.SetRoutes(ctx, hyperstart.Routes{Routes: []hyperstart.Route{
 		{Dest: "192.0.2.0/24", Device: "eth0", Scope: 253},
 		{Dest: "default", Gateway: "192.0.2.2", Device: "eth0"},
 	}}), g.SetRoutes(ctx, hyperstart.Routes{}))
-	return errors.Join(err, plugger.Unplug(ctx, id))
 }
