@@ -22,15 +22,23 @@ import (
 // removed.
 func spares(t *testing.T, background bool) {
 	t.Helper()
-	templates(t, false)
-	shared.Configure(t, func(s *harness.Settings) { s.NoTemplates, s.Background, s.Spare = false, background, 1 })
+	sparesOf(t, background, "")
+}
+
+// sparesOf is spares with an argument of the guest's kernel.
+func sparesOf(t *testing.T, background bool, kernelArg string) {
+	t.Helper()
+	dir := templates(t, false)
+	shared.Configure(t, func(s *harness.Settings) {
+		s.Templates, s.NoTemplates, s.Background, s.Spare, s.KernelArg = dir, false, background, 1, kernelArg
+	})
 	t.Cleanup(func() {
 		harness.Until(t, "the end of what makes spare VMs", func() bool { return len(makersOf(t)) == 0 })
 		if err := removeSpares(t); err != nil {
 			t.Error(err)
 		}
 	})
-	if out, err := ccv2(t, "template", "build"); err != nil || strings.Count(out, "a spare VM") != 1 {
+	if out, err := ccv2(t, "template", "build"); err != nil || strings.Count(out, "  a spare VM, pid ") != 1 {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
