@@ -52,7 +52,7 @@ func source(ctx context.Context, c config.Config, vm podvm.Config) podvm.Source 
 	pool := vmconfig.SparePool(c)
 	with := &spare.Source{Template: s, Pool: pool}
 	key, err := s.VM.Key()
-	if err == nil && s.VM.Fits() == nil {
+	if err == nil && s.VM.Fits() == nil && !s.Boots(key) {
 		with.Claimed = pool.Claim(key) // before others are wanted
 	}
 	if !c.Template.Background {
@@ -149,10 +149,23 @@ func runMaker(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
 	s := &template.Source{Store: vmconfig.TemplateStore(job.Config), VM: vmconfig.TemplateVM(job.Config, job.VM, qemu.New(), version.Version)}
-	group := &hostcgroup.Aside{}
-	if _, err := vmconfig.MakeTemplate(ctx, s, group); err != nil || job.Config.Template.Spare == 0 {
+	if err := missingTemplate(ctx, s); err != nil || job.Config.Template.Spare == 0 {
 		return err
 	}
 	pool := vmconfig.SparePool(job.Config)
 	return pool.Fill(ctx, s, job.Config.Template.Spare, func(_ string, pid int) { fmt.Println(pid) })
+}
+
+// missingTemplate makes the template unless it is there. One that is stays as it is, also in that larger
+// VMs boot for a while: that ends when an operator has it made.
+func missingTemplate(ctx context.Context, s *template.Source) error {
+	key, err := s.VM.Key()
+	if err != nil {
+		return err
+	}
+	if _, err := s.Store.Open(key); err == nil {
+		return nil
+	}
+	_, err = vmconfig.MakeTemplate(ctx, s, &hostcgroup.Aside{})
+	return err
 }

@@ -35,9 +35,13 @@ func (s *Source) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (
 	vm, err := s.adopt(ctx, claimed, spec)
 	if err != nil {
 		log.G(ctx).WithError(err).Warn("a spare VM cannot be used: the pod gets another one")
+		s.Template.NotResized(ctx, claimed.Key, err)
 		return s.Template.Acquire(ctx, spec, limit)
 	}
 	return vm, func(cause error) {
+		if s.Template.NotResized(ctx, claimed.Key, cause) {
+			return
+		}
 		log.G(ctx).WithError(cause).Warn("a spare VM does not answer: the pod gets one that boots")
 	}, nil
 }

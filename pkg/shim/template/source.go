@@ -58,13 +58,25 @@ func (s *Source) Acquire(ctx context.Context, spec hypervisor.Spec, limit int) (
 }
 
 func (s *Source) refuse(ctx context.Context, t *Template, cause error) {
-	if errors.Is(cause, hypervisor.ErrNotResized) { // it is good for those of its size
-		s.Store.setFailed(t.Key, cause)
-		log.G(ctx).WithError(cause).Warn("a VM from a template did not become as large as it is to be: larger ones boot for an hour")
+	if s.NotResized(ctx, t.Key, cause) { // it is good for those of its size
 		return
 	}
 	log.G(ctx).WithError(s.Store.refuseThis(t, cause)).Warn("a template cannot be used and was removed: VMs boot until there is a new one")
 }
+
+// NotResized reports whether a cause is that a VM from a template did not become as large as it is to be. Those
+// that are larger than the template boot for a while then: see [Source.Boots].
+func (s *Source) NotResized(ctx context.Context, key Key, cause error) bool {
+	if !errors.Is(cause, hypervisor.ErrNotResized) {
+		return false
+	}
+	s.Store.setFailed(key, cause)
+	log.G(ctx).WithError(cause).Warn("a VM from a template did not become as large as it is to be: larger ones boot for an hour")
+	return true
+}
+
+// Boots reports whether the VM is larger than its template, and one that was as well did not become so not long ago.
+func (s *Source) Boots(key Key) bool { return s.resizes() && s.Store.Failed(key) != "" }
 
 // find returns the VM's template, or why it has none.
 func (s *Source) find() (*Template, error) {
