@@ -150,7 +150,7 @@ func park(ctx context.Context, vm hypervisor.VM, ns *network.Namespace, source *
 		return err
 	}
 	if err := prepare(ctx, vm, ns, source); err != nil {
-		return fmt.Errorf("prepare guest: %w", err)
+		return template.Describe(vm, fmt.Errorf("prepare guest: %w", err))
 	}
 	return parker.Park(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,6 +144,7 @@ func TestFillFails(t *testing.T) {
 	}{
 		{"start", func(d *driver) { d.Errs = map[fake.Step]error{fake.Start: errors.New("no vmm today")} }, "no vmm today"},
 		{"dial", func(d *driver) { d.Errs = map[fake.Step]error{fake.Dial: errors.New("no port")} }, "prepare guest: dial: no port"},
+		{"killed", func(d *driver) { d.Guest = func(v *fake.VM, _ map[string]net.Conn) { v.Die() } }, "vm ended by itself: qemu died of signal killed"},
 		{"reseed", func(d *driver) { d.guest.Refuse = hyperstart.Reseed }, "prepare guest: "},
 		{"warm up", func(d *driver) { d.guest.Refuse = hyperstart.WarmUp }, "prepare guest: "},
 		{"unplug", func(d *driver) { d.Errs = map[fake.Step]error{fake.Unplug: errors.New("it stays")} }, "prepare guest: unplug: it stays"},

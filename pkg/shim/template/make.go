@@ -204,8 +204,26 @@ func saveMemory(path string, memory *os.File, size int64) ([]Extent, error) {
 	return all, errors.Join(err, file.Close())
 }
 
-// consoleLines is how many of the last lines of the guest an error has.
-const consoleLines = 40
+const (
+	// consoleLines is how many of the last lines of the guest an error has.
+	consoleLines = 40
+	// endGrace is how much later than the connection to the guest the end of the VMM may be noticed.
+	endGrace = 200 * time.Millisecond
+)
+
+// Describe adds to an error of a VM that is prepared what tells why: how the VMM has ended, if it has, and what the
+// guest said.
+func Describe(vm hypervisor.VM, err error) error {
+	select {
+	case <-vm.Done():
+		err = fmt.Errorf("vm ended by itself: qemu %s: %w", vm.Exit(), err)
+	case <-time.After(endGrace):
+	}
+	if lines := vm.ConsoleTail(consoleLines); len(lines) > 0 {
+		err = fmt.Errorf("%w; last console lines:\n  %s", err, strings.Join(lines, "\n  "))
+	}
+	return err
+}
 
 // bootAndSave returns the devices of a VM whose guest is ready for a pod. The VM has ended.
 func bootAndSave(ctx context.Context, vm VM, spec hypervisor.Spec) (devices []byte, err error) {
@@ -215,7 +233,7 @@ func bootAndSave(ctx context.Context, vm VM, spec hypervisor.Spec) (devices []by
 	}
 	defer func() { err = errors.Join(err, running.Kill(context.WithoutCancel(ctx))) }()
 	if err := quiesce(ctx, running, vm.Dialect); err != nil {
-		return nil, fmt.Errorf("%w; last console lines:\n  %s", err, strings.Join(running.ConsoleTail(consoleLines), "\n  "))
+		return nil, Describe(running, err)
 	}
 	saver, ok := running.(hypervisor.Saver)
 	if !ok {

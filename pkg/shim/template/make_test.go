@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,6 +95,7 @@ func TestMakeFails(t *testing.T) {
 		{"start", func(d *driver, _ *VM) { d.Errs = map[fake.Step]error{fake.Start: errors.New("no vmm today")} }, "no vmm today"},
 		{"ports", func(d *driver, _ *VM) { d.Errs = map[fake.Step]error{fake.Dial: errors.New("no port")} }, "no port"},
 		{"quiesce", func(d *driver, _ *VM) { d.guest.Refuse = hyperstart.Quiesce }, "prepare guest: "},
+		{"killed", func(d *driver, _ *VM) { d.Guest = func(v *fake.VM, _ map[string]net.Conn) { v.Die() } }, "vm ended by itself: qemu died of signal killed"},
 		{"save", func(d *driver, _ *VM) { d.saveErr = errors.New("cannot be saved") }, "cannot be saved"},
 		{"original guest", func(d *driver, _ *VM) { d.guest.Version = 4243 }, "dialect hyperhq"},
 	} {
