@@ -64,6 +64,7 @@ type cursor struct {
 	offset int64
 	unsent int // spans that were read and could not be sent
 	bad    bool
+	missed bool // by the last round
 }
 
 // New returns an exporter. What files have by now is not sent: another one may have done it.
@@ -134,7 +135,7 @@ func (e *Exporter) Round(ctx context.Context) {
 			c = &cursor{}
 		}
 		delete(before, f.file)
-		e.files[f.file] = c
+		e.files[f.file], c.missed = c, false
 		for c.offset < f.size && failures < maxFailures && ctx.Err() == nil {
 			more, err := e.send(ctx, f.path, c)
 			if err != nil {
@@ -145,7 +146,11 @@ func (e *Exporter) Round(ctx context.Context) {
 			}
 		}
 	}
-	for _, c := range before { // they are gone
+	for f, c := range before {
+		if !c.missed { // a file that is being moved can be in neither place that is looked at
+			c.missed, e.files[f] = true, c
+			continue
+		}
 		e.count(func(n *Counts) { n.Lost += uint64(c.unsent) })
 	}
 	e.tell(last)
