@@ -150,6 +150,30 @@ func TestOCIClocks(t *testing.T) {
 	})
 }
 
+// TestOCIClocksShared: with a time namespace, which Docker gives each container, one can be among the processes of
+// the host, and so of its VM, and of another container.
+func TestOCIClocksShared(t *testing.T) {
+	clocks := edited(func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+	})
+	besideRunc(t, func(t *testing.T, runtime, id string) {
+		x := shared.RunningOn(t, runtime, id, harness.Streams{}, []string{"sleep", "1234"})
+		for name, test := range map[string]struct {
+			pids  oci.SpecOpts
+			probe string
+		}{
+			"host":   {oci.WithHostNamespace(specs.PIDNamespace), "test $$ -gt 1"},
+			"joined": {joining(x, specs.PIDNamespace), "tr '\\0' ' ' </proc/1/cmdline | grep 'sleep 1234'"},
+		} {
+			task := shared.RunningOn(t, runtime, id+"-"+name, harness.Streams{}, []string{"sh", "-c", test.probe}, test.pids, clocks)
+			if status := shared.Finish(t, task); status != 0 {
+				t.Errorf("%s: status %d", name, status)
+			}
+		}
+		shared.KillTask(t, x)
+	})
+}
+
 // TestOCIExec: what an exec process has of its own.
 func TestOCIExec(t *testing.T) {
 	besideRunc(t, func(t *testing.T, runtime, id string) {

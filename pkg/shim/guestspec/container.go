@@ -102,7 +102,7 @@ func namespaces(spec *specs.Spec, o Options) []specs.LinuxNamespace {
 		if o.Sandbox && ns.Type == specs.UserNamespace {
 			ns.Path = "" // some clients keep one on the host; the mappings are there as well
 		}
-		if shared || ns.Type == specs.NetworkNamespace || (ns.Path != "" && o.Joined[ns.Type] == "") {
+		if shared || ns.Type == specs.NetworkNamespace || (ns.Path != "" && o.Joined[ns.Type] == "") || (ns.Type == specs.TimeNamespace && !ownTime(spec)) {
 			continue
 		}
 		if ns.Path != "" {
@@ -121,6 +121,15 @@ func namespaces(spec *specs.Spec, o Options) []specs.LinuxNamespace {
 		kept = append(kept, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	return kept
+}
+
+// ownTime reports whether a container gets a time namespace of its own. Docker gives each one. In one without
+// offsets the clocks are the guest's; and crun 1.21 makes a PID namespace with it where there is to be none, and cannot
+// where another one is joined.
+func ownTime(spec *specs.Spec) bool {
+	return len(spec.Linux.TimeOffsets) > 0 || slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.PIDNamespace && ns.Path == ""
+	})
 }
 
 // guestNetwork is the network namespace of the guest, that of its process 1.

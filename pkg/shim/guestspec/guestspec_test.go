@@ -126,7 +126,15 @@ func TestNamespaces(t *testing.T) {
 		{"none", false, nil, nil, list{cgroup}, false},
 		{"the network is the guest's", false, nil, list{{Type: specs.NetworkNamespace}, {Type: specs.NetworkNamespace, Path: "/x"}}, list{cgroup}, false},
 		{"one of its own", false, nil, list{{Type: specs.UTSNamespace}, cgroup}, list{{Type: specs.UTSNamespace}, cgroup}, true},
-		{"of time", false, nil, list{{Type: specs.TimeNamespace}}, list{{Type: specs.TimeNamespace}, cgroup}, false},
+		{"of time", false, nil, list{{Type: specs.TimeNamespace}, {Type: specs.PIDNamespace}}, list{{Type: specs.TimeNamespace}, {Type: specs.PIDNamespace}, cgroup}, false},
+		{"of time, with the pod's processes", false, nil, list{{Type: specs.TimeNamespace}}, list{cgroup}, false},
+		{
+			"of time, with another container's processes", false,
+			map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "/proc/7/ns/pid"},
+			list{{Type: specs.TimeNamespace}, {Type: specs.PIDNamespace, Path: "/x"}},
+			list{{Type: specs.PIDNamespace, Path: "/proc/7/ns/pid"}, cgroup},
+			false,
+		},
 		{"the pod's, which is the guest's", false, nil, list{{Type: specs.UTSNamespace, Path: "/x"}}, list{cgroup}, false},
 		{
 			"of another container", false,
