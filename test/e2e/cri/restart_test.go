@@ -159,8 +159,9 @@ func TestRestartInContainer(t *testing.T) {
 			c.Restart(t)
 			main.Sync(t)
 			// A containerd that finds a task that is created, but does not run,
-			// removes the fifos that it would need to start it again.
-			if main.ID != id && i != 1 {
+			// removes the fifos that it would need to start it again. Who is killed at
+			// the first point may have come so far; restartStill has the guest stand still there.
+			if main.ID != id && p.name == "the task runs" {
 				t.Error("the container was not started again, but lost")
 			}
 			wantAlive(t, main, vm)
