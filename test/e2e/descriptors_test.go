@@ -62,10 +62,8 @@ var walks = []struct{ name, script string }{
 // pod runs all of it.
 func TestMoreFilesThanDescriptors(t *testing.T) {
 	shared.Watch(t)
-	// A reply that lists a directory opens all that is in it, and a host that is busy looks late:
-	// half of the limit is what a guest can open meanwhile.
-	fewDescriptors(t, 4000)
-	mounts := oci.WithMounts([]specs.Mount{bind(manyFiles(t, 100, 75), "/v", "ro")})
+	fewDescriptors(t, 1500)
+	mounts := oci.WithMounts([]specs.Mount{bind(manyFiles(t, 60, 75), "/v", "ro")})
 	running := func(runtime, id string) func(t *testing.T, name, script string) string {
 		task := shared.RunningOn(t, runtime, id, harness.Streams{}, []string{"sleep", "1000"}, mounts)
 		t.Cleanup(func() { shared.KillTask(t, task) })

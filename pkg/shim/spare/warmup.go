@@ -100,7 +100,7 @@ func useInterface(ctx context.Context, g client.Guest, mac string, mtu int) erro
 		return err
 	}
 	return errors.Join(g.SetRoutes(ctx, hyperstart.Routes{Routes: []hyperstart.Route{
-		{Dest: "192.0.2.0/24", Device: "eth0", Scope: 253},
+		{Dest: "192.0.2.0/24", Device: "eth0", Scope: unix.RT_SCOPE_LINK},
 		{Dest: "default", Gateway: "192.0.2.2", Device: "eth0"},
 	}}), g.SetRoutes(ctx, hyperstart.Routes{}))
 }
